@@ -1,0 +1,97 @@
+"""What is legal: every check of an argument, made on the host before any device work.
+
+`ValueError` is for a wrong value, `TypeError` for a wrong kind of thing; each message names the argument, what
+came and what was expected. Nothing here casts: a value of another dtype may already have lost something.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+MAX_NUM_BITS = 2**15
+INT32_MAX = int(np.iinfo(np.int32).max)
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any array in `trees` is being traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def check_integer(name: str, value: Any, minimum: int, maximum: int = INT32_MAX) -> int:
+    """Returns `value` as an int between `minimum` and `maximum`, both inclusive."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name} must lie between {minimum} and {maximum}, got {number}")
+    return number
+
+
+def check_num_bits(num_bits: Any, maximum: int = MAX_NUM_BITS) -> int:
+    """Returns the number of bits of a code as an int."""
+    return check_integer("num_bits", num_bits, 1, maximum)
+
+
+def num_words(num_bits: int) -> int:
+    """How many 32-bit words hold `num_bits` bits."""
+    return -(-num_bits // 32)
+
+
+def padding_mask(num_bits: int) -> int:
+    """The unused low bits of a code's last word, as a mask."""
+    return (1 << (-num_bits % 32)) - 1
+
+
+def dtype_of(array: ArrayLike) -> np.dtype[Any]:
+    """The dtype of an array, traced or not, or of what numpy makes of anything else."""
+    return np.dtype(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype)
+
+
+def check_code_array(name: str, codes: ArrayLike, width: int | None = None) -> None:
+    """Checks dtype uint32 (any byte order) and shape `[..., width]`, which are known even of a traced array."""
+    dtype, shape = dtype_of(codes), np.shape(codes)
+    if dtype.kind != "u" or dtype.itemsize != 4:
+        raise TypeError(f"{name} must be packed codes of dtype uint32, got {dtype}; see jaxhash.pack_bits")
+    if not shape:
+        raise ValueError(f"{name} must have shape [..., words], got a scalar")
+    if width is not None and shape[-1] != width:
+        raise ValueError(f"{name} must have {width} words in the last axis, got shape {shape}")
+
+
+def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
+    """Returns concrete `codes` as a native uint32 array `[..., w]`, once width and padding bits are right."""
+    check_code_array(name, codes, num_words(num_bits))
+    array = np.asarray(codes).astype(np.uint32, copy=False)
+    stray = array[..., -1] & np.uint32(padding_mask(num_bits))
+    if stray.any():
+        place = tuple(int(i) for i in np.argwhere(stray)[0])
+        raise ValueError(f"{name}: padding bits must be zero, but the code at {place} has bits past {num_bits}")
+    return array
+
+
+def check_ids(ids: ArrayLike | None, num_items: int) -> np.ndarray:
+    """Returns ids as int32 `[num_items]`; `None` stands for 0, 1, 2, ... They must be distinct and in [0, 2^31)."""
+    if ids is None:
+        return np.arange(num_items, dtype=np.int32)
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"ids must be integers, got dtype {array.dtype}")
+    if array.shape != (num_items,):
+        raise ValueError(f"ids must have shape ({num_items},), one for each code, got {array.shape}")
+    wrong = (array < 0) | (array > INT32_MAX)
+    if wrong.any():
+        raise ValueError(
+            f"ids must lie between 0 and {INT32_MAX}, got {array[wrong][0]}; keep other ids in an array of your own "
+            "and look up my_ids[ids]"
+        )
+    ordered = np.sort(array)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if repeated.size:
+        raise ValueError(f"ids must be distinct, but {repeated[0]} came more than once")
+    return array.astype(np.int32)

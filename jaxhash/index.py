@@ -1,0 +1,245 @@
+"""The index: sorted codes with offsets into a list of ids, and nothing else.
+
+`build_index` sorts on the host with numpy, because XLA's sort is slow on CPU. Equal codes are stored once: code i is
+that of the items `ids[offsets[i]:offsets[i + 1]]`. All arrays have some spare room, a function of their length alone,
+so that collections of about one size share one compiled search and equal collections have equal arrays.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.checks import (
+    INT32_MAX,
+    MAX_NUM_BITS,
+    check_codes,
+    check_ids,
+    check_integer,
+    check_num_bits,
+    num_words,
+)
+
+NO_ID = -1
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["codes", "offsets", "ids", "num_codes", "num_items"],
+    meta_fields=["num_bits"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class HashIndex:
+    """Binary codes in ascending order and the items that bear them; made by `build_index`, a pytree of arrays.
+
+    codes: uint32 `[w, blocks, g, L]`, the distinct codes, word-major. Rank r stands at block `r // (g * L)`, column
+      `r % (g * L) // g`, row `r % g`, so that each column holds g consecutive codes. The last code fills the room
+      behind it; in an empty index, zero does.
+    offsets: int32 `[capacity + 1]`, where the items of each code start in `ids`; `num_items` behind the last code.
+    ids: int32 `[item_capacity]`, ascending within each code; `NO_ID` behind the last item.
+    num_codes: int32 `[]`, the number of distinct codes, `u`.
+    num_items: int32 `[]`, the number of items, `n`.
+    num_bits: the number of bits of a code, `b` (static).
+    """
+
+    codes: jax.Array  # uint32 [w, blocks, g, L]
+    offsets: jax.Array  # int32 [capacity + 1]
+    ids: jax.Array  # int32 [item_capacity]
+    num_codes: jax.Array  # int32 []
+    num_items: jax.Array  # int32 []
+    num_bits: int
+
+    @property
+    def num_words(self) -> int:
+        """The number of 32-bit words of a code, `w`."""
+        return self.codes.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """How many distinct codes there is room for."""
+        return self.offsets.shape[0] - 1
+
+    def __repr__(self) -> str:
+        return f"HashIndex(num_items={self.num_items}, num_codes={self.num_codes}, num_bits={self.num_bits})"
+
+
+def build_index(codes: ArrayLike, num_bits: int, *, ids: ArrayLike | None = None) -> HashIndex:
+    """Builds an index of packed codes.
+
+    Args:
+        codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array.
+        num_bits: the number of bits of a code, `b`.
+        ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ...
+
+    Returns:
+        A `HashIndex`. It depends only on the pairs of code and id, not on their order.
+
+    Raises:
+        ValueError: the codes have another shape or set padding bits; ids repeat, don't match or are out of range;
+            or there are more items than one device can number.
+        TypeError: `codes` is not uint32, or `ids` are not integers.
+    """
+    check_num_bits(num_bits)
+    _check_table("codes", codes, num_bits)
+    table = check_codes("codes", codes, num_bits)
+    labels = check_ids(ids, len(table))
+    if ids is not None:
+        by_id = np.argsort(labels)
+        table, labels = table[by_id], labels[by_id]
+    order = sorted_order(table)
+    return index_from_sorted(*_grouped(table[order]), labels[order], num_bits)
+
+
+def _check_table(name: str, codes: ArrayLike, num_bits: int) -> None:
+    shape = np.shape(codes)
+    if len(shape) != 2:
+        raise ValueError(f"{name} must have shape [n, {num_words(num_bits)}], got {shape}")
+    check_size(shape[0], num_bits)
+
+
+def check_size(num_items: int, num_bits: int) -> None:
+    """Refuses a collection whose positions don't fit in int32, which JAX would wrap without a word."""
+    if padded_size(num_items) * num_words(num_bits) > INT32_MAX:
+        raise ValueError(
+            f"{num_items} codes of {num_bits} bits are more than the 2^31 words one device can address: "
+            "split them over several indexes (sharding)"
+        )
+
+
+def sorted_order(table: np.ndarray) -> np.ndarray:
+    """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
+
+    Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
+    words only mend the ties; `lexsort` over all words is three times slower already for two.
+    """
+    keys = _sort_keys(table)
+    order = np.argsort(keys[0], kind="stable")
+    for depth in range(1, len(keys)):
+        placed = keys[depth - 1][order]
+        equal = placed[1:] == placed[:-1]
+        same = equal if depth == 1 else same & equal  # codes that agree with their predecessor in all keys so far
+        if not same.any():
+            break
+        run = np.concatenate([[0], np.cumsum(~same)])
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        mended = order[tied]
+        order[tied] = mended[np.lexsort((keys[depth][mended], run[tied]))]
+    return order
+
+
+def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
+    """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
+    words = table.T.astype(np.uint64)
+    return [
+        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i]
+        for i in range(0, len(words), 2)
+    ]
+
+
+def _grouped(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Splits sorted codes, uint32 `[n, w]`, into the distinct ones `[u, w]` and offsets int32 `[u + 1]`."""
+    first = np.ones(len(table), bool)
+    first[1:] = (table[1:] != table[:-1]).any(axis=1)  # np.unique hashes since numpy 2.3: ten times slower
+    return table[first], np.append(np.flatnonzero(first), len(table)).astype(np.int32)
+
+
+def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> HashIndex:
+    """Lays out what is already sorted: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`."""
+    num_codes, num_items = len(table), len(ids)
+    group, lanes = tile_shape(num_words(num_bits))
+    capacity = padded_size(num_codes, group * lanes)
+    tiles = _padded(table, capacity, table[-1] if num_codes else 0).reshape(-1, lanes, group, table.shape[1])
+    return HashIndex(
+        codes=jax.device_put(np.ascontiguousarray(tiles.transpose(3, 0, 2, 1))),
+        offsets=jax.device_put(_padded(offsets, capacity + 1, num_items)),
+        ids=jax.device_put(_padded(ids, padded_size(num_items), NO_ID)),
+        num_codes=jax.device_put(np.int32(num_codes)),
+        num_items=jax.device_put(np.int32(num_items)),
+        num_bits=num_bits,
+    )
+
+
+def tile_shape(width: int) -> tuple[int, int]:
+    """The rows and lanes `(g, L)` of a tile of codes of `width` words.
+
+    g is how many codes share a minimum in the scan. Its loop is unrolled, and past 128 popcounts the compiled code
+    falls off a cliff; from 16 words on shorter lanes are twice as fast.
+    """
+    group = min(16, max(1, 2 ** int(math.log2(128 / width)))) if width <= 128 else 1
+    return group, 64 if width < 16 else 16
+
+
+def padded_size(count: int, multiple: int = 1024) -> int:
+    """Room for `count`: rounded up to three significant bits, then to a multiple, so that there are few sizes."""
+    step = 1 << max(0, count.bit_length() - 3)
+    rounded = -(-count // step) * step
+    return max(multiple, -(-rounded // multiple) * multiple)
+
+
+def _padded(array: np.ndarray, length: int, fill: Any) -> np.ndarray:
+    padded = np.empty((length, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    padded[len(array) :] = fill
+    return padded
+
+
+def sorted_arrays(index: HashIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The reverse of `index_from_sorted`: distinct codes `[u, w]`, offsets `[u + 1]`, ids `[n]`, as numpy arrays."""
+    num_codes, num_items = int(index.num_codes), int(index.num_items)
+    table = np.asarray(index.codes).transpose(1, 3, 2, 0).reshape(-1, index.num_words)
+    return table[:num_codes], np.asarray(index.offsets)[: num_codes + 1], np.asarray(index.ids)[:num_items]
+
+
+class IndexStats(NamedTuple):
+    """How items spread over codes. A density is a number of items that share one code (the post's bucket density)."""
+
+    num_items: int
+    num_codes: int
+    min_density: int
+    median_density: float
+    mean_density: float
+    max_density: int
+
+
+def describe(index: HashIndex) -> IndexStats:
+    """Counts items and distinct codes, and the items per distinct code; all zero for an empty index."""
+    num_codes, num_items = int(index.num_codes), int(index.num_items)
+    if num_codes == 0:
+        return IndexStats(0, 0, 0, 0.0, 0.0, 0)
+    density = np.diff(np.asarray(index.offsets)[: num_codes + 1])
+    return IndexStats(
+        num_items,
+        num_codes,
+        int(density.min()),
+        float(np.median(density)),
+        num_items / num_codes,
+        int(density.max()),
+    )
+
+
+def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
+    """The code length at which evenly spread items would fall about `items_per_code` on each possible code.
+
+    The default is the density at which the source post, after Salakhutdinov and Hinton, found hash lookup to work:
+    60,000 items give 17 bits.
+    """
+    check_integer("num_items", num_items, 1, maximum=2**63 - 1)
+    if not (isinstance(items_per_code, (int, float)) and 0 < items_per_code < math.inf):
+        raise ValueError(f"items_per_code must be a positive number, got {items_per_code!r}")
+    return max(1, round(math.log2(num_items / items_per_code)))
+
+
+def expected_matches(num_items: int, num_bits: int, radius: int) -> float:
+    """How many of `num_items` lie within `radius` of a query if codes spread evenly: `n / 2^b * sum C(b, i)`.
+
+    Learned codes don't spread evenly; they are denser where the queries are, so more matches are found.
+    """
+    check_integer("num_items", num_items, 0, maximum=2**63 - 1)
+    check_num_bits(num_bits, MAX_NUM_BITS)
+    check_integer("radius", radius, 0, maximum=2**63 - 1)
+    ball = sum(math.comb(num_bits, i) for i in range(min(radius, num_bits) + 1))
+    return num_items * ball / 2**num_bits

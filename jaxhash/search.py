@@ -1,0 +1,269 @@
+"""Exact similarity queries: checks, batching of queries, and the types of results.
+
+Three layers: the public functions check what they are given and cut large batches; `_search` and
+`_radius_search_padded` say what is computed for a few queries, and can be traced into any program; the loops are in
+`kernels`. Results are sorted by (distance, code, id), whatever the batch, the device or the order of insertion.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxhash.checks import INT32_MAX, check_code_array, check_codes, check_integer, is_traced, padding_mask
+from jaxhash.index import NO_ID, HashIndex
+from jaxhash.kernels import NO_DISTANCE, count_items, group_minima, items_of_codes, nearest_codes
+from jaxhash.matches import RadiusMatches, matches_in_groups
+
+# What a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
+QUERY_MEMORY = 2**26
+MAX_QUERIES_AT_ONCE = 256
+
+
+class Neighbors(NamedTuple):
+    """The k nearest items of each query, by (distance, code, id)."""
+
+    distances: jax.Array  # int32 [..., k]; NO_DISTANCE where there are fewer than k items
+    ids: jax.Array  # int32 [..., k]; NO_ID there
+
+    NO_DISTANCE = NO_DISTANCE
+    NO_ID = NO_ID
+
+
+class PaddedMatches(NamedTuple):
+    """The items within a radius of each query, by (distance, code, id), in a fixed number of places."""
+
+    distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE behind the last match
+    ids: jax.Array  # int32 [..., max_results]; NO_ID there
+    counts: jax.Array  # int32 [...]; how many items match, also when they don't fit
+
+    NO_DISTANCE = NO_DISTANCE
+    NO_ID = NO_ID
+
+
+def search(index: HashIndex, queries: ArrayLike, *, k: int) -> Neighbors:
+    """Finds the k nearest items of each query, exactly.
+
+    Args:
+        index: a `HashIndex` of b-bit codes.
+        queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`.
+        k: how many items to find, at least 1 (static). It may exceed the number of items.
+
+    Returns:
+        `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
+
+    Raises:
+        ValueError: queries don't fit the index, or k is out of range.
+        TypeError: queries are not uint32, or k is not an integer.
+    """
+    k = check_integer("k", k, 1)
+    queries = _legal_queries(index, queries, places=k)
+    if is_traced(index, queries):
+        return _search(index, queries, k=k)
+    return _in_batches(_compiled_search, index, queries, _queries_at_once(index, k), k=k)
+
+
+def radius_search_padded(
+    index: HashIndex, queries: ArrayLike, *, radius: int, max_results: int
+) -> PaddedMatches:
+    """Finds the items within a radius of each query, in arrays of fixed shape that can be traced.
+
+    Args:
+        index: a `HashIndex` of b-bit codes.
+        queries: codes, uint32 `[..., w]`.
+        radius: the largest Hamming distance that counts as a match, inclusive, at least 0 (static).
+        max_results: how many matches there is room for, at least 1 (static).
+
+    Returns:
+        `PaddedMatches(distances, ids, counts)`: the first `max_results` matches, and how many there are in truth.
+        Where a count exceeds `max_results`, the matches that come last are missing.
+
+    Raises:
+        ValueError: queries don't fit the index, or a number is out of range.
+        TypeError: queries are not uint32, or a number is not an integer.
+    """
+    radius = _legal_radius(index, radius)
+    max_results = check_integer("max_results", max_results, 1)
+    queries = _legal_queries(index, queries, places=max_results)
+    if is_traced(index, queries):
+        return _radius_search_padded(index, queries, radius=radius, max_results=max_results)
+    size = _queries_at_once(index, max_results)
+    return _in_batches(_compiled_padded, index, queries, size, radius=radius, max_results=max_results)
+
+
+def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> RadiusMatches:
+    """Finds all items within a radius of each query, however many there are.
+
+    The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
+
+    Args:
+        index: a `HashIndex` of b-bit codes.
+        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
+        radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
+
+    Returns:
+        `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
+        to `offsets[i + 1]`, sorted by (distance, code, id).
+
+    Raises:
+        ValueError: queries don't fit the index, or the radius is negative.
+        TypeError: queries are not uint32, the radius is not an integer, or the call is being traced.
+    """
+    if is_traced(index, queries):
+        raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
+    radius = _legal_radius(index, radius)
+    flat = np.asarray(_legal_queries(index, queries)).reshape(-1, index.num_words)
+    size = _queries_at_once(index, 1)
+    parts = []
+    for start in range(0, len(flat), size):
+        batch = flat[start : start + size]
+        near = np.asarray(_compiled_near(index, _padded_batch(batch, size), radius=np.uint32(radius)))
+        parts.extend(matches_in_groups(index, batch, near[:, : len(batch)], radius))
+    return RadiusMatches.joined(parts)
+
+
+def _legal_radius(index: HashIndex, radius: int) -> int:
+    """Every radius past the number of bits means the same: all items."""
+    return min(check_integer("radius", radius, 0, maximum=2**63 - 1), index.num_bits)
+
+
+def _legal_queries(index: HashIndex, queries: ArrayLike, places: int = 1) -> Any:
+    """Queries that fit the index; concrete ones as a numpy array, which `jit` takes up faster than a JAX array."""
+    if not isinstance(index, HashIndex):
+        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    if is_traced(queries):
+        check_code_array("queries", queries, index.num_words)
+    else:
+        queries = check_codes("queries", queries, index.num_bits)
+    num_results = math.prod(np.shape(queries)[:-1]) * places
+    if num_results > INT32_MAX:
+        raise ValueError(f"a result of {num_results} places exceeds 2^31 - 1: ask for fewer, or cut the queries")
+    return queries
+
+
+def _queries_at_once(index: HashIndex, k: int) -> int:
+    """How many queries to answer together so that memory stays bounded, whatever n and k are; a power of two."""
+    width, blocks, group_size, lanes = index.codes.shape
+    minima = blocks * lanes * (1 if width < 8 else 2)
+    chosen = 8 * min(k, blocks) * lanes + 4 * min(k, blocks * lanes) * group_size * (width + 3)
+    affordable = max(1, QUERY_MEMORY // (minima + chosen))
+    return min(MAX_QUERIES_AT_ONCE, 1 << (affordable.bit_length() - 1))
+
+
+Result = TypeVar("Result", bound=tuple[Any, ...])
+
+
+def _in_batches(
+    compiled: Callable[..., Result], index: HashIndex, queries: np.ndarray, size: int, **options: int
+) -> Result:
+    """Runs a compiled search over queries `[..., w]`, at most `size` at a time.
+
+    The last batch is padded to a power of two, so that any number of queries is served by a handful of programs.
+    Slicing and joining are numpy's, because in JAX they would be compiled anew for every length.
+    """
+    lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
+    if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
+        return compiled(index, queries, **options)
+    flat = queries.reshape(count, index.num_words)
+    starts = range(0, max(1, count), size)
+    parts = [
+        jax.tree.map(np.asarray, compiled(index, _padded_batch(flat[start : start + size], size), **options))
+        for start in starts
+    ]
+    return jax.tree.map(
+        lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts
+    )
+
+
+def _padded_batch(queries: np.ndarray, size: int) -> np.ndarray:
+    """Pads queries `[q, w]` with zeros to a power of two, at most `size`."""
+    length = min(size, 1 << max(0, len(queries) - 1).bit_length())
+    return np.pad(queries, ((0, length - len(queries)), (0, 0)))
+
+
+def _traceable(function: Callable[..., Result], index: HashIndex, queries: Any, size: int) -> Result:
+    """Applies `function(queries [q, w])` to queries `[..., w]` inside a trace, `size` at a time."""
+    *lead, width = queries.shape
+    flat = _cleared(jnp.asarray(queries).reshape(-1, width), index.num_bits)
+    if len(flat) <= size:
+        result = function(flat)
+    else:
+        count = -(-len(flat) // size)
+        batches = jnp.pad(flat, ((0, count * size - len(flat)), (0, 0))).reshape(count, size, width)
+        result = jax.tree.map(
+            lambda array: array.reshape(count * size, *array.shape[2:])[: len(flat)], lax.map(function, batches)
+        )
+    return jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), result)
+
+
+def _cleared(queries: jax.Array, num_bits: int) -> jax.Array:
+    """Sets padding bits to zero; they must never count, and a traced query could not be refused."""
+    mask = np.full((1, queries.shape[1]), 0xFFFFFFFF, np.uint32)
+    mask[0, -1] ^= padding_mask(num_bits)
+    return queries & mask
+
+
+def _search(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
+    def nearest(batch: jax.Array) -> Neighbors:
+        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(k, index.capacity))
+        return Neighbors(*_items(index, distances, ranks, k))
+
+    return _traceable(nearest, index, queries, _queries_at_once(index, k))
+
+
+def _radius_search_padded(
+    index: HashIndex, queries: Any, *, radius: int, max_results: int
+) -> PaddedMatches:
+    def within(batch: jax.Array) -> PaddedMatches:
+        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(max_results, index.capacity))
+        distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
+        counts = count_items(index.codes, index.offsets, batch, radius)
+        return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
+
+    return _traceable(within, index, queries, _queries_at_once(index, max_results))
+
+
+def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The items of the codes, in `count` places even if the index has no room for so many."""
+    available = min(count, index.ids.shape[0])
+    distances, ids = items_of_codes(index.offsets, index.ids, distances, ranks, available)
+    spare = ((0, 0), (0, count - available))
+    return (
+        jnp.pad(distances, spare, constant_values=NO_DISTANCE),
+        jnp.pad(ids, spare, constant_values=NO_ID),
+    )
+
+
+def _near_groups(index: HashIndex, queries: Any, *, radius: Any) -> jax.Array:
+    """Which groups hold a code within `radius` of each query: bool `[blocks, q, L]`."""
+    minima = group_minima(index.codes, queries)
+    return minima <= radius.astype(minima.dtype)
+
+
+def _entry_point(function: Callable[..., Result], *static: str) -> Callable[..., Result]:
+    """Compiles a traceable function for calls from Python.
+
+    Its inner loops gain up to three times from full-width vectors on CPU. That option is allowed only on the
+    outermost `jit`, and other back ends reject it, so it stands here and not on the functions callers trace.
+    """
+    plain = jax.jit(function, static_argnames=static)
+    wide = jax.jit(
+        function, static_argnames=static, compiler_options={"xla_cpu_prefer_vector_width": 512}
+    )
+
+    def call(index: HashIndex, queries: Any, **options: Any) -> Result:
+        platform = next(iter(index.codes.devices())).platform
+        return (wide if platform == "cpu" else plain)(index, queries, **options)
+
+    return call
+
+
+_compiled_search = _entry_point(_search, "k")
+_compiled_padded = _entry_point(_radius_search_padded, "radius", "max_results")
+_compiled_near = _entry_point(_near_groups)
