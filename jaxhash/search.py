@@ -1,7 +1,7 @@
 """Exact similarity queries: checks, batching of queries, and the types of results.
 
-Three layers: the public functions check what they are given and cut large batches; `_search` and
-`_radius_search_padded` say what is computed for a few queries, and can be traced into any program; the loops are in
+Three layers: the public functions check what they are given and cut large batches; `nearest_items` and
+`_padded_matches` say what is computed for a few queries, and can be traced into any program; the loops are in
 `kernels`. Results are sorted by (distance, code, id), whatever the batch, the device or the order of insertion.
 """
 
@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX, check_code_array, check_codes, check_integer, is_traced, padding_mask
+from jaxhash.dispatch import entry_point, in_batches, padded_rows
 from jaxhash.index import NO_ID, HashIndex
 from jaxhash.kernels import NO_DISTANCE, count_items, group_minima, items_of_codes, nearest_codes
 from jaxhash.matches import RadiusMatches, matches_in_groups
@@ -24,6 +25,9 @@ from jaxhash.matches import RadiusMatches, matches_in_groups
 # What a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
 QUERY_MEMORY = 2**26
 MAX_QUERIES_AT_ONCE = 256
+
+
+Result = TypeVar("Result", bound=tuple[Any, ...])
 
 
 class Neighbors(NamedTuple):
@@ -65,8 +69,8 @@ def search(index: HashIndex, queries: ArrayLike, *, k: int) -> Neighbors:
     k = check_integer("k", k, 1)
     queries = _legal_queries(index, queries, places=k)
     if is_traced(index, queries):
-        return _search(index, queries, k=k)
-    return _in_batches(_compiled_search, index, queries, _queries_at_once(index, k), k=k)
+        return nearest_items(index, queries, k=k)
+    return _answers(_compiled_search, index, queries, queries_at_once(index, k), k=k)
 
 
 def radius_search_padded(
@@ -92,9 +96,9 @@ def radius_search_padded(
     max_results = check_integer("max_results", max_results, 1)
     queries = _legal_queries(index, queries, places=max_results)
     if is_traced(index, queries):
-        return _radius_search_padded(index, queries, radius=radius, max_results=max_results)
-    size = _queries_at_once(index, max_results)
-    return _in_batches(_compiled_padded, index, queries, size, radius=radius, max_results=max_results)
+        return _padded_matches(index, queries, radius=radius, max_results=max_results)
+    size = queries_at_once(index, max_results)
+    return _answers(_compiled_padded, index, queries, size, radius=radius, max_results=max_results)
 
 
 def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> RadiusMatches:
@@ -119,11 +123,11 @@ def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> Radiu
         raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
     radius = _legal_radius(index, radius)
     flat = np.asarray(_legal_queries(index, queries)).reshape(-1, index.num_words)
-    size = _queries_at_once(index, 1)
+    size = queries_at_once(index, 1)
     parts = []
     for start in range(0, len(flat), size):
         batch = flat[start : start + size]
-        near = np.asarray(_compiled_near(index, _padded_batch(batch, size), radius=np.uint32(radius)))
+        near = np.asarray(_compiled_near(index, padded_rows(batch, size), radius=np.uint32(radius)))
         parts.extend(matches_in_groups(index, batch, near[:, : len(batch)], radius))
     return RadiusMatches.joined(parts)
 
@@ -141,13 +145,19 @@ def _legal_queries(index: HashIndex, queries: ArrayLike, places: int = 1) -> Any
         check_code_array("queries", queries, index.num_words)
     else:
         queries = check_codes("queries", queries, index.num_bits)
-    num_results = math.prod(np.shape(queries)[:-1]) * places
-    if num_results > INT32_MAX:
-        raise ValueError(f"a result of {num_results} places exceeds 2^31 - 1: ask for fewer, or cut the queries")
+    check_places(math.prod(np.shape(queries)[:-1]), places)
     return queries
 
 
-def _queries_at_once(index: HashIndex, k: int) -> int:
+def check_places(num_queries: int, places: int) -> None:
+    """Refuses a result that is too large to be addressed, before anything is allocated for it."""
+    if num_queries * places > INT32_MAX:
+        raise ValueError(
+            f"{num_queries} queries with {places} results each exceed 2^31 - 1 places: ask for fewer, or cut the queries"
+        )
+
+
+def queries_at_once(index: HashIndex, k: int) -> int:
     """How many queries to answer together so that memory stays bounded, whatever n and k are; a power of two."""
     width, blocks, group_size, lanes = index.codes.shape
     minima = blocks * lanes * (1 if width < 8 else 2)
@@ -156,35 +166,15 @@ def _queries_at_once(index: HashIndex, k: int) -> int:
     return min(MAX_QUERIES_AT_ONCE, 1 << (affordable.bit_length() - 1))
 
 
-Result = TypeVar("Result", bound=tuple[Any, ...])
-
-
-def _in_batches(
+def _answers(
     compiled: Callable[..., Result], index: HashIndex, queries: np.ndarray, size: int, **options: int
 ) -> Result:
-    """Runs a compiled search over queries `[..., w]`, at most `size` at a time.
-
-    The last batch is padded to a power of two, so that any number of queries is served by a handful of programs.
-    Slicing and joining are numpy's, because in JAX they would be compiled anew for every length.
-    """
+    """Runs a compiled search over queries `[..., w]`, at most `size` at a time."""
     lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
     if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
         return compiled(index, queries, **options)
-    flat = queries.reshape(count, index.num_words)
-    starts = range(0, max(1, count), size)
-    parts = [
-        jax.tree.map(np.asarray, compiled(index, _padded_batch(flat[start : start + size], size), **options))
-        for start in starts
-    ]
-    return jax.tree.map(
-        lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts
-    )
-
-
-def _padded_batch(queries: np.ndarray, size: int) -> np.ndarray:
-    """Pads queries `[q, w]` with zeros to a power of two, at most `size`."""
-    length = min(size, 1 << max(0, len(queries) - 1).bit_length())
-    return np.pad(queries, ((0, length - len(queries)), (0, 0)))
+    rows = queries.reshape(count, index.num_words)
+    return in_batches(lambda batch: compiled(index, batch, **options), rows, size, lead)
 
 
 def _traceable(function: Callable[..., Result], index: HashIndex, queries: Any, size: int) -> Result:
@@ -209,15 +199,17 @@ def _cleared(queries: jax.Array, num_bits: int) -> jax.Array:
     return queries & mask
 
 
-def _search(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
+def nearest_items(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
+    """What `search` computes, without its checks; for tracing. Queries are uint32 `[..., w]`."""
+
     def nearest(batch: jax.Array) -> Neighbors:
         distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(k, index.capacity))
         return Neighbors(*_items(index, distances, ranks, k))
 
-    return _traceable(nearest, index, queries, _queries_at_once(index, k))
+    return _traceable(nearest, index, queries, queries_at_once(index, k))
 
 
-def _radius_search_padded(
+def _padded_matches(
     index: HashIndex, queries: Any, *, radius: int, max_results: int
 ) -> PaddedMatches:
     def within(batch: jax.Array) -> PaddedMatches:
@@ -226,7 +218,7 @@ def _radius_search_padded(
         counts = count_items(index.codes, index.offsets, batch, radius)
         return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
 
-    return _traceable(within, index, queries, _queries_at_once(index, max_results))
+    return _traceable(within, index, queries, queries_at_once(index, max_results))
 
 
 def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -246,24 +238,6 @@ def _near_groups(index: HashIndex, queries: Any, *, radius: Any) -> jax.Array:
     return minima <= radius.astype(minima.dtype)
 
 
-def _entry_point(function: Callable[..., Result], *static: str) -> Callable[..., Result]:
-    """Compiles a traceable function for calls from Python.
-
-    Its inner loops gain up to three times from full-width vectors on CPU. That option is allowed only on the
-    outermost `jit`, and other back ends reject it, so it stands here and not on the functions callers trace.
-    """
-    plain = jax.jit(function, static_argnames=static)
-    wide = jax.jit(
-        function, static_argnames=static, compiler_options={"xla_cpu_prefer_vector_width": 512}
-    )
-
-    def call(index: HashIndex, queries: Any, **options: Any) -> Result:
-        platform = next(iter(index.codes.devices())).platform
-        return (wide if platform == "cpu" else plain)(index, queries, **options)
-
-    return call
-
-
-_compiled_search = _entry_point(_search, "k")
-_compiled_padded = _entry_point(_radius_search_padded, "radius", "max_results")
-_compiled_near = _entry_point(_near_groups)
+_compiled_search = entry_point(nearest_items, "k")
+_compiled_padded = entry_point(_padded_matches, "radius", "max_results")
+_compiled_near = entry_point(_near_groups)

@@ -1,0 +1,243 @@
+"""The dense autoencoder of the source post, with a layer of bits in its middle.
+
+"Image search with autoencoders" (2018) stacks dense layers, 784-1000-700-300-150-75-17 and back, rounds the sigmoid
+outputs of the middle one, and trains on reconstruction. As it stands, that network collapses: with Glorot
+initialisation all its bits died and every image got one code. Two things keep the bits alive here: He initialisation,
+and code logits standardised over the batch (Ioffe and Szegedy 2015, arXiv:1502.03167, without the learned scale and
+shift, which could undo it), so that each bit parts the images in about equal halves.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.binarize import straight_through_round
+from jaxhash.bits import pack_bits
+from jaxhash.checks import check_integer, check_num_bits, dtype_of, is_traced
+
+Activation = Callable[[jax.Array], jax.Array]
+
+OUTPUT_ACTIVATIONS: dict[str, Activation] = {
+    "sigmoid": jax.nn.sigmoid,
+    "linear": lambda x: x,
+    "relu": jax.nn.relu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+}
+
+# Sharpens the sigmoid of the standardised logits, which at unit variance lies far from the bits it is rounded to.
+LOGIT_GAIN = 2.0
+VARIANCE_FLOOR = 1e-5
+
+# Items that pass through the network at a time when the caller is Python.
+ITEMS_AT_ONCE = 1024
+
+
+class Autoencoder(nnx.Module):
+    """A dense autoencoder with a binary code layer.
+
+    Args:
+        input_dim: how many values one item has; 784 for images of 28x28 pixels.
+        num_bits: how many bits a code has, `b`.
+        hidden_dims: widths of the encoder's layers up to but not including the code layer; the decoder mirrors them.
+        output_activation: a name in `OUTPUT_ACTIVATIONS`, or a function (such a model can't be saved). "sigmoid" is for
+            values in [0, 1] and learns by binary cross-entropy, all others by squared error.
+        rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_bits: int,
+        hidden_dims: Sequence[int] = (1000, 700, 300, 150, 75),
+        *,
+        output_activation: str | Activation = "sigmoid",
+        rngs: nnx.Rngs | None = None,
+    ):
+        self.input_dim = check_integer("input_dim", input_dim, 1)
+        self.num_bits = check_num_bits(num_bits)
+        self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
+        if not callable(output_activation) and output_activation not in OUTPUT_ACTIVATIONS:
+            names = ", ".join(OUTPUT_ACTIVATIONS)
+            raise ValueError(f"output_activation must be a function or one of {names}, got {output_activation!r}")
+        self.output_activation = output_activation
+        rngs = nnx.Rngs(0) if rngs is None else rngs
+        self.encoder = _dense_stack((self.input_dim, *self.hidden_dims, self.num_bits), rngs)
+        self.decoder = _dense_stack((self.num_bits, *reversed(self.hidden_dims), self.input_dim), rngs)
+        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one item."""
+        return (self.input_dim,)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that make a model of this shape."""
+        return {
+            "input_dim": self.input_dim,
+            "num_bits": self.num_bits,
+            "hidden_dims": self.hidden_dims,
+            "output_activation": self.output_activation,
+        }
+
+    def code_logits(self, items: jax.Array) -> jax.Array:
+        """Float32 items `[n, input_dim]` to the outputs of the code layer before standardisation, `[n, b]`."""
+        return _through(self.encoder, items)
+
+    def output_logits(self, bits: jax.Array) -> jax.Array:
+        """Bits as float32 `[n, b]` to the outputs before their activation, `[n, input_dim]`."""
+        return _through(self.decoder, bits)
+
+    def activation(self, logits: jax.Array) -> jax.Array:
+        """The output activation as a function."""
+        function = self.output_activation
+        return OUTPUT_ACTIVATIONS[function](logits) if isinstance(function, str) else function(logits)
+
+
+def _dense_stack(widths: Sequence[int], rngs: nnx.Rngs) -> nnx.Sequential:
+    he_normal = nnx.initializers.he_normal()
+    return nnx.Sequential(*(nnx.Linear(a, b, kernel_init=he_normal, rngs=rngs) for a, b in pairwise(widths)))
+
+
+def _through(stack: nnx.Sequential, x: jax.Array) -> jax.Array:
+    *hidden, last = stack.layers
+    for layer in hidden:
+        x = jax.nn.relu(layer(x))
+    return last(x)
+
+
+def training_bits(logits: jax.Array) -> jax.Array:
+    """Code logits `[n, b]` to bits as float32, standardised over this batch; gradients pass through the rounding."""
+    standardized = (logits - logits.mean(0, keepdims=True)) * jax.lax.rsqrt(
+        logits.var(0, keepdims=True) + VARIANCE_FLOOR
+    )
+    return straight_through_round(jax.nn.sigmoid(LOGIT_GAIN * standardized))
+
+
+def item_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
+    """The bits of float32 items `[n, *input_shape]`: bool `[n, b]`.
+
+    Standardised by the mean stored with the model. The spread does not matter: rounding the sigmoid of a standardised
+    logit asks only for its sign.
+    """
+    return model.code_logits(items) > model.logit_mean[...][None]
+
+
+def scaled(items: jax.Array) -> jax.Array:
+    """Items as the network sees them, float32: bytes are divided by 255, other numbers stay as they are."""
+    return items.astype(jnp.float32) / 255.0 if items.dtype == jnp.uint8 else items.astype(jnp.float32)
+
+
+def encode(model: Autoencoder, images: ArrayLike) -> jax.Array:
+    """Computes the codes of images, or of any vectors.
+
+    Args:
+        model: an autoencoder.
+        images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
+            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is.
+
+    Returns:
+        uint32 `[..., w]`.
+
+    Raises:
+        ValueError: the shape does not fit; a value is NaN or infinite, or lies outside [0, 1] for a model with sigmoid
+            outputs (the message names the row).
+        TypeError: images are neither uint8, bool nor floating.
+    """
+    items, lead, _ = check_items(model, images)
+    if is_traced(model, images):
+        codes = encode_items(model, items)
+        return codes.reshape(*lead, codes.shape[-1])
+    return in_batches(lambda batch: _compiled_encode(model, batch), items, ITEMS_AT_ONCE, lead)
+
+
+def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
+    """Encodes and decodes images: float32 of the same shape; takes and refuses what `encode` does."""
+    items, lead, item_shape = check_items(model, images)
+    if is_traced(model, images):
+        return _reconstruct(model, items).reshape(*lead, *item_shape)
+    outputs = in_batches(lambda batch: _compiled_reconstruct(model, batch), items, ITEMS_AT_ONCE)
+    return jax.device_put(np.asarray(outputs).reshape(*lead, *item_shape))
+
+
+def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
+    """What `encode` computes for items `[n, *input_shape]`, without its checks; for tracing."""
+    return pack_bits(item_bits(model, scaled(items)))
+
+
+def _reconstruct(model: Autoencoder, items: jax.Array) -> jax.Array:
+    bits = item_bits(model, scaled(items)).astype(jnp.float32)
+    return model.activation(model.output_logits(bits))
+
+
+_compiled_encode = entry_point(encode_items)
+_compiled_reconstruct = entry_point(_reconstruct)
+
+
+def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """Checks images and lays them out one item a row.
+
+    Returns:
+        Items `[n, *input_shape]`, numpy if their values are known; the leading axes of `images`; and the shape of one
+        item there.
+    """
+    if not isinstance(model, Autoencoder):
+        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+    dtype = dtype_of(images)
+    if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
+    lead, item_shape = _split_shape(np.shape(images), model.input_dim)
+    shape = (math.prod(lead), *model.input_shape)
+    if is_traced(images):
+        return jnp.asarray(images).reshape(shape), lead, item_shape
+    items = np.asarray(images).reshape(shape)
+    if dtype != np.uint8 and dtype != np.bool_:
+        items = items.astype(np.float32, copy=False)
+        _check_values(model, items)
+    return items, lead, item_shape
+
+
+def _split_shape(shape: tuple[int, ...], input_dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Parts `[..., *item]` where the last axes first make up one item."""
+    for axis in range(len(shape) - 1, -1, -1):
+        if math.prod(shape[axis:]) == input_dim:
+            return shape[:axis], shape[axis:]
+    raise ValueError(f"images must have shape [..., {input_dim}] (or last axes of that product), got {shape}")
+
+
+def _check_values(model: Autoencoder, items: np.ndarray) -> None:
+    finite = np.isfinite(items).all(axis=tuple(range(1, items.ndim)))
+    if not finite.all():
+        raise ValueError(f"images must be finite, but row {int(np.argmin(finite))} holds NaN or infinity")
+    if model.output_activation == "sigmoid" and items.size and (items.min() < 0 or items.max() > 1):
+        outside = ((items < 0) | (items > 1)).any(axis=tuple(range(1, items.ndim)))
+        row = int(np.argmax(outside))
+        raise ValueError(
+            "images must lie in [0, 1] (or be uint8) for a model with sigmoid outputs, but row "
+            f"{row} spans {items[row].min()} to {items[row].max()}"
+        )
+
+
+def summary(model: Autoencoder) -> None:
+    """Prints the layers of a model, their output shapes and numbers of parameters."""
+    widths = (*model.hidden_dims, model.num_bits, *reversed(model.hidden_dims), model.input_dim)
+    layers = [*model.encoder.layers, *model.decoder.layers]
+    rows = [("input", model.input_dim, 0)]
+    for number, (layer, width) in enumerate(zip(layers, widths, strict=True), start=1):
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
+        rows.append((f"dense {number}", width, parameters))
+        if number == len(model.encoder.layers):
+            rows.append(("round to bits", width, 0))
+    print(f"{'layer':<16}{'output shape':<16}{'parameters':>12}")
+    for name, width, parameters in rows:
+        print(f"{name:<16}{f'(n, {width})':<16}{parameters:>12,}")
+    print(f"{'total':<32}{sum(row[2] for row in rows):>12,}")

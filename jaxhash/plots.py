@@ -1,0 +1,110 @@
+"""Pictures of images, training and index; each function returns a matplotlib figure, to show or to save.
+
+Figures are made without pyplot, so that no window system is asked for and none stays open.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxhash.index import HashIndex, describe
+from jaxhash.training import History
+
+INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
+
+
+def reconstructions(images: ArrayLike, reconstructed: ArrayLike) -> Figure:
+    """Images `[n, height, width]` above what their codes were decoded to."""
+    rows = (np.asarray(images), np.asarray(reconstructed))
+    figure = Figure(figsize=(len(rows[0]) * 0.9, 2.1), layout="constrained")
+    grid = figure.subplots(2, len(rows[0]), squeeze=False)
+    for axes_row, row, title in zip(grid, rows, ("image", "from its code"), strict=True):
+        for axes, image in zip(axes_row, row, strict=True):
+            _show(axes, image)
+        axes_row[0].set_ylabel(title, fontsize=8, color=INK)
+    return figure
+
+
+def search_results(
+    queries: ArrayLike,
+    images: ArrayLike,
+    ids: ArrayLike,
+    distances: ArrayLike,
+    *,
+    query_labels: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+) -> Figure:
+    """Each query, `[q, height, width]`, followed by its neighbours, with distances; of another label in red.
+
+    Args:
+        queries: the query images.
+        images: the indexed images `[n, height, width]`, by id.
+        ids: int `[q, k]`; -1 leaves a place empty.
+        distances: int `[q, k]`.
+        query_labels: `[q]`, if known.
+        labels: `[n]`, if known.
+    """
+    queries, images, ids, distances = (np.asarray(array) for array in (queries, images, ids, distances))
+    figure = Figure(figsize=((ids.shape[1] + 1) * 0.9, len(ids) * 1.1), layout="constrained")
+    grid = figure.subplots(len(ids), ids.shape[1] + 1, squeeze=False)
+    for row, axes_row in enumerate(grid):
+        _show(axes_row[0], queries[row], "query")
+        for column, axes in enumerate(axes_row[1:]):
+            found = ids[row, column]
+            if found < 0:
+                axes.axis("off")
+                continue
+            same = labels is None or query_labels is None or np.asarray(labels)[found] == np.asarray(query_labels)[row]
+            _show(axes, images[found], str(distances[row, column]), INK if same else WRONG)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> None:
+    axes.imshow(image, cmap="gray_r")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=8, color=color)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(color if color != INK else "#cccccc")
+
+
+def training_curve(history: History) -> Figure:
+    """The loss of each epoch."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(history.loss) + 1), history.loss, marker="o", markersize=3, color=ACCENT)
+    axes.set(xlabel="epoch", ylabel="loss per value", title="Training loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def bucket_histogram(index: HashIndex) -> Figure:
+    """How many codes have 1, 2, 3, ... items, on logarithmic axes."""
+    stats = describe(index)
+    density = np.diff(np.asarray(index.offsets)[: stats.num_codes + 1])
+    sizes, counts = np.unique(density, return_counts=True)
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(sizes, counts, "o", markersize=4, color=ACCENT)
+    axes.set(
+        xlabel="items that share a code",
+        ylabel="number of codes",
+        title=f"{stats.num_items:,} items on {stats.num_codes:,} codes of {index.num_bits} bits",
+    )
+    axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+def matches_by_radius(radii: Sequence[int], expected: Sequence[float], found: Sequence[float]) -> Figure:
+    """Matches per query within each radius: what evenly spread codes would give, and what was found."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(radii, expected, "o--", color=INK, label="expected of evenly spread codes")
+    axes.semilogy(radii, found, "o-", color=ACCENT, label="found")
+    axes.set(xlabel="radius", ylabel="matches per query", xticks=list(radii), title="Matches by radius")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    return figure
