@@ -53,7 +53,7 @@ def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
         "meta": archive.meta,
         "arrays": described,
     }
-    with _replacing(path) as file:
+    with replacing(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as members:
             members.writestr(zipfile.ZipInfo(HEADER), json.dumps(header, indent=1))
             for name, array in arrays.items():
@@ -66,8 +66,8 @@ def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once all of it is on the disk."""
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A new file, open for writing, that takes the place of `path` once all of it is on the disk."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -144,7 +144,7 @@ def _read(file: IO[bytes], kind: str) -> Archive:
     with zipfile.ZipFile(file) as members:
         header = _read_header(members)
         if header["kind"] != kind:
-            raise CorruptFileError(f"holds a {header['kind']}, not a {kind}")
+            raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
         return Archive(kind, header["meta"], _read_arrays(members, header["arrays"]))
 
 
@@ -159,7 +159,9 @@ def _read_header(members: zipfile.ZipFile) -> dict[str, Any]:
     if type(version) is not int or version < 1:
         raise CorruptFileError(f"version must be a positive integer, got {version!r}")
     if version > VERSION:
-        raise CorruptFileError(f"written by a newer version (format {version}, this one reads {VERSION}): upgrade jaxhash")
+        raise CorruptFileError(
+            f"written by a newer version (format {version}, this one reads {VERSION}): upgrade jaxhash"
+        )
     for field, expected in (("kind", str), ("meta", dict), ("arrays", dict)):
         if not isinstance(header.get(field), expected):
             raise CorruptFileError(f"{HEADER}: {field} must be a {expected.__name__}")
@@ -188,7 +190,9 @@ def _read_array(members: zipfile.ZipFile, name: str, described: Any) -> np.ndarr
             raise CorruptFileError(f"{name}: not an array of npy version 1.0")
         found = np.lib.format.read_array_header_1_0(member)
         if found != (tuple(shape), False, np.dtype(dtype)):
-            raise CorruptFileError(f"{name}: {HEADER} declares {dtype}{shape}, the array is {found[2].str}{list(found[0])}")
+            raise CorruptFileError(
+                f"{name}: {HEADER} declares {dtype}{shape}, the array is {found[2].str}{list(found[0])}"
+            )
         data = member.read()
     if len(data) != size:
         raise CorruptFileError(f"{name}: {size} bytes declared, {len(data)} found")

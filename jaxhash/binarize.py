@@ -11,10 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def straight_through_round(x: jax.Array) -> jax.Array:
-    """Rounds `x` to the nearest integer (halves to even); the gradient is the identity's.
+def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
+    """Gives `value` forward, exactly, and the gradient of `x` backward.
 
-    The familiar `x + stop_gradient(round(x) - x)` is not exact: the two roundings of floating-point addition can
-    leave 0.99999994 where 1 is meant. Here the first term is exactly zero, and the sum is the rounded value itself.
+    The familiar `x + stop_gradient(value - x)` rounds twice, and gives -0.99999994 where `x` is 0.3 and `value` -1. Here
+    the first term is exactly zero.
     """
-    return (x - lax.stop_gradient(x)) + lax.stop_gradient(jnp.round(x))
+    return (x - lax.stop_gradient(x)) + lax.stop_gradient(value)
+
+
+def straight_through_round(x: jax.Array) -> jax.Array:
+    """Rounds finite `x` to the nearest integer (halves to even); the gradient is the identity's."""
+    return straight_through(x, jnp.round(x))

@@ -48,7 +48,7 @@ def pack_bits(bits: ArrayLike) -> jax.Array:
         wrong = array[(array != 0) & (array != 1)]
         if wrong.size:
             raise ValueError(f"bits: values must be 0/1, got {wrong[0]}")
-    return _pack(array != 0)
+    return _pack(array.astype(bool))
 
 
 @jax.jit

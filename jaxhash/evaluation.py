@@ -1,11 +1,7 @@
 """How good codes are for retrieval, judged by labels that training never saw."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-
-from jaxhash.checks import check_integer
 
 
 def precision_at_k(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> float:

@@ -118,10 +118,10 @@ def sorted_order(table: np.ndarray) -> np.ndarray:
     """
     keys = _sort_keys(table)
     order = np.argsort(keys[0], kind="stable")
+    same = np.ones(max(0, len(order) - 1), bool)  # which codes agree with their predecessor in all keys so far
     for depth in range(1, len(keys)):
         placed = keys[depth - 1][order]
-        equal = placed[1:] == placed[:-1]
-        same = equal if depth == 1 else same & equal  # codes that agree with their predecessor in all keys so far
+        same &= placed[1:] == placed[:-1]
         if not same.any():
             break
         run = np.concatenate([[0], np.cumsum(~same)])
@@ -135,8 +135,7 @@ def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
     """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
     words = table.T.astype(np.uint64)
     return [
-        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i]
-        for i in range(0, len(words), 2)
+        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i] for i in range(0, len(words), 2)
     ]
 
 

@@ -44,9 +44,7 @@ def _row_distance(codes: jax.Array, queries: jax.Array, row: int) -> jax.Array:
     return total
 
 
-def nearest_codes(
-    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
+def nearest_codes(codes: jax.Array, num_codes: jax.Array, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k codes that come first by (distance, rank), for each query.
 
     Args:
@@ -94,9 +92,9 @@ def _first(values: jax.Array, count: int) -> jax.Array:
 
 
 def _expanded(parents: jax.Array, size: int) -> jax.Array:
-    """Numbers of the `size` children of each parent, where children are counted through: `[q, m]` to `[q, m * size]`."""
+    """Parents, `[q, m]`, to the numbers of their children, `size` each, counted through: `[q, m * size]`."""
     child = lax.broadcasted_iota(jnp.int32, (*parents.shape, size), 2)
-    return (parents[..., None] * size + child).reshape(len(parents), -1)
+    return (parents[..., None] * size + child).reshape(len(parents), parents.shape[1] * size)
 
 
 def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array) -> jax.Array:
@@ -105,7 +103,9 @@ def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array) -> 
     words = codes.transpose(1, 3, 0, 2)  # a view: XLA folds it into the gather
     members = words.at[group // lanes, group % lanes].get(mode="promise_in_bounds")  # [q, m, w, g]
     differing = members ^ queries[:, None, :, None]
-    return lax.population_count(differing).sum(2, dtype=jnp.uint32).reshape(len(queries), -1)
+    return (
+        lax.population_count(differing).sum(2, dtype=jnp.uint32).reshape(len(queries), group.shape[1] * codes.shape[2])
+    )
 
 
 def count_items(codes: jax.Array, offsets: jax.Array, queries: jax.Array, radius: int) -> jax.Array:

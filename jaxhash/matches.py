@@ -33,9 +33,7 @@ class RadiusMatches(NamedTuple):
         )
 
 
-def matches_in_groups(
-    index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int
-) -> Iterator[RadiusMatches]:
+def matches_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int) -> Iterator[RadiusMatches]:
     """Yields the matches of consecutive runs of queries.
 
     Args:
@@ -56,9 +54,7 @@ def matches_in_groups(
         first = last
 
 
-def _matches(
-    index: HashIndex, queries: np.ndarray, query: np.ndarray, group: np.ndarray, radius: int
-) -> RadiusMatches:
+def _matches(index: HashIndex, queries: np.ndarray, query: np.ndarray, group: np.ndarray, radius: int) -> RadiusMatches:
     """The matches of `queries [q, w]` in the marked pairs of query and group, both int64 `[m]`, groups ascending."""
     codes, offsets = np.asarray(index.codes), np.asarray(index.offsets)
     _, _, group_size, lanes = codes.shape
@@ -74,6 +70,4 @@ def _matches(
     ends = np.cumsum(sizes, dtype=np.int64)
     item = np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[rank] - (ends - sizes), sizes)
     counts = np.bincount(np.repeat(query, sizes), minlength=len(queries))
-    return RadiusMatches(
-        np.append(0, np.cumsum(counts)), np.repeat(distance, sizes), np.asarray(index.ids)[item]
-    )
+    return RadiusMatches(np.append(0, np.cumsum(counts)), np.repeat(distance, sizes), np.asarray(index.ids)[item])

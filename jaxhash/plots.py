@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxhash.index import HashIndex, describe
 from jaxhash.training import History
@@ -76,7 +77,7 @@ def training_curve(history: History) -> Figure:
     axes = figure.subplots()
     axes.plot(range(1, len(history.loss) + 1), history.loss, marker="o", markersize=3, color=ACCENT)
     axes.set(xlabel="epoch", ylabel="loss per value", title="Training loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     return figure
 

@@ -7,8 +7,7 @@ Three layers: the public functions check what they are given and cut large batch
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,25 +29,38 @@ MAX_QUERIES_AT_ONCE = 256
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
 
-class Neighbors(NamedTuple):
-    """The k nearest items of each query, by (distance, code, id)."""
-
+class _Neighbors(NamedTuple):
     distances: jax.Array  # int32 [..., k]; NO_DISTANCE where there are fewer than k items
     ids: jax.Array  # int32 [..., k]; NO_ID there
 
-    NO_DISTANCE = NO_DISTANCE
-    NO_ID = NO_ID
+
+class Neighbors(_Neighbors):
+    """The k nearest items of each query, by (distance, code, id): `distances` and `ids`, both int32 `[..., k]`.
+
+    Where there are fewer than k items, the places behind them hold `NO_DISTANCE` and `NO_ID`.
+    """
+
+    __slots__ = ()
+    NO_DISTANCE: ClassVar[int] = NO_DISTANCE
+    NO_ID: ClassVar[int] = NO_ID
 
 
-class PaddedMatches(NamedTuple):
-    """The items within a radius of each query, by (distance, code, id), in a fixed number of places."""
-
+class _PaddedMatches(NamedTuple):
     distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE behind the last match
     ids: jax.Array  # int32 [..., max_results]; NO_ID there
     counts: jax.Array  # int32 [...]; how many items match, also when they don't fit
 
-    NO_DISTANCE = NO_DISTANCE
-    NO_ID = NO_ID
+
+class PaddedMatches(_PaddedMatches):
+    """The items within a radius of each query, by (distance, code, id), in a fixed number of places.
+
+    `distances` and `ids` are int32 `[..., max_results]`, with `NO_DISTANCE` and `NO_ID` behind the last match;
+    `counts`, int32 `[...]`, says how many items match in truth, also when they don't all fit.
+    """
+
+    __slots__ = ()
+    NO_DISTANCE: ClassVar[int] = NO_DISTANCE
+    NO_ID: ClassVar[int] = NO_ID
 
 
 def search(index: HashIndex, queries: ArrayLike, *, k: int) -> Neighbors:
@@ -67,15 +79,13 @@ def search(index: HashIndex, queries: ArrayLike, *, k: int) -> Neighbors:
         TypeError: queries are not uint32, or k is not an integer.
     """
     k = check_integer("k", k, 1)
-    queries = _legal_queries(index, queries, places=k)
-    if is_traced(index, queries):
-        return nearest_items(index, queries, k=k)
-    return _answers(_compiled_search, index, queries, queries_at_once(index, k), k=k)
+    rows = _legal_queries(index, queries, places=k)
+    if is_traced(index, rows):
+        return nearest_items(index, rows, k=k)
+    return _answers(_compiled_search, index, rows, queries_at_once(index, k), k=k)
 
 
-def radius_search_padded(
-    index: HashIndex, queries: ArrayLike, *, radius: int, max_results: int
-) -> PaddedMatches:
+def radius_search_padded(index: HashIndex, queries: ArrayLike, *, radius: int, max_results: int) -> PaddedMatches:
     """Finds the items within a radius of each query, in arrays of fixed shape that can be traced.
 
     Args:
@@ -94,11 +104,11 @@ def radius_search_padded(
     """
     radius = _legal_radius(index, radius)
     max_results = check_integer("max_results", max_results, 1)
-    queries = _legal_queries(index, queries, places=max_results)
-    if is_traced(index, queries):
-        return _padded_matches(index, queries, radius=radius, max_results=max_results)
+    rows = _legal_queries(index, queries, places=max_results)
+    if is_traced(index, rows):
+        return _padded_matches(index, rows, radius=radius, max_results=max_results)
     size = queries_at_once(index, max_results)
-    return _answers(_compiled_padded, index, queries, size, radius=radius, max_results=max_results)
+    return _answers(_compiled_padded, index, rows, size, radius=radius, max_results=max_results)
 
 
 def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> RadiusMatches:
@@ -124,7 +134,7 @@ def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> Radiu
     radius = _legal_radius(index, radius)
     flat = np.asarray(_legal_queries(index, queries)).reshape(-1, index.num_words)
     size = queries_at_once(index, 1)
-    parts = []
+    parts: list[RadiusMatches] = []
     for start in range(0, len(flat), size):
         batch = flat[start : start + size]
         near = np.asarray(_compiled_near(index, padded_rows(batch, size), radius=np.uint32(radius)))
@@ -153,7 +163,7 @@ def check_places(num_queries: int, places: int) -> None:
     """Refuses a result that is too large to be addressed, before anything is allocated for it."""
     if num_queries * places > INT32_MAX:
         raise ValueError(
-            f"{num_queries} queries with {places} results each exceed 2^31 - 1 places: ask for fewer, or cut the queries"
+            f"{num_queries} queries with {places} results each exceed 2^31 places: ask for fewer, or cut the queries"
         )
 
 
@@ -187,7 +197,8 @@ def _traceable(function: Callable[..., Result], index: HashIndex, queries: Any, 
         count = -(-len(flat) // size)
         batches = jnp.pad(flat, ((0, count * size - len(flat)), (0, 0))).reshape(count, size, width)
         result = jax.tree.map(
-            lambda array: array.reshape(count * size, *array.shape[2:])[: len(flat)], lax.map(function, batches)
+            lambda array: array.reshape(count * size, *array.shape[2:])[: len(flat)],
+            lax.map(function, batches),
         )
     return jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), result)
 
@@ -209,9 +220,7 @@ def nearest_items(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
     return _traceable(nearest, index, queries, queries_at_once(index, k))
 
 
-def _padded_matches(
-    index: HashIndex, queries: Any, *, radius: int, max_results: int
-) -> PaddedMatches:
+def _padded_matches(index: HashIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
     def within(batch: jax.Array) -> PaddedMatches:
         distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(max_results, index.capacity))
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)

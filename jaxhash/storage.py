@@ -94,7 +94,9 @@ def _index_from(path: Path, archive: Archive) -> HashIndex:
         codes = check_codes("codes", codes, num_bits)
         _check_sorted(codes, offsets, ids, num_bits)
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}") from None
+        raise CorruptFileError(
+            f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
+        ) from None
     return index_from_sorted(codes, offsets, ids, num_bits)
 
 
@@ -148,7 +150,9 @@ def _model_from(path: Path, archive: Archive) -> Autoencoder:
         graph, state = nnx.split(nnx.eval_shape(lambda: Autoencoder(**config)))
         return nnx.merge(graph, _filled(state, archive.arrays))
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}") from None
+        raise CorruptFileError(
+            f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
+        ) from None
 
 
 def _filled(state: Any, arrays: Arrays) -> Any:

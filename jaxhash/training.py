@@ -16,8 +16,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, item_bits, scaled, training_bits
-from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.checks import check_integer
+from jaxhash.dispatch import entry_point, in_batches
 
 # So many images, chosen at random, fix the mean of the code logits after training. (Evenly spaced ones would not do:
 # in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
@@ -77,18 +77,21 @@ def fit(
 
     steps = -(-len(items) // batch_size)
     optimizer = default_optimizer(epochs * steps) if optimizer is None else optimizer
-    graph, weights, rest = nnx.split(model, nnx.Param, ...)
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    weights, rest = states
     opt_state = optimizer.init(weights)
     data = jax.device_put(items)
     losses: list[float] = []
     for epoch in range(1, epochs + 1):
         key = jax.random.fold_in(jax.random.key(seed), epoch)
-        weights, opt_state, step_losses = _epoch(graph, weights, rest, opt_state, data, key, optimizer, batch_size)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which strict callers forbid
+            weights, opt_state, step_losses = _epoch(graph, weights, rest, opt_state, data, key, optimizer, batch_size)
         losses.append(_mean_loss(np.asarray(step_losses), epoch))
         if on_epoch is not None:
             on_epoch(epoch, History(tuple(losses)))
     trained = nnx.merge(graph, weights, rest)
-    trained.logit_mean[...] = _mean_logits(trained, items, seed)
+    # A new variable, since `rest` still holds that of the given model.
+    trained.logit_mean = nnx.BatchStat(_mean_logits(trained, items, seed))
     return trained, History(tuple(losses))
 
 
@@ -98,13 +101,20 @@ def default_optimizer(steps: int) -> optax.GradientTransformation:
 
     A new optimiser is a new static argument, for which the epoch would be compiled again.
     """
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, warmup_steps=max(1, steps // 20), decay_steps=steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, warmup_steps=steps // 20, decay_steps=steps)
     return optax.nadam(schedule, b2=0.99)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6, 7))
 def _epoch(
-    graph: Any, weights: Any, rest: Any, opt_state: Any, data: jax.Array, key: jax.Array, optimizer: Any, batch_size: int
+    graph: Any,
+    weights: Any,
+    rest: Any,
+    opt_state: Any,
+    data: jax.Array,
+    key: jax.Array,
+    optimizer: Any,
+    batch_size: int,
 ) -> tuple[Any, Any, jax.Array]:
     """One pass over the data: new weights, new state of the optimiser, and the loss of each step, `[steps]`."""
 

@@ -1,0 +1,48 @@
+import os
+
+# Before jax: its warnings about the platform would be errors here.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+class CompilationCounter:
+    """Counts programs compiled while it is on."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self):
+        self.count = 0
+        self.on = False
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event, duration, **_):
+        self.count += self.on and event == self.EVENT
+
+    def __enter__(self):
+        self.count, self.on = 0, True
+        return self
+
+    def __exit__(self, *_):
+        self.on = False
+
+
+@pytest.fixture(scope="session")
+def _counter():
+    return CompilationCounter()
+
+
+@pytest.fixture
+def compilations(_counter):
+    """A context in which `.count` is the number of compilations so far."""
+    return _counter
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,152 @@
+from collections import Counter
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxhash as jh
+
+MEASURES = [jh.precision_at_k, jh.vote_accuracy]
+
+
+def precision_by_loop(ids, labels, query_labels):
+    hits = [i >= 0 and labels[i] == wanted for row, wanted in zip(ids, query_labels, strict=True) for i in row]
+    return sum(hits) / len(hits)
+
+
+def vote_by_counter(ids, labels, query_labels):
+    right = 0
+    for row, wanted in zip(ids, query_labels, strict=True):
+        votes = Counter(labels[i] for i in row if i >= 0)
+        most = max(votes.values(), default=0)
+        right += wanted == min((label for label in votes if votes[label] == most), default=None)
+    return right / len(ids)
+
+
+@st.composite
+def searches(draw):
+    labels = draw(st.lists(st.integers(0, 4), min_size=1, max_size=6))
+    q, k = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    place = st.integers(-1, len(labels) - 1)
+    # the first place is filled, as it is wherever anything is indexed
+    row = st.tuples(st.integers(0, len(labels) - 1), *[place] * (k - 1))
+    ids = draw(st.lists(row, min_size=q, max_size=q))
+    return ids, labels, draw(st.lists(st.integers(0, 5), min_size=q, max_size=q))
+
+
+def test_precision_by_hand():
+    labels = [0, 1, 1, 2]
+    ids = [[0, 1], [1, 2], [3, 0]]  # labels 0 1, 1 1, 2 0
+    assert jh.precision_at_k(ids, labels, [0, 1, 1]) == 3 / 6
+
+
+def test_vote_by_hand():
+    labels = [0, 1, 1, 2]
+    ids = [[0, 1, 2], [0, 1, 2], [3, 3, 1]]  # majorities 1, 1, 2
+    assert jh.vote_accuracy(ids, labels, [1, 0, 2]) == 2 / 3
+
+
+def test_precision_is_one_if_all_agree_and_zero_if_none_does():
+    assert jh.precision_at_k([[0, 1]], [3, 3], [3]) == 1
+    assert jh.precision_at_k([[0, 1]], [3, 3], [2]) == 0
+
+
+def test_an_empty_place_counts_as_wrong_for_precision():
+    assert jh.precision_at_k([[1, -1], [-1, -1]], [4, 7], [7, 7]) == 1 / 4
+
+
+def test_an_empty_place_is_not_the_last_item():
+    assert jh.precision_at_k([[-1]], [4, 7], [7]) == 0
+    assert jh.vote_accuracy([[0, -1]], [4, 7], [7]) == 0
+
+
+def test_an_empty_place_has_no_vote():
+    assert jh.vote_accuracy([[0, -1, -1]], [3, 4], [3]) == 1
+    assert jh.vote_accuracy([[-1, -1, 1, 0, 1]], [3, 4], [4]) == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "winner"), [([[0, 1]], 1), ([[1, 0]], 1), ([[2, 2, 1, 0, 0]], 2), ([[2, -1, 0, -1]], 2), ([[2, 1, 0]], 1)]
+)
+def test_of_equal_votes_the_lowest_label_wins_whatever_the_order(ids, winner):
+    labels = [2, 1, 3]
+    assert [jh.vote_accuracy(ids, labels, [label]) for label in (1, 2, 3)] == [winner == label for label in (1, 2, 3)]
+
+
+def test_a_query_that_found_nothing_has_no_majority():
+    assert jh.vote_accuracy([[-1, -1], [0, 0]], [0], [0, 0]) == 1 / 2
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_nothing_indexed_means_nothing_right(measure):
+    assert measure([[-1, -1]], np.zeros(0, np.int32), [1]) == 0
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_label_that_only_the_query_has_is_a_miss(measure):
+    assert measure([[0, 1]], [0, 1], [9]) == 0
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_rows_do_not_see_each_other(measure):
+    labels, wanted = [0, 1, 1, 2, 0], [0, 1, 2]
+    ids = [[0, 4, 1], [3, -1, -1], [3, 3, 2]]
+    by_row = [measure([row], labels, [label]) for row, label in zip(ids, wanted, strict=True)]
+    assert len(set(by_row)) > 1
+    assert measure(ids, labels, wanted) == pytest.approx(np.mean(by_row))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_numpy_and_jax_arrays_give_the_same_plain_float(measure):
+    ids, labels, wanted = [[0, 1, 1], [2, -1, 0]], [5, 6, 7], [6, 7]
+    answers = [measure(*map(kind, (ids, labels, wanted))) for kind in (list, np.array, jnp.array)]
+    assert {type(answer) for answer in answers} == {float}
+    assert len(set(answers)) == 1
+
+
+@settings(deadline=None)
+@given(searches())
+def test_precision_equals_counting_in_a_loop(search):
+    assert jh.precision_at_k(*search) == pytest.approx(precision_by_loop(*search))
+
+
+@settings(deadline=None)
+@given(searches())
+def test_vote_equals_counting_with_a_counter(search):
+    assert jh.vote_accuracy(*search) == pytest.approx(vote_by_counter(*search))
+
+
+def test_places_that_search_leaves_empty_count_as_wrong():
+    index = jh.build_index(jh.pack_bits([[0, 0, 0, 0], [1, 1, 1, 1]]), 4)
+    ids = jh.search(index, jh.pack_bits([[0, 0, 0, 1]]), k=5).ids
+    assert jh.precision_at_k(ids, [8, 9], [8]) == 1 / 5
+    assert jh.vote_accuracy(ids, [8, 9], [8]) == 1
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(
+    ("ids", "query_labels"),
+    [
+        ([0, 1], [0, 1]),
+        ([[[0], [1]]], [0]),
+        (0, 0),
+        ([[0, 1]], [0, 1]),
+        ([[0], [1]], [0]),
+        ([[0], [1]], [[0], [1]]),
+        ([[0]], 0),
+    ],
+)
+def test_wrong_shapes_are_refused_with_both_shapes(measure, ids, query_labels):
+    with pytest.raises(ValueError, match="query_labels") as refusal:
+        measure(ids, [0, 1], query_labels)
+    assert str(np.shape(ids)) in str(refusal.value)
+    assert str(np.shape(query_labels)) in str(refusal.value)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("wrong", [3, 2**31 - 1])
+def test_an_id_beyond_the_labels_is_refused_by_its_value(measure, wrong):
+    with pytest.raises(ValueError, match=rf"\b3\b.*\b{wrong}\b"):
+        measure([[0, 1], [wrong, -1]], [0, 1, 2], [0, 1])

@@ -1,0 +1,130 @@
+"""The shape of the package: who imports whom, what an import costs, what is public."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxhash as jh
+
+PACKAGE = Path(jh.__file__).parent
+
+# Room by room, what it may import of ours; imports go down only.
+LAYERS = {
+    "checks": set(),
+    "binarize": set(),
+    "dispatch": set(),
+    "archive": set(),
+    "datasets": set(),
+    "report": set(),
+    "bits": {"checks"},
+    "evaluation": set(),
+    "index": {"checks"},
+    "kernels": {"checks"},
+    "matches": {"index"},
+    "search": {"checks", "dispatch", "index", "kernels", "matches"},
+    "autoencoder": {"binarize", "bits", "checks", "dispatch"},
+    "training": {"autoencoder", "checks", "dispatch"},
+    "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
+    "storage": {"archive", "autoencoder", "checks", "index", "retriever"},
+    "plots": {"index", "training"},
+}
+WITHOUT_LEARNING = ("bits", "index", "kernels", "search", "matches", "archive", "dispatch", "checks")
+
+
+def imports_of(path):
+    """Top-level and nested imports of a file, as `(module, inside a function)`."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxhash":
+            yield from ((f"jaxhash.{alias.name}", id(node) not in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, id(node) not in top
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in top) for alias in node.names)
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_imports_go_down_only(room):
+    ours = {name.split(".")[1] for name, _ in imports_of(PACKAGE / f"{room}.py") if name.startswith("jaxhash.")}
+    assert ours <= LAYERS[room]
+
+
+def test_every_room_has_its_place():
+    rooms = {path.stem for path in PACKAGE.glob("*.py")}
+    assert rooms == LAYERS.keys() | {"__init__", "__main__", "demo"}
+
+
+def test_no_function_imports_from_the_package():
+    for path in PACKAGE.glob("*.py"):
+        nested = [name for name, inside in imports_of(path) if inside and name.startswith("jaxhash")]
+        assert not nested or path.stem in ("__init__", "__main__"), path
+
+
+def run(code, *flags):
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_searching_loads_neither_flax_nor_optax_nor_matplotlib():
+    done = run("import sys, jaxhash.index, jaxhash.search\nprint(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "jax" in loaded
+    assert not loaded & {"flax", "optax", "matplotlib", "sklearn", "mlxtend"}
+
+
+def test_import_starts_no_device_and_changes_no_setting():
+    code = """
+import warnings, numpy, jax
+before = (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
+import jaxhash, jaxhash.autoencoder, jaxhash.training, jaxhash.storage
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+assert before == (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there_and_described():
+    for name in jh.__all__:
+        assert getattr(jh, name).__doc__, name
+    assert sorted(jh.__all__) == jh.__all__
+    assert dir(jh) == jh.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        jh.nothing  # noqa: B018
+
+
+def test_type_checkers_see_what_is_loaded_late():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {node.module.split(".")[1]: tuple(alias.name for alias in node.names) for node in block.body}
+    assert seen == jh._LAZY
+
+
+def test_checks_hold_without_asserts():
+    code = """
+import numpy as np, jaxhash as jh
+index = jh.build_index(np.zeros((3, 1), np.uint32), 17)
+wrong = [
+    lambda: jh.build_index(np.zeros((3, 2), np.uint32), 17),
+    lambda: jh.search(index, np.zeros((1, 2), np.uint32), k=1),
+    lambda: jh.search(index, np.zeros((1, 1), np.uint32), k=0),
+    lambda: jh.build_index(np.zeros((3, 1), np.uint32), 17, ids=[1, 1, 2]),
+    lambda: jh.pack_bits(np.array([[2]])),
+]
+for call in wrong:
+    try:
+        call()
+    except ValueError:
+        continue
+    raise SystemExit("not refused")
+"""
+    done = run(code, "-O")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not any(
+        isinstance(node, ast.Assert) for path in PACKAGE.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+    )
