@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxhash.datasets import IDX_SETS, PACKAGED_SETS
 
@@ -28,10 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"jaxhash: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jaxhash", description="Semantic hashing: learn binary codes and search them."
-    )
+    parser = _Parser(prog="jaxhash", description="Semantic hashing: learn binary codes and search them.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page")
     demo.add_argument(

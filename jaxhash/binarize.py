@@ -14,8 +14,8 @@ from jax import lax
 def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
     """Gives `value` forward, exactly, and the gradient of `x` backward.
 
-    The familiar `x + stop_gradient(value - x)` rounds twice, and gives -0.99999994 where `x` is 0.3 and `value` -1. Here
-    the first term is exactly zero.
+    The familiar `x + stop_gradient(value - x)` rounds twice: where `x` is 0.3 and `value` is -1, it gives -0.99999994.
+    Here the first term is exactly zero.
     """
     return (x - lax.stop_gradient(x)) + lax.stop_gradient(value)
 

@@ -1,10 +1,12 @@
 """Real images to try things on: MNIST-like IDX files from a folder or the network, and digits that need neither."""
 
 import gzip
+import http.client
 import math
 import os
 import threading
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +54,7 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
     folders = list(_folders(name, data_dir))
     for folder in folders:
         if paths := _idx_paths(folder):
-            return Dataset(name, *(_read_idx(path) for path in paths))
+            return _read_set(name, paths)
     if data_dir is None and _network_answers():
         return _fetch(name)
     places = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
@@ -76,20 +78,29 @@ def _idx_paths(folder: Path) -> list[Path] | None:
     return paths if len(paths) == len(IDX_FILES) else None
 
 
+def _read_set(name: str, paths: list[Path]) -> Dataset:
+    train_images, train_labels, test_images, test_labels = (_read_idx(path) for path in paths)
+    for images, labels, files in ((train_images, train_labels, paths[:2]), (test_images, test_labels, paths[2:])):
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{files[0]}, {files[1]}: labels of shape {labels.shape} do not go with images of shape {images.shape}"
+            )
+    return Dataset(name, train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
+
+
 def _read_idx(path: Path) -> np.ndarray:
     """Reads an IDX file of bytes: two zeros, type 8, the number of axes, each axis as big-endian int32, the data."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+    start = 4 + 4 * content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    if not start or len(content) < start:
         raise ValueError(f"{path}: not an IDX file of bytes")
-    start = 4 + 4 * content[3]
-    shape = tuple(int(axis) for axis in np.frombuffer(content[4:start], ">i4"))
+    shape = tuple(int(axis) for axis in np.frombuffer(content[4:start], ">u4"))
     if len(content) != start + math.prod(shape):
         raise ValueError(f"{path}: {len(content)} bytes, but a shape of {shape} takes {start + math.prod(shape)}")
-    array = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-    return array if array.ndim == 3 else array.astype(np.int32)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _network_answers() -> bool:
@@ -103,7 +114,7 @@ def _network_answers() -> bool:
         try:
             with urllib.request.urlopen(OPENML, timeout=NETWORK_PATIENCE) as reply:
                 answers.append(reply.status)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
     thread = threading.Thread(target=ask, daemon=True)

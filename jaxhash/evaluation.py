@@ -28,7 +28,8 @@ def vote_accuracy(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) ->
     num_labels = int(max(found.max(initial=0), wanted.max(initial=0))) + 1
     votes = np.zeros((len(found), num_labels + 1), np.int64)  # the last column takes the votes of empty places
     np.add.at(votes, (np.arange(len(found))[:, None], found), 1)
-    return float((votes[:, :num_labels].argmax(1) == wanted).mean())
+    elected = np.where(votes[:, :num_labels].any(1), votes[:, :num_labels].argmax(1), -1)
+    return float((elected == wanted).mean())
 
 
 def _labels_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -38,4 +39,6 @@ def _labels_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) ->
         raise ValueError(f"ids must be [q, k] and query_labels [q], got {places.shape} and {wanted.shape}")
     if places.size and places.max() >= len(known):
         raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {places.max()}")
-    return np.where(places >= 0, known[places], -1), wanted
+    found = np.full(places.shape, -1, known.dtype)
+    found[places >= 0] = known[places[places >= 0]]
+    return found, wanted

@@ -77,7 +77,7 @@ def training_curve(history: History) -> Figure:
     axes = figure.subplots()
     axes.plot(range(1, len(history.loss) + 1), history.loss, marker="o", markersize=3, color=ACCENT)
     axes.set(xlabel="epoch", ylabel="loss per value", title="Training loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     return figure
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import jaxhash as jh
 from jaxhash import matches
-
 from jaxhash.search import MAX_QUERIES_AT_ONCE
 
 WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 1024]

@@ -224,7 +224,7 @@ def test_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "VERSION", 2)
     jh.save_index(tmp_path / "i", index)
     monkeypatch.undo()
-    with pytest.raises(jh.CorruptFileError, match="newer version.*upgrade"):
+    with pytest.raises(jh.CorruptFileError, match=r"newer version.*upgrade"):
         jh.load_index(tmp_path / "i")
 
 
@@ -244,7 +244,7 @@ def test_a_size_declared_but_not_there_is_refused_before_it_is_allocated(tmp_pat
         digest = archive._digest(file)
         file.seek(-64, 2)
         file.write(digest)
-    with pytest.raises(jh.CorruptFileError, match="index.ids: 4000000000000 bytes declared"):
+    with pytest.raises(jh.CorruptFileError, match=r"index.ids: 4000000000000 bytes declared"):
         jh.load_index(path)
 
 

@@ -95,9 +95,7 @@ def test_every_image_is_seen_in_every_epoch():
 
 def test_any_optax_optimizer_trains(digits):
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-3))
-    _, history = jh.fit(
-        jh.Autoencoder(**SMALL), digits.train_images, epochs=4, batch_size=64, optimizer=optimizer
-    )
+    _, history = jh.fit(jh.Autoencoder(**SMALL), digits.train_images, epochs=4, batch_size=64, optimizer=optimizer)
     assert history.loss[-1] < history.loss[0]
 
 
@@ -142,7 +140,7 @@ def test_divergence_is_an_error_that_names_epoch_and_step(digits):
     ],
 )
 def test_wrong_numbers_are_refused(options, error):
-    with pytest.raises(error, match="epochs|batch_size|seed"):
+    with pytest.raises(error, match=r"epochs|batch_size|seed"):
         jh.fit(jh.Autoencoder(**SMALL), np.zeros((4, 64), np.uint8), **options)
 
 
