@@ -1,6 +1,8 @@
 """How calls from Python reach compiled programs, and any number of rows pass through a few of them."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -39,6 +41,20 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
     return call
 
 
+@functools.cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="jaxhash")
+
+
+def in_parallel(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    """Applies a function to parts of the work, two at a time, and gives its results in order.
+
+    Selecting and filling run on one core, so that while one part is there, the other can scan. The function must not
+    call this one, or threads would wait for themselves.
+    """
+    return [function(part) for part in parts] if len(parts) < 2 else list(_workers().map(function, parts))
+
+
 def in_batches(
     compiled: Callable[[np.ndarray], Any], rows: np.ndarray, size: int, lead: tuple[int, ...] | None = None
 ) -> Any:
@@ -56,9 +72,12 @@ def in_batches(
     Returns:
         The pytree, of JAX arrays `[*lead, ...]`.
     """
-    parts = []
-    for start in range(0, max(1, len(rows)), size):
-        parts.append(jax.tree.map(np.asarray, compiled(padded_rows(rows[start : start + size], size))))
+    batches = [rows[start : start + size] for start in range(0, max(1, len(rows)), size)]
+
+    def run(batch: np.ndarray) -> Any:
+        return jax.tree.map(np.asarray, compiled(padded_rows(batch, size)))
+
+    parts = in_parallel(run, batches)
     count, lead = len(rows), (len(rows),) if lead is None else lead
     return jax.tree.map(
         lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts

@@ -17,6 +17,9 @@ from jaxhash.checks import INT32_MAX
 
 NO_DISTANCE = INT32_MAX
 
+# Up to so many groups, choosing among all of them is quicker than choosing blocks first.
+FEW_GROUPS = 2048
+
 
 def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
     """The smallest distance between each query and each group of codes.
@@ -44,33 +47,29 @@ def _row_distance(codes: jax.Array, queries: jax.Array, row: int) -> jax.Array:
     return total
 
 
-def nearest_codes(codes: jax.Array, num_codes: jax.Array, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def near_groups(codes: jax.Array, queries: jax.Array, *, radius: jax.Array) -> jax.Array:
+    """Which groups hold a code within `radius` (uint32 `[]`) of each query: bool `[blocks, q, L]`."""
+    minima = group_minima(codes, queries)
+    return minima <= radius.astype(minima.dtype)
+
+
+def nearest_codes(
+    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, minima: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
     """The k codes that come first by (distance, rank), for each query.
 
     Args:
         codes: uint32 `[w, blocks, g, L]`, in ascending order.
         num_codes: int32 `[]`; what stands behind so many codes is padding.
         queries: uint32 `[q, w]`.
+        minima: `group_minima(codes, queries)`.
         k: at most `blocks * g * L`.
 
     Returns:
         Distances, int32 `[q, k]`, `NO_DISTANCE` where there are fewer than k codes, and ranks, int32 `[q, k]`.
     """
-    _, blocks, group_size, lanes = codes.shape
-    minima = group_minima(codes, queries)
-
-    block = jnp.arange(blocks, dtype=jnp.int32)[None]
-    block_minima = _unless(block * (group_size * lanes) >= num_codes, minima.min(-1).T)
-    block = _first(block_minima, min(k, blocks))
-
-    # All groups of the chosen blocks, then the chosen groups among them, always in ascending position: `top_k` puts
-    # the lower position first among equals, which is what keeps ties in the order of codes.
-    row = jnp.arange(len(queries), dtype=jnp.int32)[:, None]
-    group = _expanded(block, lanes)
-    chosen_minima = minima.at[block, row].get(mode="promise_in_bounds").reshape(group.shape)
-    place = _first(_unless(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
-    group = jnp.take_along_axis(group, place, axis=1)
-
+    group_size = codes.shape[2]
+    group = _nearest_groups(codes, num_codes, minima, k)
     distances = _group_distances(codes, group, queries)
     ranks = _expanded(group, group_size)
     distances = _unless(ranks >= num_codes, distances)
@@ -80,6 +79,24 @@ def nearest_codes(codes: jax.Array, num_codes: jax.Array, queries: jax.Array, k:
         jnp.where(found, jnp.where(found, -nearest, 0).astype(jnp.int32), NO_DISTANCE),
         jnp.take_along_axis(ranks, place, axis=1),
     )
+
+
+def _nearest_groups(codes: jax.Array, num_codes: jax.Array, minima: jax.Array, k: int) -> jax.Array:
+    """The numbers of the groups that come first by (minimum, position), ascending: int32 `[q, at most k]`."""
+    _, blocks, group_size, lanes = codes.shape
+    num_queries = minima.shape[1]
+    if blocks * lanes <= FEW_GROUPS:
+        block = lax.broadcasted_iota(jnp.int32, (num_queries, blocks), 1)
+        chosen_minima = minima.transpose(1, 0, 2).reshape(num_queries, blocks * lanes)
+    else:
+        starts = lax.broadcasted_iota(jnp.int32, (1, blocks), 1) * (group_size * lanes)
+        block = _first(_unless(starts >= num_codes, minima.min(-1).T), min(k, blocks))
+        row = lax.broadcasted_iota(jnp.int32, block.shape, 0)
+        chosen_minima = minima.at[block, row].get(mode="promise_in_bounds").reshape(num_queries, block.shape[1] * lanes)
+    # Always in ascending position: `top_k` puts the lower position first among equals, which keeps ties in order.
+    group = _expanded(block, lanes)
+    place = _first(_unless(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
+    return jnp.take_along_axis(group, place, axis=1)
 
 
 def _unless(padding: jax.Array, distances: jax.Array) -> jax.Array:
@@ -146,7 +163,9 @@ def items_of_codes(
     ends = jnp.cumsum(sizes, axis=1, dtype=jnp.int32)
     place = jnp.arange(count, dtype=jnp.int32)
     # The code an item belongs to: how many codes end at or before its place.
-    code = jax.vmap(lambda row: jnp.searchsorted(row, place, side="right").astype(jnp.int32))(ends)
+    # Comparing all is a single vectorised loop, but grows with the square of the count.
+    method = "compare_all" if count <= 128 else "scan"
+    code = jax.vmap(lambda row: jnp.searchsorted(row, place, side="right", method=method).astype(jnp.int32))(ends)
     found = place[None] < ends[:, -1:]
     code = jnp.where(found, code, 0)
     item = jnp.take_along_axis(starts - ends + sizes, code, axis=1) + place[None]

@@ -1,7 +1,7 @@
-"""Radius results of any length, filled in on the host from what the device has marked.
+"""Radius results of any length, put together on the host from candidates that the device or a table has marked.
 
-The device says which groups of codes hold a match; numpy looks into those groups. On CPU this takes a fifth of the
-time of filling on the device, where matches would have to be scattered or sorted over all n codes.
+On CPU this takes a fifth of the time of filling on the device, where matches would have to be scattered or sorted over
+all n codes.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxhash.index import HashIndex
 
-# Marked groups looked into at a time: bounds the memory beside the answer to about a hundred megabytes.
-GROUPS_AT_ONCE = 2**18
+# Codes looked at together: bounds the memory beside the answer to about a hundred megabytes.
+CODES_AT_ONCE = 2**21
 
 
 class RadiusMatches(NamedTuple):
@@ -25,6 +25,8 @@ class RadiusMatches(NamedTuple):
     @classmethod
     def joined(cls, parts: list["RadiusMatches"]) -> "RadiusMatches":
         """The matches of several runs of queries, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
         counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.offsets) for part in parts)])
         return cls(
             np.cumsum(counts),
@@ -34,7 +36,7 @@ class RadiusMatches(NamedTuple):
 
 
 def matches_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int) -> Iterator[RadiusMatches]:
-    """Yields the matches of consecutive runs of queries.
+    """Yields the matches of consecutive runs of queries from the groups that the scan has marked.
 
     Args:
         index: a `HashIndex`.
@@ -42,32 +44,72 @@ def matches_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, r
         near: bool `[blocks, q, L]`, the groups that hold a code within the radius.
         radius: the largest distance that counts as a match, inclusive.
     """
+    group_size = index.codes.shape[2]
     block, query, lane = np.unravel_index(np.flatnonzero(near), near.shape)
     by_query = np.argsort(query, kind="stable")
     query, group = query[by_query], (block * near.shape[2] + lane)[by_query]
     starts = np.searchsorted(query, np.arange(len(queries) + 1))
+    limit = CODES_AT_ONCE // group_size
     first = 0
     while first < len(queries):
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + GROUPS_AT_ONCE, side="right")) - 1)
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + limit, side="right")) - 1)
         run = slice(starts[first], starts[last])
-        yield _matches(index, queries[first:last], query[run] - first, group[run], radius)
+        ranks = (group[run, None] * group_size + np.arange(group_size)).reshape(-1)
+        known = ranks < int(index.num_codes)
+        yield matches_among(
+            index, queries[first:last], np.repeat(query[run] - first, group_size)[known], ranks[known], radius
+        )
         first = last
 
 
-def _matches(index: HashIndex, queries: np.ndarray, query: np.ndarray, group: np.ndarray, radius: int) -> RadiusMatches:
-    """The matches of `queries [q, w]` in the marked pairs of query and group, both int64 `[m]`, groups ascending."""
-    codes, offsets = np.asarray(index.codes), np.asarray(index.offsets)
-    _, _, group_size, lanes = codes.shape
-    members = codes[:, group // lanes, :, group % lanes]  # [m, w, g]
-    distance = np.bitwise_count(members ^ queries[query][:, :, None]).sum(1, dtype=np.int32)
-    rank = group[:, None] * group_size + np.arange(group_size)
-    row, column = np.nonzero((distance <= radius) & (rank < int(index.num_codes)))
-    query, rank, distance = query[row], rank[row, column], distance[row, column]
+def matches_among(
+    index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int
+) -> RadiusMatches:
+    """The matches among candidates.
 
-    order = np.lexsort((distance, query))  # stable, so ranks stay ascending
-    query, rank, distance = query[order], rank[order], distance[order]
-    sizes = offsets[rank + 1] - offsets[rank]
+    Args:
+        index: a `HashIndex`.
+        queries: uint32 `[q, w]`.
+        query: int `[m]`, which query a candidate is for.
+        rank: int `[m]`, which code it is; a pair may come more than once.
+        radius: the largest distance that counts as a match, inclusive.
+    """
+    distance = _distances(index, queries, query, rank)
+    near = np.flatnonzero(distance <= radius)
+    # One sort by (query, distance, rank), as one number: q and b are below 2^16, ranks below 2^31.
+    key = query[near].astype(np.uint64) << np.uint64(48) | distance[near].astype(np.uint64) << np.uint64(31)
+    key = np.sort(key | rank[near].astype(np.uint64))
+    key = key[np.append(True, key[1:] != key[:-1])] if len(key) else key
+    query = (key >> np.uint64(48)).astype(np.int64)
+    rank = (key & np.uint64(2**31 - 1)).astype(np.int64)
+    distance = (key >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
+
+    offsets = np.asarray(index.offsets)
+    first = offsets[rank]
+    sizes = offsets[rank + 1] - first
+    counts = np.bincount(query, weights=sizes, minlength=len(queries)).astype(np.int64)
+    return RadiusMatches(
+        np.append(0, np.cumsum(counts)),
+        np.repeat(distance, sizes),
+        np.asarray(index.ids)[consecutive(first, sizes)],
+    )
+
+
+def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Distances between pairs of query and code, `[m]`."""
+    codes = np.asarray(index.codes)
+    width, _, group_size, lanes = codes.shape
+    column = rank // group_size
+    row = rank - column * group_size
+    block = column // lanes
+    flat = (block * (group_size - 1) + row) * lanes + column
+    total = np.zeros(len(rank), np.uint16)
+    for word in range(width):
+        total += np.bitwise_count(codes[word].reshape(-1)[flat] ^ queries[query, word])
+    return total
+
+
+def consecutive(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Runs of numbers, each `first, first + 1, ...` and of its size, one after the other: int64."""
     ends = np.cumsum(sizes, dtype=np.int64)
-    item = np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[rank] - (ends - sizes), sizes)
-    counts = np.bincount(np.repeat(query, sizes), minlength=len(queries))
-    return RadiusMatches(np.append(0, np.cumsum(counts)), np.repeat(distance, sizes), np.asarray(index.ids)[item])
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - sizes), sizes)

@@ -6,7 +6,7 @@ Three layers: the public functions check what they are given and cut large batch
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -16,14 +16,22 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX, check_code_array, check_codes, check_integer, is_traced, padding_mask
-from jaxhash.dispatch import entry_point, in_batches, padded_rows
+from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.index import NO_ID, HashIndex
 from jaxhash.kernels import NO_DISTANCE, count_items, group_minima, items_of_codes, nearest_codes
-from jaxhash.matches import RadiusMatches, matches_in_groups
+from jaxhash.lookup import matches_by_plan, matches_by_scan, nearest_by_widening
+from jaxhash.matches import RadiusMatches
+from jaxhash.planning import Plan, radius_plan, widening_plans
+
+SEARCH_METHODS = ("auto", "scan", "probe")
+RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
 
 # What a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
 QUERY_MEMORY = 2**26
 MAX_QUERIES_AT_ONCE = 256
+# Pairs of query and code from which on the work is worth being parted.
+WORTH_TWO_PROGRAMS = 2**22
+WORTH_TWO_THREADS = 2**23
 
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
@@ -63,26 +71,43 @@ class PaddedMatches(_PaddedMatches):
     NO_ID: ClassVar[int] = NO_ID
 
 
-def search(index: HashIndex, queries: ArrayLike, *, k: int) -> Neighbors:
+def search(index: HashIndex, queries: ArrayLike, *, k: int, method: str = "auto") -> Neighbors:
     """Finds the k nearest items of each query, exactly.
 
     Args:
         index: a `HashIndex` of b-bit codes.
         queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`.
         k: how many items to find, at least 1 (static). It may exceed the number of items.
+        method: "scan" compares all codes; "probe" looks up addresses within a widening radius of the query's, until k
+            items are found or a scan is quicker; "auto" takes what is estimated to be the quicker one. The results are
+            the same. Inside `jit`, where the number of addresses can't depend on the data, it is always a scan.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
 
     Raises:
-        ValueError: queries don't fit the index, or k is out of range.
+        ValueError: queries don't fit the index, k is out of range, or there is no such method.
         TypeError: queries are not uint32, or k is not an integer.
     """
     k = check_integer("k", k, 1)
     rows = _legal_queries(index, queries, places=k)
+    _legal_method(index, method, SEARCH_METHODS)
     if is_traced(index, rows):
         return nearest_items(index, rows, k=k)
-    return _answers(_compiled_search, index, rows, queries_at_once(index, k), k=k)
+    if method != "scan" and (plans := widening_plans(index, math.prod(rows.shape[:-1]), k, method)):
+        return _by_widening(index, rows, k, plans)
+    return _answers(_scanned, index, rows, queries_at_once(index, k), k=k)
+
+
+def _by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
+    """Nearest items by probing ever further; the queries that still lack items in the end are scanned."""
+    flat = queries.reshape(-1, index.num_words)
+    distances, ids, lacking = nearest_by_widening(index, flat, k, plans, queries_at_once(index, 1))
+    if len(lacking):
+        rest = _answers(_scanned, index, flat[lacking], queries_at_once(index, k), k=k)
+        distances[lacking], ids[lacking] = rest
+    lead = queries.shape[:-1]
+    return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
 
 
 def radius_search_padded(index: HashIndex, queries: ArrayLike, *, radius: int, max_results: int) -> PaddedMatches:
@@ -111,7 +136,9 @@ def radius_search_padded(index: HashIndex, queries: ArrayLike, *, radius: int, m
     return _answers(_compiled_padded, index, rows, size, radius=radius, max_results=max_results)
 
 
-def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> RadiusMatches:
+def radius_search(
+    index: HashIndex, queries: ArrayLike, *, radius: int, method: str = "auto", num_tables: int | None = None
+) -> RadiusMatches:
     """Finds all items within a radius of each query, however many there are.
 
     The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
@@ -120,26 +147,41 @@ def radius_search(index: HashIndex, queries: ArrayLike, *, radius: int) -> Radiu
         index: a `HashIndex` of b-bit codes.
         queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
+        method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi-index" does so for
+            several slices of the code; "auto" takes what is estimated to be the quickest. The results are the same.
+        num_tables: for "multi-index", into how many slices to part the code, from 1 to b; by default what is
+            estimated to be the quickest.
 
     Returns:
         `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
         to `offsets[i + 1]`, sorted by (distance, code, id).
 
     Raises:
-        ValueError: queries don't fit the index, or the radius is negative.
-        TypeError: queries are not uint32, the radius is not an integer, or the call is being traced.
+        ValueError: queries don't fit the index, a number is out of range, or there is no such method.
+        TypeError: queries are not uint32, a number is not an integer, or the call is being traced.
     """
     if is_traced(index, queries):
         raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
     radius = _legal_radius(index, radius)
     flat = np.asarray(_legal_queries(index, queries)).reshape(-1, index.num_words)
+    method, num_tables = _legal_method(index, method, RADIUS_METHODS, num_tables)
     size = queries_at_once(index, 1)
-    parts: list[RadiusMatches] = []
-    for start in range(0, len(flat), size):
-        batch = flat[start : start + size]
-        near = np.asarray(_compiled_near(index, padded_rows(batch, size), radius=np.uint32(radius)))
-        parts.extend(matches_in_groups(index, batch, near[:, : len(batch)], radius))
-    return RadiusMatches.joined(parts)
+    plan = radius_plan(index, len(flat), radius, method, num_tables)
+    if plan is None:
+        return matches_by_scan(index, flat, radius, size)
+    return matches_by_plan(index, flat, radius, size, plan)
+
+
+def _legal_method(
+    index: HashIndex, method: str, methods: tuple[str, ...], num_tables: int | None = None
+) -> tuple[str, int | None]:
+    if method not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+    if num_tables is not None:
+        if method != "multi-index":
+            raise ValueError(f"num_tables is for the method multi-index, got method {method!r}")
+        check_integer("num_tables", num_tables, 1, index.num_bits)
+    return method, num_tables
 
 
 def _legal_radius(index: HashIndex, radius: int) -> int:
@@ -181,6 +223,8 @@ def _answers(
 ) -> Result:
     """Runs a compiled search over queries `[..., w]`, at most `size` at a time."""
     lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
+    if count * index.capacity >= WORTH_TWO_THREADS:
+        size = min(size, 1 << ((count + 1) // 2 - 1).bit_length())
     if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
         return compiled(index, queries, **options)
     rows = queries.reshape(count, index.num_words)
@@ -214,15 +258,20 @@ def nearest_items(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
     """What `search` computes, without its checks; for tracing. Queries are uint32 `[..., w]`."""
 
     def nearest(batch: jax.Array) -> Neighbors:
-        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(k, index.capacity))
-        return Neighbors(*_items(index, distances, ranks, k))
+        return _selected(index, batch, minima=group_minima(index.codes, batch), k=k)
 
     return _traceable(nearest, index, queries, queries_at_once(index, k))
 
 
+def _selected(index: HashIndex, queries: Any, *, minima: jax.Array, k: int) -> Neighbors:
+    distances, ranks = nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity))
+    return Neighbors(*_items(index, distances, ranks, k))
+
+
 def _padded_matches(index: HashIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
     def within(batch: jax.Array) -> PaddedMatches:
-        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, min(max_results, index.capacity))
+        minima = group_minima(index.codes, batch)
+        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, minima, min(max_results, index.capacity))
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
         counts = count_items(index.codes, index.offsets, batch, radius)
         return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
@@ -241,12 +290,20 @@ def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int)
     )
 
 
-def _near_groups(index: HashIndex, queries: Any, *, radius: Any) -> jax.Array:
-    """Which groups hold a code within `radius` of each query: bool `[blocks, q, L]`."""
-    minima = group_minima(index.codes, queries)
-    return minima <= radius.astype(minima.dtype)
-
-
 _compiled_search = entry_point(nearest_items, "k")
+_compiled_minima = entry_point(group_minima)
+_compiled_selected = entry_point(_selected, "k")
+
+
+def _scanned(index: HashIndex, queries: np.ndarray, *, k: int) -> Neighbors:
+    """A scan called from Python: queries uint32 `[..., w]`, as many as may be answered at once.
+
+    XLA computes the minima twice where it can fuse them into the selection, so much work is better done by two
+    programs; for little, a second call costs more. Codes of 16 words and more are quicker in one.
+    """
+    if queries.ndim == 2 and index.num_words < 16 and len(queries) * index.capacity >= WORTH_TWO_PROGRAMS:
+        return _compiled_selected(index, queries, minima=_compiled_minima(index.codes, queries), k=k)
+    return _compiled_search(index, queries, k=k)
+
+
 _compiled_padded = entry_point(_padded_matches, "radius", "max_results")
-_compiled_near = entry_point(_near_groups)

@@ -9,7 +9,6 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import oracle
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -85,9 +84,11 @@ def distances(codes):
 
 
 @pytest.fixture(scope="module")
-def nearest(codes):
-    """Distances and ids of the ten nearest items of each query, by comparing all codes."""
-    return oracle.nearest(codes[0], range(len(codes[0])), codes[1], 10)
+def nearest(codes, distances):
+    """Distances and ids of the ten nearest items of each query, by (distance, code, id)."""
+    keys = distances.astype(np.int64) << 32 | codes[0][:, 0]
+    ids = np.argsort(keys, axis=1, kind="stable")[:, :10]
+    return np.take_along_axis(distances, ids, 1), ids
 
 
 def test_the_demo_ends_well_and_complains_of_nothing(told):

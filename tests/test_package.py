@@ -24,14 +24,17 @@ LAYERS = {
     "index": {"checks"},
     "kernels": {"checks"},
     "matches": {"index"},
-    "search": {"checks", "dispatch", "index", "kernels", "matches"},
+    "tables": {"index"},
+    "probe": {"dispatch", "tables"},
+    "planning": {"index", "probe", "tables"},
+    "lookup": {"checks", "dispatch", "index", "kernels", "matches", "planning", "probe", "tables"},
+    "search": {"checks", "dispatch", "index", "kernels", "lookup", "matches", "planning"},
     "autoencoder": {"binarize", "bits", "checks", "dispatch"},
     "training": {"autoencoder", "checks", "dispatch"},
     "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
     "storage": {"archive", "autoencoder", "checks", "index", "retriever"},
     "plots": {"index", "training"},
 }
-WITHOUT_LEARNING = ("bits", "index", "kernels", "search", "matches", "archive", "dispatch", "checks")
 
 
 def imports_of(path):

@@ -1,0 +1,98 @@
+"""Answers that are driven from the host: all matches within a radius by any method, and k-NN by widening a radius."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxhash.checks import INT32_MAX
+from jaxhash.dispatch import entry_point, in_parallel, padded_rows
+from jaxhash.index import NO_ID, HashIndex
+from jaxhash.kernels import near_groups
+from jaxhash.matches import CODES_AT_ONCE, RadiusMatches, consecutive, matches_among, matches_in_groups
+from jaxhash.planning import CANDIDATE, Plan, scan_cost, sizes_of
+from jaxhash.probe import probe
+from jaxhash.tables import AddressTable, tables_of
+
+# Queries that are worth a thread of their own, and how many there may be in one.
+LEAST_QUERIES, MOST_QUERIES = 64, 2**12
+
+
+def matches_by_scan(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> RadiusMatches:
+    """All matches of queries uint32 `[q, w]`, at most `size` queries at a time."""
+    size = min(size, max(LEAST_QUERIES, 1 << (-(-len(queries) // 2) - 1).bit_length()))
+
+    def scan(batch: np.ndarray) -> RadiusMatches:
+        return _scan_part(index, batch, radius, size)
+
+    return RadiusMatches.joined(in_parallel(scan, [queries[i : i + size] for i in range(0, len(queries), size)]))
+
+
+def _scan_part(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> RadiusMatches:
+    near = np.asarray(_compiled_near(index.codes, padded_rows(queries, size), radius=np.uint32(radius)))
+    return RadiusMatches.joined(list(matches_in_groups(index, queries, near[:, : len(queries)], radius)))
+
+
+_compiled_near = entry_point(near_groups)
+
+
+def matches_by_plan(index: HashIndex, queries: np.ndarray, radius: int, size: int, plan: Plan) -> RadiusMatches:
+    """All matches of queries uint32 `[q, w]` by the tables of a plan; `size` is for parts that are better scanned."""
+    tables = [pair for pair in zip(tables_of(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
+
+    def look_up(part: np.ndarray) -> RadiusMatches:
+        return _plan_part(index, part, radius, size, tables)
+
+    step = min(MOST_QUERIES, max(LEAST_QUERIES, -(-len(queries) // 2)))
+    return RadiusMatches.joined(in_parallel(look_up, [queries[i : i + step] for i in range(0, len(queries), step)]))
+
+
+def _plan_part(
+    index: HashIndex, queries: np.ndarray, radius: int, size: int, tables: list[tuple[AddressTable, int]]
+) -> RadiusMatches:
+    """Buckets tell how many codes they hold before any is looked at.
+
+    Where looking would cost more than a scan, as when most codes share a bucket, it is a scan; where it would take much
+    memory, the queries are split.
+    """
+    found = [(table, probe(table, queries, reach)) for table, reach in tables]
+    total = sum(int(buckets.size.sum(dtype=np.int64)) for _, buckets in found)
+    if total > CODES_AT_ONCE:
+        if total * CANDIDATE > len(queries) * scan_cost(sizes_of(index), found=0):
+            parts = [_scan_part(index, queries[i : i + size], radius, size) for i in range(0, len(queries), size)]
+            return RadiusMatches.joined(parts)
+        if len(queries) > 1:
+            halves = np.array_split(queries, 2)
+            return RadiusMatches.joined([_plan_part(index, half, radius, size, tables) for half in halves])
+    query, rank = [], []
+    for table, buckets in found:
+        if table.starts is None:  # one code in each bucket
+            place = buckets.first
+            query.append(buckets.query)
+        else:
+            place = consecutive(buckets.first, buckets.size)
+            query.append(np.repeat(buckets.query, buckets.size))
+        rank.append(place if table.ranks is None else table.ranks[place])
+    return matches_among(index, queries, np.concatenate(query), np.concatenate(rank), radius)
+
+
+def nearest_by_widening(
+    index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan], size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k nearest items of queries uint32 `[q, w]`, by radius 0, 1, 2, ... as far as there are plans.
+
+    Returns:
+        Distances and ids, int32 `[q, k]`, right but for the queries that had fewer than k matches even in the last
+        radius; and the numbers of these queries, int64.
+    """
+    distances = np.full((len(queries), k), INT32_MAX, np.int32)
+    ids = np.full((len(queries), k), NO_ID, np.int32)
+    lacking = np.arange(len(queries))
+    for radius, plan in enumerate(plans):
+        if not len(lacking):
+            break
+        found = matches_by_plan(index, queries[lacking], radius, size, plan)
+        enough = np.diff(found.offsets) >= k
+        places = found.offsets[:-1][enough][:, None] + np.arange(k)
+        distances[lacking[enough]], ids[lacking[enough]] = found.distances[places], found.ids[places]
+        lacking = lacking[~enough]
+    return distances, ids, lacking
