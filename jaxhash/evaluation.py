@@ -35,8 +35,10 @@ def vote_accuracy(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) ->
 def _labels_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels of the found items, -1 for empty places, `[q, k]`, and of the queries, `[q]`."""
     places, known, wanted = np.asarray(ids), np.asarray(labels), np.asarray(query_labels)
-    if places.ndim != 2 or wanted.shape != places.shape[:1]:
-        raise ValueError(f"ids must be [q, k] and query_labels [q], got {places.shape} and {wanted.shape}")
+    if places.ndim != 2 or wanted.shape != places.shape[:1] or not places.size:
+        raise ValueError(f"ids must be [q, k] and query_labels [q], not empty, got {places.shape} and {wanted.shape}")
+    if places.dtype.kind not in "iu":
+        raise TypeError(f"ids must be integers, got dtype {places.dtype}")
     if places.size and places.max() >= len(known):
         raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {places.max()}")
     found = np.full(places.shape, -1, known.dtype)

@@ -20,6 +20,9 @@ NO_DISTANCE = INT32_MAX
 # Up to so many groups, choosing among all of them is quicker than choosing blocks first.
 FEW_GROUPS = 2048
 
+# From so many words compared on, minima are kept in memory.
+WORTH_A_BRANCH = 2**22
+
 
 def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
     """The smallest distance between each query and each group of codes.
@@ -37,6 +40,19 @@ def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
     for row in range(1, group_size):
         minima = jnp.minimum(minima, _row_distance(codes, queries, row))
     return minima.astype(jnp.uint8 if width < 8 else jnp.uint16)
+
+
+def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> jax.Array:
+    """`group_minima`, kept from being computed again in each place that reads it.
+
+    XLA likes to fuse them into their readers, at up to fifteen times the work, and drops `optimization_barrier` before
+    it does. It can't look through a branch that is only decided at run time, though this one always goes one way. For
+    little work a branch costs more than it saves.
+    """
+    if len(queries) * codes.size < WORTH_A_BRANCH:
+        return group_minima(codes, queries)
+    result = jax.eval_shape(group_minima, codes, queries)
+    return lax.cond(num_codes >= 0, group_minima, lambda *_: jnp.zeros(result.shape, result.dtype), codes, queries)
 
 
 def _row_distance(codes: jax.Array, queries: jax.Array, row: int) -> jax.Array:
@@ -90,13 +106,23 @@ def _nearest_groups(codes: jax.Array, num_codes: jax.Array, minima: jax.Array, k
         chosen_minima = minima.transpose(1, 0, 2).reshape(num_queries, blocks * lanes)
     else:
         starts = lax.broadcasted_iota(jnp.int32, (1, blocks), 1) * (group_size * lanes)
-        block = _first(_unless(starts >= num_codes, minima.min(-1).T), min(k, blocks))
+        block = _first(_unless(starts >= num_codes, _lane_minima(minima).T), min(k, blocks))
         row = lax.broadcasted_iota(jnp.int32, block.shape, 0)
         chosen_minima = minima.at[block, row].get(mode="promise_in_bounds").reshape(num_queries, block.shape[1] * lanes)
     # Always in ascending position: `top_k` puts the lower position first among equals, which keeps ties in order.
     group = _expanded(block, lanes)
     place = _first(_unless(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
     return jnp.take_along_axis(group, place, axis=1)
+
+
+def _lane_minima(minima: jax.Array) -> jax.Array:
+    """The minimum over the last axis; XLA reduces bytes at full speed, but wider numbers three times slower than so."""
+    if minima.dtype == jnp.uint8:
+        return minima.min(-1)
+    while minima.shape[-1] > 1:
+        half = minima.shape[-1] // 2
+        minima = jnp.minimum(minima[..., :half], minima[..., half:])
+    return minima[..., 0]
 
 
 def _unless(padding: jax.Array, distances: jax.Array) -> jax.Array:

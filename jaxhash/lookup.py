@@ -13,13 +13,12 @@ from jaxhash.planning import CANDIDATE, Plan, scan_cost, sizes_of
 from jaxhash.probe import probe
 from jaxhash.tables import AddressTable, tables_of
 
-# Queries that are worth a thread of their own, and how many there may be in one.
-LEAST_QUERIES, MOST_QUERIES = 64, 2**12
+# Queries looked up together: fewer than 2^16, and few enough for their buckets to stay in the caches.
+LOOKED_UP_AT_ONCE = 2**12
 
 
 def matches_by_scan(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> RadiusMatches:
     """All matches of queries uint32 `[q, w]`, at most `size` queries at a time."""
-    size = min(size, max(LEAST_QUERIES, 1 << (-(-len(queries) // 2) - 1).bit_length()))
 
     def scan(batch: np.ndarray) -> RadiusMatches:
         return _scan_part(index, batch, radius, size)
@@ -39,11 +38,8 @@ def matches_by_plan(index: HashIndex, queries: np.ndarray, radius: int, size: in
     """All matches of queries uint32 `[q, w]` by the tables of a plan; `size` is for parts that are better scanned."""
     tables = [pair for pair in zip(tables_of(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
 
-    def look_up(part: np.ndarray) -> RadiusMatches:
-        return _plan_part(index, part, radius, size, tables)
-
-    step = min(MOST_QUERIES, max(LEAST_QUERIES, -(-len(queries) // 2)))
-    return RadiusMatches.joined(in_parallel(look_up, [queries[i : i + step] for i in range(0, len(queries), step)]))
+    parts = [queries[i : i + LOOKED_UP_AT_ONCE] for i in range(0, len(queries), LOOKED_UP_AT_ONCE)]
+    return RadiusMatches.joined([_plan_part(index, part, radius, size, tables) for part in parts])
 
 
 def _plan_part(

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxhash.checks import INT32_MAX, check_code_array, check_codes, check_integer, is_traced, padding_mask
 from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.index import NO_ID, HashIndex
-from jaxhash.kernels import NO_DISTANCE, count_items, group_minima, items_of_codes, nearest_codes
+from jaxhash.kernels import NO_DISTANCE, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.lookup import matches_by_plan, matches_by_scan, nearest_by_widening
 from jaxhash.matches import RadiusMatches
 from jaxhash.planning import Plan, radius_plan, widening_plans
@@ -29,9 +29,8 @@ RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
 # What a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
 QUERY_MEMORY = 2**26
 MAX_QUERIES_AT_ONCE = 256
-# Pairs of query and code from which on the work is worth being parted.
-WORTH_TWO_PROGRAMS = 2**22
-WORTH_TWO_THREADS = 2**23
+# From so much work on, two threads share it: pairs of query and code, times words and k / 8.
+WORTH_TWO_THREADS = 2**30
 
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
@@ -96,7 +95,7 @@ def search(index: HashIndex, queries: ArrayLike, *, k: int, method: str = "auto"
         return nearest_items(index, rows, k=k)
     if method != "scan" and (plans := widening_plans(index, math.prod(rows.shape[:-1]), k, method)):
         return _by_widening(index, rows, k, plans)
-    return _answers(_scanned, index, rows, queries_at_once(index, k), k=k)
+    return _answers(_compiled_search, index, rows, queries_at_once(index, k), k=k)
 
 
 def _by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
@@ -104,7 +103,7 @@ def _by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[
     flat = queries.reshape(-1, index.num_words)
     distances, ids, lacking = nearest_by_widening(index, flat, k, plans, queries_at_once(index, 1))
     if len(lacking):
-        rest = _answers(_scanned, index, flat[lacking], queries_at_once(index, k), k=k)
+        rest = _answers(_compiled_search, index, flat[lacking], queries_at_once(index, k), k=k)
         distances[lacking], ids[lacking] = rest
     lead = queries.shape[:-1]
     return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
@@ -223,7 +222,7 @@ def _answers(
 ) -> Result:
     """Runs a compiled search over queries `[..., w]`, at most `size` at a time."""
     lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
-    if count * index.capacity >= WORTH_TWO_THREADS:
+    if count * index.capacity * (index.num_words + options.get("k", 0) // 8) >= WORTH_TWO_THREADS:
         size = min(size, 1 << ((count + 1) // 2 - 1).bit_length())
     if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
         return compiled(index, queries, **options)
@@ -258,20 +257,20 @@ def nearest_items(index: HashIndex, queries: Any, *, k: int) -> Neighbors:
     """What `search` computes, without its checks; for tracing. Queries are uint32 `[..., w]`."""
 
     def nearest(batch: jax.Array) -> Neighbors:
-        return _selected(index, batch, minima=group_minima(index.codes, batch), k=k)
+        return Neighbors(*_items(index, *_nearest_codes(index, batch, k), k))
 
     return _traceable(nearest, index, queries, queries_at_once(index, k))
 
 
-def _selected(index: HashIndex, queries: Any, *, minima: jax.Array, k: int) -> Neighbors:
-    distances, ranks = nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity))
-    return Neighbors(*_items(index, distances, ranks, k))
+def _nearest_codes(index: HashIndex, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Distances and ranks of the nearest codes, int32 `[q, at most k]`."""
+    minima = minima_once(index.codes, index.num_codes, queries)
+    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity))
 
 
 def _padded_matches(index: HashIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
     def within(batch: jax.Array) -> PaddedMatches:
-        minima = group_minima(index.codes, batch)
-        distances, ranks = nearest_codes(index.codes, index.num_codes, batch, minima, min(max_results, index.capacity))
+        distances, ranks = _nearest_codes(index, batch, max_results)
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
         counts = count_items(index.codes, index.offsets, batch, radius)
         return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
@@ -291,19 +290,4 @@ def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int)
 
 
 _compiled_search = entry_point(nearest_items, "k")
-_compiled_minima = entry_point(group_minima)
-_compiled_selected = entry_point(_selected, "k")
-
-
-def _scanned(index: HashIndex, queries: np.ndarray, *, k: int) -> Neighbors:
-    """A scan called from Python: queries uint32 `[..., w]`, as many as may be answered at once.
-
-    XLA computes the minima twice where it can fuse them into the selection, so much work is better done by two
-    programs; for little, a second call costs more. Codes of 16 words and more are quicker in one.
-    """
-    if queries.ndim == 2 and index.num_words < 16 and len(queries) * index.capacity >= WORTH_TWO_PROGRAMS:
-        return _compiled_selected(index, queries, minima=_compiled_minima(index.codes, queries), k=k)
-    return _compiled_search(index, queries, k=k)
-
-
 _compiled_padded = entry_point(_padded_matches, "radius", "max_results")

@@ -456,3 +456,30 @@ def test_the_help_of_the_demo_names_every_option_and_data_set(capsys):
         *datasets.PACKAGED_SETS,
     ):
         assert word in out
+
+
+def test_a_handful_of_images_is_enough(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (11, 8, 8), dtype=np.uint8)
+    labels = np.arange(11, dtype=np.int32) % 3
+    few = datasets.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])
+    monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
+    for name, picture in (("SHOWN_IMAGES", 2), ("SHOWN_QUERIES", 1)):
+        monkeypatch.setattr(demo, name, picture)
+    demo.run_demo("digits", epochs=1, num_bits=4, output=tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_download_that_fails_falls_back_as_a_missing_network_does(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def load(name, *_):
+        asked.append(name)
+        if name == "mnist":
+            raise OSError("the connection was reset")
+        raise KeyboardInterrupt  # far enough
+
+    monkeypatch.setattr(demo, "load_dataset", load)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(output=tmp_path / "out")
+    assert asked == ["mnist", "mnist-5k"]
+    assert "the connection was reset" in capsys.readouterr().out

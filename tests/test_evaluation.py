@@ -150,3 +150,12 @@ def test_wrong_shapes_are_refused_with_both_shapes(measure, ids, query_labels):
 def test_an_id_beyond_the_labels_is_refused_by_its_value(measure, wrong):
     with pytest.raises(ValueError, match=rf"\b3\b.*\b{wrong}\b"):
         measure([[0, 1], [wrong, -1]], [0, 1, 2], [0, 1])
+
+
+@pytest.mark.parametrize("measure", [jh.precision_at_k, jh.vote_accuracy])
+def test_nothing_asked_and_ids_that_are_no_integers_are_refused(measure):
+    for empty in (np.zeros((0, 3), int), np.zeros((2, 0), int)):
+        with pytest.raises(ValueError, match="not empty"):
+            measure(empty, np.array([0]), np.zeros(len(empty), int))
+    with pytest.raises(TypeError, match="ids must be integers"):
+        measure(np.zeros((1, 1)), np.array([0]), np.array([0]))

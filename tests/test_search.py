@@ -1,3 +1,5 @@
+import dataclasses
+import sys
 from functools import partial
 
 import jax
@@ -9,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxhash as jh
+from jaxhash import kernels
 from jaxhash.search import MAX_QUERIES_AT_ONCE
 
+search_room = sys.modules["jaxhash.search"]  # `jaxhash.search` is the function
 WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 1024]
 
 
@@ -313,3 +317,32 @@ def test_a_hundred_batch_sizes_and_a_hundred_additions_need_few_programs(compila
             index = jh.build_index(codes[: 2000 + 10 * count], 41)
             jh.search(index, queries[: 4 * count], k=2, method="scan")
     assert 1 <= compilations.count <= 12
+
+
+@pytest.mark.parametrize("num_bits", [64, 256, 512])
+def test_minima_kept_in_memory_change_nothing(num_bits, monkeypatch):
+    codes, ids, queries = example(num_bits, 5000, q=20)
+    index = jh.build_index(codes, num_bits, ids=ids)
+    expected = oracle.nearest(codes, ids, queries, 7)
+    monkeypatch.setattr(kernels, "WORTH_A_BRANCH", 0)
+    monkeypatch.setattr(kernels, "FEW_GROUPS", 0)
+    assert_neighbors(jax.jit(lambda q: jh.search(index, q, k=7))(queries), expected)
+    assert_neighbors(jax.jit(jax.vmap(lambda q: jh.search(index, q, k=7)))(queries), expected)
+
+
+def test_minima_are_computed_once_for_a_batch():
+    index, queries = jh.build_index(np.zeros((0, 8), np.uint32), 256), np.zeros((256, 8), np.uint32)
+    big = jax.ShapeDtypeStruct((8, 64, 16, 64), jnp.uint32)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), index)
+    program = jax.jit(partial(jh.search, k=10)).lower(dataclasses.replace(shapes, codes=big), queries).compile()
+    pairs, words = 256 * 64 * 16 * 64, 8
+    # XOR, popcount and sum or minimum for each word; fused into two readers they would be six.
+    assert program.cost_analysis()["flops"] < 4.5 * pairs * words
+
+
+def test_two_threads_give_what_one_gives(monkeypatch):
+    codes, ids, queries = example(50, q=100)
+    index = jh.build_index(codes, 50, ids=ids)
+    expected = jh.search(index, queries, k=3)
+    monkeypatch.setattr(search_room, "WORTH_TWO_THREADS", 0)
+    jax.tree.map(np.testing.assert_array_equal, jh.search(index, queries, k=3), expected)
