@@ -37,6 +37,9 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
 LOGIT_GAIN = 2.0
 VARIANCE_FLOOR = 1e-5
 
+# One object for all models: it is part of what compiled programs are looked up by.
+HE_NORMAL = nnx.initializers.he_normal()
+
 # Items that pass through the network at a time when the caller is Python.
 ITEMS_AT_ONCE = 1024
 
@@ -104,8 +107,7 @@ class Autoencoder(nnx.Module):
 
 
 def _dense_stack(widths: Sequence[int], rngs: nnx.Rngs) -> nnx.Sequential:
-    he_normal = nnx.initializers.he_normal()
-    return nnx.Sequential(*(nnx.Linear(a, b, kernel_init=he_normal, rngs=rngs) for a, b in pairwise(widths)))
+    return nnx.Sequential(*(nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)))
 
 
 def _through(stack: nnx.Sequential, x: jax.Array) -> jax.Array:

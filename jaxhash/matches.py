@@ -77,22 +77,22 @@ def matches_among(
     distance = _distances(index, queries, query, rank)
     near = np.flatnonzero(distance <= radius)
     # One sort by (query, distance, rank), as one number: q and b are below 2^16, ranks below 2^31.
-    key = query[near].astype(np.uint64) << np.uint64(48) | distance[near].astype(np.uint64) << np.uint64(31)
-    key = np.sort(key | rank[near].astype(np.uint64))
-    key = key[np.append(True, key[1:] != key[:-1])] if len(key) else key
-    query = (key >> np.uint64(48)).astype(np.int64)
+    key = query[near].astype(np.uint64) << np.uint64(48)
+    key |= distance[near].astype(np.uint64) << np.uint64(31)
+    key |= rank[near].astype(np.uint64)
+    key.sort()
+    if len(key):
+        key = key[np.append(True, key[1:] != key[:-1])]
     rank = (key & np.uint64(2**31 - 1)).astype(np.int64)
     distance = (key >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
 
-    offsets = np.asarray(index.offsets)
-    first = offsets[rank]
-    sizes = offsets[rank + 1] - first
-    counts = np.bincount(query, weights=sizes, minlength=len(queries)).astype(np.int64)
-    return RadiusMatches(
-        np.append(0, np.cumsum(counts)),
-        np.repeat(distance, sizes),
-        np.asarray(index.ids)[consecutive(first, sizes)],
-    )
+    first = np.asarray(index.offsets)[rank]
+    sizes = np.asarray(index.offsets)[rank + 1] - first
+    ends = np.append(0, np.cumsum(sizes, dtype=np.int64))
+    starts = np.searchsorted(key, np.arange(len(queries) + 1, dtype=np.uint64) << np.uint64(48))
+    if ends[-1] > len(rank):  # some code has several items
+        distance, first = np.repeat(distance, sizes), consecutive(first, sizes)
+    return RadiusMatches(ends[starts], distance, np.asarray(index.ids)[first])
 
 
 def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
     flat = (block * (group_size - 1) + row) * lanes + column
     total = np.zeros(len(rank), np.uint16)
     for word in range(width):
-        total += np.bitwise_count(codes[word].reshape(-1)[flat] ^ queries[query, word])
+        total += np.bitwise_count(codes[word].reshape(-1)[flat] ^ queries[:, word][query])
     return total
 
 

@@ -107,8 +107,7 @@ def _buckets(table: AddressTable, address: np.ndarray, masks: np.ndarray, words:
     query = place // len(masks)  # numpy's divmod is several times slower than its // by one number
     mask = place - query * len(masks)
     upper = (address >> np.uint32(5))[query] ^ masks[mask]
-    hits = np.ascontiguousarray(words.reshape(-1)[place])
-    bits = np.unpackbits(hits.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+    bits = np.unpackbits(words.reshape(-1)[place].astype("<u4").view(np.uint8), bitorder="little")
     taken = np.flatnonzero(bits.view(bool))
     row, bit = taken >> 5, (taken & 31).astype(np.uint32)
     return Buckets(query[row], *table.bucket_places(upper[row], bit))

@@ -346,3 +346,18 @@ def test_two_threads_give_what_one_gives(monkeypatch):
     expected = jh.search(index, queries, k=3)
     monkeypatch.setattr(search_room, "WORTH_TWO_THREADS", 0)
     jax.tree.map(np.testing.assert_array_equal, jh.search(index, queries, k=3), expected)
+
+
+@pytest.mark.parametrize("k", [10, 1000])
+def test_memory_is_bounded_for_ten_thousand_queries_on_a_million_codes(k):
+    index = jh.build_index(np.zeros((0, 2), np.uint32), 64)
+    blocks = 1024
+    large = dataclasses.replace(
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), index),
+        codes=jax.ShapeDtypeStruct((2, blocks, 16, 64), jnp.uint32),
+        offsets=jax.ShapeDtypeStruct((blocks * 1024 + 1,), jnp.int32),
+        ids=jax.ShapeDtypeStruct((blocks * 1024,), jnp.int32),
+    )
+    queries = jax.ShapeDtypeStruct((10_000, 2), jnp.uint32)
+    program = jax.jit(partial(jh.search, k=k)).lower(large, queries).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 256 * 2**20
