@@ -47,9 +47,9 @@ def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> j
 
     XLA likes to fuse them into their readers, at up to fifteen times the work, and drops `optimization_barrier` before
     it does. It can't look through a branch that is only decided at run time, though this one always goes one way. For
-    little work a branch costs more than it saves.
+    little work a branch costs more than it saves, and long codes (512 bits and more) are quicker computed again.
     """
-    if len(queries) * codes.size < WORTH_A_BRANCH:
+    if len(queries) * codes.size < WORTH_A_BRANCH or codes.shape[0] >= 16:
         return group_minima(codes, queries)
     result = jax.eval_shape(group_minima, codes, queries)
     return lax.cond(num_codes >= 0, group_minima, lambda *_: jnp.zeros(result.shape, result.dtype), codes, queries)
@@ -116,8 +116,11 @@ def _nearest_groups(codes: jax.Array, num_codes: jax.Array, minima: jax.Array, k
 
 
 def _lane_minima(minima: jax.Array) -> jax.Array:
-    """The minimum over the last axis; XLA reduces bytes at full speed, but wider numbers three times slower than so."""
-    if minima.dtype == jnp.uint8:
+    """The minimum over the last axis; XLA reduces bytes at full speed, but wider numbers three times slower than so.
+
+    (Not where it fuses the reduction with the minima themselves: those of long codes, which have short lanes.)
+    """
+    if minima.dtype == jnp.uint8 or minima.shape[-1] <= 16:
         return minima.min(-1)
     while minima.shape[-1] > 1:
         half = minima.shape[-1] // 2

@@ -15,7 +15,11 @@ from jaxhash.index import HashIndex, expected_matches
 from jaxhash.probe import num_probes
 from jaxhash.tables import Slice, are_built
 
-# Nanoseconds.
+# Nanoseconds. What a call takes, however many queries it has:
+SCAN_CALL = 60_000.0  # to run the compiled scan
+TABLE_CALL = 40_000.0  # to probe one table
+FILL_CALL = 60_000.0  # to put matches together
+# And what each query or code takes in a large batch:
 SCAN_WORD = 0.02  # to compare one word of a code in the scan
 SELECT = 700.0  # to pick one of the nearest from the minima
 SCAN_QUERY, PROBE_QUERY = 2_000.0, 500.0  # what a query takes in any case
@@ -114,9 +118,10 @@ def radius_plan(index: HashIndex, num_queries: int, radius: int, method: str, nu
     """The plan for a radius search by a method of that name; `None` stands for a scan."""
     sizes = sizes_of(index)
     plan, saved = _radius_plan(sizes, radius, method, num_tables)
-    if plan is None or (method == "auto" and not _worth_its_tables(index, plan, num_queries * saved)):
+    if plan is None:
         return None
-    return plan
+    saved = num_queries * saved + SCAN_CALL - len(plan.slices) * TABLE_CALL
+    return plan if method != "auto" or _worth_its_tables(index, plan, saved) else None
 
 
 @functools.lru_cache(4096)
@@ -138,19 +143,18 @@ def _radius_plan(sizes: Sizes, radius: int, method: str, num_tables: int | None)
 
 def widening_plans(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
     """Plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
-    plans, saved = _widening_plans(sizes_of(index), k, method)
-    if method == "auto" and plans and not _worth_its_tables(index, plans[0], num_queries * saved):
-        return ()
-    return plans
+    plans, saved, rounds = _widening_plans(sizes_of(index), k, method)
+    saved = num_queries * saved + SCAN_CALL - rounds * (TABLE_CALL + FILL_CALL)
+    return plans if method != "auto" or (plans and _worth_its_tables(index, plans[0], saved)) else ()
 
 
 @functools.lru_cache(4096)
-def _widening_plans(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float]:
-    """The plans, and how much sooner than a scan they answer a query."""
+def _widening_plans(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float, int]:
+    """The plans, how much sooner than a scan they answer a query, and how many of them that takes."""
     if sizes.num_codes == 0:
-        return (), 0.0
+        return (), 0.0, 0
     plans: list[Plan] = []
-    limit, spent, needed = scan_cost(sizes, k, SELECT), 0.0, math.inf
+    limit, spent, needed, rounds = scan_cost(sizes, k, SELECT), 0.0, math.inf, 0
     for radius in range(sizes.num_bits + 1):
         plan = plan_of(sizes.num_codes, sizes.num_bits, radius, num_tables=1)
         spent += plan.cost
@@ -158,10 +162,10 @@ def _widening_plans(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...]
             break
         plans.append(plan)
         if needed == math.inf and expected_matches(sizes.num_items, sizes.num_bits, radius) >= k:
-            needed = spent
+            needed, rounds = spent, len(plans)
     if method == "auto" and needed == math.inf:
-        return (), 0.0
-    return tuple(plans), limit - needed
+        return (), 0.0, 0
+    return tuple(plans), limit - needed, rounds
 
 
 _lock = threading.Lock()
@@ -174,6 +178,8 @@ def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
     Tables are built once the time lost by doing without them would have paid for them, as one should rent skis until
     the rent has cost as much as buying: that never takes more than twice the time of who knows the future.
     """
+    if saved <= 0:
+        return False
     if are_built(index, plan.slices):
         return True
     price = sum(BUILD_SORTED if bits.first == 0 else BUILD for bits in plan.slices) * sizes_of(index).num_codes

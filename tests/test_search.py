@@ -319,7 +319,7 @@ def test_a_hundred_batch_sizes_and_a_hundred_additions_need_few_programs(compila
     assert 1 <= compilations.count <= 12
 
 
-@pytest.mark.parametrize("num_bits", [64, 256, 512])
+@pytest.mark.parametrize("num_bits", [64, 256])
 def test_minima_kept_in_memory_change_nothing(num_bits, monkeypatch):
     codes, ids, queries = example(num_bits, 5000, q=20)
     index = jh.build_index(codes, num_bits, ids=ids)
