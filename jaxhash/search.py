@@ -2,7 +2,8 @@
 
 Three layers: the public functions check what they are given and cut large batches; `nearest_items` and
 `_padded_matches` say what is computed for a few queries, and can be traced into any program; the loops are in
-`kernels`. What is driven from the host, tables and ragged results, is in `lookup`. Results are sorted by (distance, code, id), whatever the batch, the device or the order of insertion.
+`kernels`. What is driven from the host, tables and ragged results, is in `lookup`. Results are sorted by
+(distance, code, id), whatever the batch, the device or the order of insertion.
 """
 
 import math
