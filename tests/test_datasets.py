@@ -413,3 +413,9 @@ def test_real_mnist_is_what_its_authors_say(monkeypatch):
     assert np.bincount(data.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert data.train_images.mean() == pytest.approx(0.1307 * 255, abs=0.02)
     assert not data.train_images[:, 0, 0].any()
+
+
+def test_digits_of_all_kinds_come_first_in_mnist_5k():
+    data = datasets.load_dataset("mnist-5k")
+    assert len(set(data.test_labels[:50].tolist())) == 10
+    assert len(set(data.train_labels[:100].tolist())) == 10
