@@ -141,9 +141,19 @@ def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
 
 def _grouped(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Splits sorted codes, uint32 `[n, w]`, into the distinct ones `[u, w]` and offsets int32 `[u + 1]`."""
-    first = np.ones(len(table), bool)
-    first[1:] = (table[1:] != table[:-1]).any(axis=1)  # np.unique hashes since numpy 2.3: ten times slower
-    return table[first], np.append(np.flatnonzero(first), len(table)).astype(np.int32)
+    starts = run_starts(table)
+    return table[starts], np.append(starts, len(table)).astype(np.int32)
+
+
+def run_starts(rows: np.ndarray) -> np.ndarray:
+    """Where a new value begins in sorted numbers `[n]`, or codes `[n, w]`: int64, ascending.
+
+    `np.unique` hashes since numpy 2.3 and takes ten times as long.
+    """
+    new = np.ones(len(rows), bool)
+    differs = rows[1:] != rows[:-1]
+    new[1:] = differs if rows.ndim == 1 else differs.any(axis=1)
+    return np.flatnonzero(new)
 
 
 def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> HashIndex:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxhash.index import HashIndex, sorted_arrays
+from jaxhash.index import HashIndex, run_starts, sorted_arrays
 
 
 class Slice(NamedTuple):
@@ -73,12 +73,12 @@ def build_table(codes: np.ndarray, bits: Slice) -> AddressTable:
     if bits.first > 0:
         order = np.argsort(address, kind="stable")
         address, ranks = address[order], order.astype(np.int32)
-    starts = _firsts(address)
+    starts = run_starts(address)
     taken = address[starts]
     word = taken >> np.uint32(5)
     bitmap = np.zeros(1 << max(0, bits.size - 5), np.uint32)
     if len(taken):
-        firsts = _firsts(word)
+        firsts = run_starts(word)
         bitmap[word[firsts]] = np.bitwise_or.reduceat(np.uint32(1) << (taken & np.uint32(31)), firsts)
     counts = np.bitwise_count(bitmap)
     directory = np.cumsum(counts, dtype=np.int32) - counts
@@ -91,13 +91,6 @@ def build_table(codes: np.ndarray, bits: Slice) -> AddressTable:
         starts=np.append(starts, len(address)).astype(np.int32) if several else None,
         ranks=ranks,
     )
-
-
-def _firsts(values: np.ndarray) -> np.ndarray:
-    """Where a new value begins in a sorted array, int64."""
-    new = np.ones(len(values), bool)
-    new[1:] = values[1:] != values[:-1]
-    return np.flatnonzero(new)
 
 
 _lock = threading.Lock()
