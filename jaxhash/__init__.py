@@ -25,14 +25,8 @@ if TYPE_CHECKING:
     from jaxhash.binarize import straight_through_round
     from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
     from jaxhash.datasets import Dataset, load_dataset
-    from jaxhash.evaluation import (
-        DistanceCounts,
-        distance_counts,
-        mean_average_precision,
-        precision_at_k,
-        precision_in_radius,
-        vote_accuracy,
-    )
+    from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
+    from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import load_index, load_model, load_retriever, save_index, save_model, save_retriever
     from jaxhash.training import DivergenceError, History, fit, reconstruction_loss
@@ -43,14 +37,8 @@ _LAZY = {
     "binarize": ("straight_through_round",),
     "code_statistics": ("BitStatistics", "bit_statistics", "estimate_matches"),
     "datasets": ("Dataset", "load_dataset"),
-    "evaluation": (
-        "DistanceCounts",
-        "distance_counts",
-        "mean_average_precision",
-        "precision_at_k",
-        "precision_in_radius",
-        "vote_accuracy",
-    ),
+    "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
+    "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": ("load_index", "load_model", "load_retriever", "save_index", "save_model", "save_retriever"),
     "training": ("DivergenceError", "History", "fit", "reconstruction_loss"),
@@ -94,6 +82,7 @@ __all__ = [
     "precision_in_radius",
     "radius_search",
     "radius_search_padded",
+    "recall",
     "reconstruct",
     "reconstruction_loss",
     "retrieve",

@@ -1,22 +1,21 @@
-"""How good codes are for retrieval, judged by labels that training never saw.
+"""How good codes are for retrieval: what a search found, judged by labels or by the true neighbours.
 
-Hamming distances are small integers, so most of a ranking is ties, and a measure that follows the order in which tied
-items happen to stand measures that order too. The average precision here is therefore the mean over all orders of the
-tied items (McSherry and Najork 2008, "Computing information retrieval performance measures efficiently in the presence
-of tied scores"). Labels may be anything that numpy can sort: numbers or strings.
+Whole rankings are judged in `ranking`, codes without labels in `code_statistics`; their measures can be had from here
+as well. Labels may be whatever numpy can sort, numbers or strings.
 """
 
-from functools import partial
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.bits import hamming_distance
-from jaxhash.checks import check_codes, check_integer, check_num_bits
+from jaxhash.checks import INT32_MAX
 from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
+from jaxhash.ranking import (
+    DistanceCounts,
+    class_numbers,
+    distance_counts,
+    mean_average_precision,
+    precision_in_radius,
+)
 
 __all__ = [
     "BitStatistics",
@@ -27,11 +26,9 @@ __all__ = [
     "mean_average_precision",
     "precision_at_k",
     "precision_in_radius",
+    "recall",
     "vote_accuracy",
 ]
-
-# Pairs of query and item compared at a time: bounds the memory at about a hundred megabytes.
-PAIRS_AT_ONCE = 2**22
 
 
 def precision_at_k(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> float:
@@ -64,15 +61,13 @@ def vote_accuracy(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) ->
 
 
 def _classes_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Classes of the found items, -1 for empty places, `[q, k]`, and of the queries, `[q]`."""
-    places = np.asarray(ids)
+    """Class numbers of the found items, -1 for empty places, `[q, k]`, and of the queries, `[q]`."""
+    places = _legal_ids("ids", ids)
     if places.ndim != 2 or np.shape(query_labels) != places.shape[:1] or not places.size:
         raise ValueError(
             f"ids must be [q, k] and query_labels [q], not empty, got {places.shape} and {np.shape(query_labels)}"
         )
-    if places.dtype.kind not in "iu":
-        raise TypeError(f"ids must be integers, got dtype {places.dtype}")
-    known, wanted = _classes(labels, query_labels)
+    known, wanted = class_numbers(labels, query_labels)
     if places.max() >= len(known):
         raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {places.max()}")
     found = np.full(places.shape, -1, np.int64)
@@ -80,153 +75,62 @@ def _classes_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -
     return found, wanted
 
 
-def _classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of items and of queries as class numbers 0, 1, ... in the order of the labels."""
-    known, wanted = np.asarray(labels), np.asarray(query_labels)
-    if known.ndim != 1:
-        raise ValueError(f"labels must have shape [n], one for each item, got {known.shape}")
-    classes = np.unique(np.concatenate([known, wanted]), return_inverse=True)[1]
-    return classes[: len(known)], classes[len(known) :]
+def recall(
+    found_ids: ArrayLike,
+    true_ids: ArrayLike,
+    found_distances: ArrayLike | None = None,
+    true_distances: ArrayLike | None = None,
+) -> float:
+    """The share of the true neighbours, of all queries together, that were found.
 
-
-def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | None = None) -> float:
-    """The mean over queries of the average precision: what is expected if tied items come in random order.
-
-    The average precision of a ranking is the mean, over the relevant items, of the precision down to each. Where no
-    distances are equal this is scikit-learn's `average_precision_score` (of negated distances); among equal ones
-    scikit-learn gives every item the precision at the end of the tie instead. For codes, `distance_counts` computes
-    the same without holding all distances.
+    Which of several items at one distance are among the k nearest is arbitrary. Where distances are given, an item
+    counts as found if it lies no further than the furthest true neighbour, and so many count as there are true ones
+    (as in ann-benchmarks, without its tolerance, of which whole numbers have no need); else its id must be a true one.
 
     Args:
-        distances: real numbers `[..., n]`, from each query to all items; the smallest comes first.
-        relevant: bool or 0/1 `[..., n]`, which items each query is looking for.
-        k: judge only the first k places. The sum of precisions is then divided by the number of relevant items or by
-            k, whichever is less, so that the best possible ranking still scores 1.
+        found_ids: int `[q, k]`, as `search` or another library finds them. -1 is an empty place; an id that a query
+            found twice counts once.
+        true_ids: int `[q, t]`, -1 behind the last.
+        found_distances: real numbers `[q, k]`.
+        true_distances: real numbers `[q, t]`; both or neither must be given.
 
     Returns:
-        A number from 0 to 1; queries without relevant items count as 0.
+        A number from 0 to 1; it is 1 if there are no true neighbours to miss.
     """
-    gaps, hits = _legal_pairs(distances, relevant)
-    k = gaps.shape[1] if k is None else check_integer("k", k, 1)
-    harmonic = _harmonic_numbers(gaps.shape[1])
-    return float(np.mean([_average_precision(*_ties(*row), k, harmonic) for row in zip(gaps, hits, strict=True)]))
+    found, true = _legal_ids("found_ids", found_ids), _legal_ids("true_ids", true_ids)
+    if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
+        raise ValueError(f"found_ids must be [q, k] and true_ids [q, t], got {found.shape} and {true.shape}")
+    wanted = _pairs(true, true >= 0)
+    if found_distances is None and true_distances is None:
+        hits = np.isin(wanted, _pairs(found, found >= 0)).sum()
+    else:
+        gaps = _legal_distances("found_distances", found_distances, found)
+        reach = _legal_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
+        counts = [np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _pairs(found, gaps <= reach))]
+        hits = np.minimum(*counts).sum()
+    return float(hits / len(wanted)) if len(wanted) else 1.0
 
 
-def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, radius: float) -> float:
-    """The mean over queries of the share of relevant items among those within a radius.
-
-    A query with nothing in its radius counts as 0, as is usual in the literature on hashing: finding nothing is a
-    failure too, and long codes would else look better for it.
-
-    Args:
-        distances: real numbers `[..., n]`, from each query to all items.
-        relevant: bool or 0/1 `[..., n]`.
-        radius: the largest distance that counts, inclusive.
-    """
-    gaps, hits = _legal_pairs(distances, relevant)
-    near = gaps <= radius
-    return _mean_share((near & hits).sum(1), near.sum(1))
+def _pairs(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The distinct pairs of query and id in chosen places, each as one int64 with the query in its upper half."""
+    row, place = np.nonzero(mask & (ids >= 0))
+    return np.unique((row << 32) + ids[row, place])
 
 
-def _legal_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    gaps, hits = np.asarray(distances), np.asarray(relevant)
-    if gaps.ndim == 0 or gaps.shape != hits.shape or 0 in gaps.shape[:-1]:
-        raise ValueError(f"distances and relevant must both be [..., n], not empty, got {gaps.shape} and {hits.shape}")
-    if gaps.dtype.kind not in "iuf" or np.isnan(gaps).any():
-        raise ValueError(f"distances must be real numbers and not NaN, got dtype {gaps.dtype}")
-    if hits.dtype.kind not in "biuf" or not np.isin(hits, (0, 1)).all():
-        raise ValueError(f"relevant must be bool or 0/1, got dtype {hits.dtype}")
-    return gaps.reshape(-1, gaps.shape[-1]), hits.reshape(-1, gaps.shape[-1]).astype(bool)
+def _legal_ids(name: str, ids: ArrayLike) -> np.ndarray:
+    array = np.asarray(ids)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
+    if array.size and array.max() > INT32_MAX:
+        raise ValueError(f"{name} must lie below 2^31, got {array.max()}")
+    return array.astype(np.int64)
 
 
-def _mean_share(hits: np.ndarray, found: np.ndarray) -> float:
-    return float((hits / np.maximum(found, 1)).mean())
-
-
-def _ties(distances: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many items, and how many relevant ones, stand no later than each group of tied items: two int `[g]`."""
-    order = np.argsort(distances)
-    ordered = distances[order]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
-    return ends, np.append(0, np.cumsum(relevant[order]))[ends]
-
-
-def _harmonic_numbers(count: int) -> np.ndarray:
-    """0, 1, 1 + 1/2, ...: float64 `[count + 1]`."""
-    return np.append(0.0, np.cumsum(1.0 / np.arange(1, count + 1)))
-
-
-def _average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.ndarray) -> np.ndarray:
-    """Expected average precision from cumulative counts of items and relevant items by group of ties, `[..., g]`.
-
-    In a group of m items, r of them relevant, behind N items, R of them relevant, place N + j is relevant with
-    probability r / m, and then R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected down to it. Divided by
-    the place and summed over j, that is a constant and a difference of harmonic numbers.
-    """
-    items, relevant = np.diff(ends, prepend=0), np.diff(hits, prepend=0)
-    before, hits_before = np.minimum(ends - items, k), hits - relevant
-    counted = np.minimum(ends, k) - before
-    slope = (relevant - 1) / np.maximum(items - 1, 1)
-    offset = hits_before + 1 - slope * (before + 1)
-    precisions = slope * counted + offset * (harmonic[before + counted] - harmonic[before])
-    total = (relevant / np.maximum(items, 1) * precisions).sum(-1)
-    return np.asarray(total / np.maximum(np.minimum(hits[..., -1], k), 1))
-
-
-class DistanceCounts(NamedTuple):
-    """How many items lie at each Hamming distance from each query: all that tie-aware measures need to know."""
-
-    items: np.ndarray  # int64 [q, b + 1]
-    relevant: np.ndarray  # int64 [q, b + 1], those with the query's label
-
-    def mean_average_precision(self, k: int | None = None) -> float:
-        """What the function of this name computes from all distances."""
-        num_items = int(self.items[0].sum())
-        k = num_items if k is None else check_integer("k", k, 1)
-        ends, hits = self.items.cumsum(1), self.relevant.cumsum(1)
-        return float(_average_precision(ends, hits, k, _harmonic_numbers(num_items)).mean())
-
-    def precision_in_radius(self, radius: int) -> float:
-        """What the function of this name computes from all distances."""
-        near = check_integer("radius", radius, 0) + 1
-        return _mean_share(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
-
-
-def distance_counts(
-    codes: ArrayLike, labels: ArrayLike, queries: ArrayLike, query_labels: ArrayLike, num_bits: int
-) -> DistanceCounts:
-    """Counts items and items of the query's label by their distance from each query.
-
-    Args:
-        codes: uint32 `[n, w]`, the codes of the items.
-        labels: `[n]`.
-        queries: uint32 `[q, w]`, at least one.
-        query_labels: `[q]`.
-        num_bits: the number of bits of a code, `b`.
-    """
-    check_num_bits(num_bits)
-    table, rows = check_codes("codes", codes, num_bits), check_codes("queries", queries, num_bits)
-    for name, array, names in (("codes", table, labels), ("queries", rows, query_labels)):
-        if array.ndim != 2 or np.shape(names) != array.shape[:1]:
-            raise ValueError(f"{name} must be [n, w] and their labels [n], got {array.shape} and {np.shape(names)}")
-    if not len(rows):
-        raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
-    known, wanted = (classes.astype(np.int32) for classes in _classes(labels, query_labels))
-    size = max(1, PAIRS_AT_ONCE // max(1, len(table)))
-    counts = np.empty((len(rows), num_bits + 1, 2), np.int64)
-    for first in range(0, len(rows), size):
-        some = slice(first, first + size)
-        cells = np.asarray(_cells(table, known, rows[some], wanted[some], num_bits))
-        counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
-    return DistanceCounts(counts.sum(2), counts[..., 1])
-
-
-@partial(jax.jit, static_argnums=4)
-def _cells(codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax.Array, num_bits: int) -> jax.Array:
-    """Where each pair of query and item is counted, in `[q, b + 1, 2]` laid flat: int32 `[q, n]`.
-
-    Counting is left to numpy, since scattering on CPU takes XLA five times as long.
-    """
-    distances = hamming_distance(queries[:, None], codes[None])
-    rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * (num_bits + 1)
-    return (rows + distances) * 2 + (classes[None] == wanted[:, None]).astype(jnp.int32)
+def _legal_distances(name: str, distances: ArrayLike | None, ids: np.ndarray) -> np.ndarray:
+    """Distances as float64, -inf where there is no id."""
+    if distances is None or np.shape(distances) != ids.shape:
+        got = None if distances is None else np.shape(distances)
+        raise ValueError(
+            f"{name} must have shape {ids.shape}, one for each id, or be left out like the other, got {got}"
+        )
+    return np.where(ids >= 0, np.asarray(distances, np.float64), -np.inf)
