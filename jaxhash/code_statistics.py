@@ -10,8 +10,8 @@ from jaxhash.checks import check_codes, check_num_bits
 from jaxhash.index import HashIndex, build_index, describe, sorted_arrays
 from jaxhash.search import radius_search_padded
 
-# Pairs of bits more alike than this, or more opposite, count as copies of each other.
-COPY = 0.95
+# Two bits more alike than this, or more opposite, count as one bit duplicated.
+DUPLICATED = 0.95
 
 # Codes unpacked at a time. Ones are counted in float32, which is exact up to 2^24.
 CODES_AT_ONCE = 2**16
@@ -23,8 +23,8 @@ class BitStatistics(NamedTuple):
     ones: np.ndarray  # float64 [b], the share of codes in which a bit is 1
     entropy: np.ndarray  # float64 [b], in bits: 1 where halves are even, 0 where a bit never changes
     correlation: np.ndarray  # float64 [b, b], Pearson's, from -1 to 1; 0 in rows and columns of dead bits
-    dead: np.ndarray  # int64 [d], the bits that never change
-    copies: np.ndarray  # int64 [c, 2], pairs of bits (the lower first) that are nearly equal or nearly opposite
+    dead_bits: np.ndarray  # int64 [d], those that never change
+    duplicated_bits: np.ndarray  # int64 [c, 2], pairs (the lower first) that are nearly equal or nearly opposite
     num_codes: int  # distinct ones
     code_entropy: float  # in bits, of which code an item has; at most b and log2 n
     min_density: int
@@ -38,13 +38,17 @@ class BitStatistics(NamedTuple):
         return float(np.abs(np.triu(self.correlation, 1)).max())
 
 
-def bit_statistics(codes: ArrayLike, num_bits: int, copy_threshold: float = COPY) -> BitStatistics:
+def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATED) -> BitStatistics:
     """Measures how codes use their bits.
 
     Args:
         codes: uint32 `[n, w]`, at least one.
         num_bits: the number of bits of a code, `b`.
-        copy_threshold: the correlation, regardless of sign, above which two bits count as copies.
+        threshold: the correlation, regardless of sign, above which two bits count as duplicated.
+
+    Raises:
+        ValueError: there are no codes, or they have another shape or bits past `num_bits`.
+        TypeError: codes are not uint32.
     """
     check_num_bits(num_bits)
     table = check_codes("codes", codes, num_bits)
@@ -60,7 +64,7 @@ def bit_statistics(codes: ArrayLike, num_bits: int, copy_threshold: float = COPY
         _entropy_terms(ones) + _entropy_terms(1 - ones),
         correlation,
         np.flatnonzero((ones == 0) | (ones == 1)),
-        np.argwhere(np.triu(np.abs(correlation), 1) > copy_threshold),
+        np.argwhere(np.triu(np.abs(correlation), 1) > threshold),
         len(density),
         float(_entropy_terms(density / len(table)).sum()),
         *describe(index)[2:],
@@ -99,6 +103,10 @@ def estimate_matches(index: HashIndex, queries: ArrayLike, radius: int) -> float
         index: a `HashIndex` of b-bit codes.
         queries: codes, uint32 `[..., w]`, at least one.
         radius: the largest Hamming distance that counts as a match, inclusive.
+
+    Raises:
+        ValueError: there are no queries, they don't fit the index, or the radius is negative.
+        TypeError: queries are not uint32.
     """
     counts = np.asarray(radius_search_padded(index, queries, radius=radius, max_results=1).counts)
     if not counts.size:

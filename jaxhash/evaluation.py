@@ -96,6 +96,10 @@ def recall(
 
     Returns:
         A number from 0 to 1; it is 1 if there are no true neighbours to miss.
+
+    Raises:
+        ValueError: shapes don't go together, or only one kind of distances is given.
+        TypeError: ids are not integers.
     """
     found, true = _legal_ids("found_ids", found_ids), _legal_ids("true_ids", true_ids)
     if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):

@@ -38,6 +38,10 @@ def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | N
 
     Returns:
         A number from 0 to 1; queries without relevant items count as 0.
+
+    Raises:
+        ValueError: the shapes differ or hold no query, a distance is NaN or no real number, `relevant` holds something
+            else than 0 and 1, or k is less than 1.
     """
     gaps, hits = _legal_pairs(distances, relevant)
     k = gaps.shape[1] if k is None else check_integer("k", k, 1)
@@ -55,6 +59,9 @@ def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, radius: float
         distances: real numbers `[..., n]`, from each query to all items.
         relevant: bool or 0/1 `[..., n]`.
         radius: the largest distance that counts, inclusive.
+
+    Raises:
+        ValueError: as for `mean_average_precision`.
     """
     gaps, hits = _legal_pairs(distances, relevant)
     near = gaps <= radius
@@ -137,6 +144,10 @@ def distance_counts(
         queries: uint32 `[q, w]`, at least one.
         query_labels: `[q]`.
         num_bits: the number of bits of a code, `b`.
+
+    Raises:
+        ValueError: codes and labels don't go together, there is no query, or codes have bits past `num_bits`.
+        TypeError: codes are not uint32.
     """
     check_num_bits(num_bits)
     table, rows = check_codes("codes", codes, num_bits), check_codes("queries", queries, num_bits)

@@ -23,8 +23,8 @@ def test_statistics_by_hand():
         stats.correlation, [[1, -1, 0, 1 / 3], [-1, 1, 0, -1 / 3], [0, 0, 0, 0], [1 / 3, -1 / 3, 0, 1]]
     )
     assert stats.max_correlation == 1
-    assert stats.dead.tolist() == [2]
-    assert stats.copies.tolist() == [[0, 1]]
+    assert stats.dead_bits.tolist() == [2]
+    assert stats.duplicated_bits.tolist() == [[0, 1]]
     assert stats.num_codes == 4
     assert stats.code_entropy == pytest.approx(entropy([2, 1, 1, 2], base=2))
     assert (stats.min_density, stats.median_density, stats.mean_density, stats.max_density) == (1, 1.5, 1.5, 2)
@@ -32,8 +32,8 @@ def test_statistics_by_hand():
 
 def test_a_collapsed_code_has_only_dead_bits_and_no_nan():
     stats = statistics_of([[1, 0, 1]] * 7)
-    assert stats.dead.tolist() == [0, 1, 2]
-    assert stats.copies.shape == (0, 2)
+    assert stats.dead_bits.tolist() == [0, 1, 2]
+    assert stats.duplicated_bits.shape == (0, 2)
     assert stats.num_codes == 1
     assert stats.code_entropy == stats.max_correlation == 0
     assert not stats.entropy.any()
@@ -57,12 +57,12 @@ def test_statistics_equal_those_of_numpy(n, num_bits, seed):
 
 
 @pytest.mark.parametrize(("threshold", "copies"), [(0.95, [[0, 1]]), (0.5, [[0, 1], [0, 2], [1, 2]]), (1.0, [])])
-def test_the_threshold_decides_what_is_a_copy(threshold, copies):
+def test_the_threshold_decides_what_is_duplicated(threshold, copies):
     bits = np.zeros((1000, 3), int)
     bits[:500] = 1
     bits[0, 1] ^= 1
     bits[:100, 2] ^= 1
-    assert statistics_of(bits, copy_threshold=threshold).copies.tolist() == copies
+    assert statistics_of(bits, threshold=threshold).duplicated_bits.tolist() == copies
 
 
 def test_codes_are_counted_in_parts_without_a_difference(rng, monkeypatch):

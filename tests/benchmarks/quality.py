@@ -40,19 +40,19 @@ COLUMNS = {
 }
 
 
-def learned(images, num_bits, seed, epochs, options):
-    """The encoder of a trained model of the source post's size, and its losses."""
-    model = jh.Autoencoder(images[0].size, num_bits, rngs=nnx.Rngs(seed))
-    model, history = jh.fit(model, images, epochs=epochs, seed=seed, **options)
+def learned(objective, images, num_bits, seed, options):
+    """The encoder of a trained model, and its losses."""
+    model = jh.Autoencoder(images[0].size, num_bits, options.hidden_dims, rngs=nnx.Rngs(seed))
+    model, history = jh.fit(model, images, epochs=options.epochs, seed=seed, **OBJECTIVES[objective])
     losses = {"running loss": history.loss[-1], "loss": jh.reconstruction_loss(model, images)}
     return lambda images: np.asarray(jh.encode(model, images)), losses
 
 
-def learn(method, images, num_bits, seed, epochs):
+def learn(method, images, num_bits, seed, options):
     """An encoder, and what there is to say of its training."""
     if method in BASELINES:
         return BASELINES[method](images, num_bits, seed), {}
-    return learned(images, num_bits, seed, epochs, OBJECTIVES[method])
+    return learned(method, images, num_bits, seed, options)
 
 
 def judged_by_ids(ids, data):
@@ -74,18 +74,18 @@ def judged(codes, queries, data, num_bits):
         "distinct codes": stats.num_codes,
         "bucket median": stats.median_density,
         "bucket max": stats.max_density,
-        "dead bits": len(stats.dead),
+        "dead bits": len(stats.dead_bits),
         "largest correlation": stats.max_correlation,
     } | judged_by_ids(ids, data)
 
 
-def run(method, data, num_bits, seed, epochs):
+def run(method, data, num_bits, seed, options):
     """The measures of one method, learned once."""
     if method == RAW_PIXELS:
         precision, ids = baselines.pixel_ranking(*data[1:], k=100)
         return {"mAP": precision} | judged_by_ids(ids, data)
     start = time.perf_counter()
-    encode, losses = learn(method, data.train_images, num_bits, seed, epochs)
+    encode, losses = learn(method, data.train_images, num_bits, seed, options)
     seconds = time.perf_counter() - start
     return (
         judged(encode(data.train_images), encode(data.test_images), data, num_bits) | losses | {"training s": seconds}
@@ -112,7 +112,7 @@ def print_table(data, options):
     for method in options.methods:
         for num_bits in options.bits if method != RAW_PIXELS else [""]:
             seeds = range(1 if method in UNSEEDED else options.seeds)
-            runs = [run(method, data, num_bits, seed, options.epochs) for seed in seeds]
+            runs = [run(method, data, num_bits, seed, options) for seed in seeds]
             cells = [cell([found[name] for found in runs if name in found], COLUMNS[name]) for name in COLUMNS]
             print_row(method, num_bits, *cells)
 
@@ -125,6 +125,7 @@ def main(arguments=None):
     parser.add_argument("--bits", nargs="+", type=int, default=[17, 32, 64])
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--hidden-dims", nargs="+", type=int, default=[1000, 700, 300, 150, 75], help="the post's")
     parser.add_argument("--queries", type=int, help="only so many of the test images")
     options = parser.parse_args(arguments)
     for name in options.datasets:
