@@ -1,12 +1,16 @@
 """How codes use their bits, judged without labels."""
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.bits import unpack_bits
 from jaxhash.checks import check_codes, check_num_bits
+from jaxhash.dispatch import padded_rows
 from jaxhash.index import HashIndex, build_index, describe, sorted_arrays
 from jaxhash.search import radius_search_padded
 
@@ -75,9 +79,15 @@ def _ones_together(table: np.ndarray, num_bits: int) -> np.ndarray:
     """In how many codes each two bits are both 1: int64 `[b, b]`."""
     total = np.zeros((num_bits, num_bits), np.int64)
     for first in range(0, len(table), CODES_AT_ONCE):
-        bits = np.asarray(unpack_bits(table[first : first + CODES_AT_ONCE], num_bits)).astype(np.float32)
-        total += (bits.T @ bits).astype(np.int64)
+        part = padded_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # with zeros, which add nothing
+        total += np.asarray(_ones_in_part(part, num_bits)).astype(np.int64)
     return total
+
+
+@partial(jax.jit, static_argnums=1)
+def _ones_in_part(codes: jax.Array, num_bits: int) -> jax.Array:
+    bits = unpack_bits(codes, num_bits).astype(jnp.float32)
+    return bits.T @ bits  # exact at any precision of the factors, as they are 0 and 1
 
 
 def _correlation(both: np.ndarray, count: int) -> np.ndarray:

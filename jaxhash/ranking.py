@@ -117,15 +117,17 @@ def _average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.
 class DistanceCounts(NamedTuple):
     """How many items lie at each Hamming distance from each query: all that tie-aware measures need to know."""
 
-    items: np.ndarray  # int64 [q, b + 1]
-    relevant: np.ndarray  # int64 [q, b + 1], those with the query's label
+    items: np.ndarray  # int32 [q, b + 1]
+    relevant: np.ndarray  # int32 [q, b + 1], those with the query's label
 
     def mean_average_precision(self, k: int | None = None) -> float:
         """What the function of this name computes from all distances."""
         num_items = int(self.items[0].sum())
         k = num_items if k is None else check_integer("k", k, 1)
-        ends, hits = self.items.cumsum(1), self.relevant.cumsum(1)
-        return float(_average_precision(ends, hits, k, _harmonic_numbers(num_items)).mean())
+        harmonic, num_parts = _harmonic_numbers(num_items), self.items.size // PAIRS_AT_ONCE + 1
+        parts = zip(*(np.array_split(counts, num_parts) for counts in self), strict=True)
+        precisions = [_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
+        return float(np.concatenate(precisions).mean())
 
     def precision_in_radius(self, radius: int) -> float:
         """What the function of this name computes from all distances."""
@@ -158,12 +160,12 @@ def distance_counts(
         raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
     known, wanted = (classes.astype(np.int32) for classes in class_numbers(labels, query_labels))
     items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_bits + 2))
-    counts = np.empty((len(rows), num_bits + 1, 2), np.int64)
+    counts = np.empty((len(rows), num_bits + 1, 2), np.int32)
     for first in range(0, len(rows), size):
         some = slice(first, first + size)
         cells = np.asarray(_cells(*items, rows[some], wanted[some], num_bits))
         counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
-    return DistanceCounts(counts.sum(2), counts[..., 1])
+    return DistanceCounts(counts.sum(2, dtype=np.int32), counts[..., 1])
 
 
 @partial(jax.jit, static_argnums=4)

@@ -28,7 +28,7 @@ LAYERS = {
     "planning": {"index", "probe", "tables"},
     "lookup": {"checks", "dispatch", "index", "kernels", "matches", "planning", "probe", "tables"},
     "search": {"checks", "dispatch", "index", "kernels", "lookup", "matches", "planning"},
-    "code_statistics": {"bits", "checks", "index", "search"},
+    "code_statistics": {"bits", "checks", "dispatch", "index", "search"},
     "evaluation": {"checks", "code_statistics", "ranking"},
     "ranking": {"bits", "checks"},
     "autoencoder": {"binarize", "bits", "checks", "dispatch"},
