@@ -23,8 +23,10 @@ from jaxhash.search import Neighbors, PaddedMatches, radius_search, radius_searc
 if TYPE_CHECKING:
     from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
     from jaxhash.binarize import straight_through_round
+    from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
     from jaxhash.datasets import Dataset, load_dataset
-    from jaxhash.evaluation import precision_at_k, vote_accuracy
+    from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
+    from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import load_index, load_model, load_retriever, save_index, save_model, save_retriever
     from jaxhash.training import DivergenceError, History, fit, reconstruction_loss
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 _LAZY = {
     "autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
     "binarize": ("straight_through_round",),
+    "code_statistics": ("BitStatistics", "bit_statistics", "estimate_matches"),
     "datasets": ("Dataset", "load_dataset"),
-    "evaluation": ("precision_at_k", "vote_accuracy"),
+    "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
+    "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": ("load_index", "load_model", "load_retriever", "save_index", "save_model", "save_retriever"),
     "training": ("DivergenceError", "History", "fit", "reconstruction_loss"),
@@ -43,8 +47,10 @@ _ROOM_OF = {name: room for room, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Autoencoder",
+    "BitStatistics",
     "CorruptFileError",
     "Dataset",
+    "DistanceCounts",
     "DivergenceError",
     "HashIndex",
     "History",
@@ -53,13 +59,16 @@ __all__ = [
     "PaddedMatches",
     "RadiusMatches",
     "Retriever",
+    "bit_statistics",
     "build_index",
     "codes_from_bytes",
     "codes_from_integers",
     "codes_to_bytes",
     "codes_to_integers",
     "describe",
+    "distance_counts",
     "encode",
+    "estimate_matches",
     "expected_matches",
     "fit",
     "hamming_distance",
@@ -67,10 +76,13 @@ __all__ = [
     "load_index",
     "load_model",
     "load_retriever",
+    "mean_average_precision",
     "pack_bits",
     "precision_at_k",
+    "precision_in_radius",
     "radius_search",
     "radius_search_padded",
+    "recall",
     "reconstruct",
     "reconstruction_loss",
     "retrieve",

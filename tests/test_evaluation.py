@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxhash as jh
+from jaxhash import evaluation
 
 MEASURES = [jh.precision_at_k, jh.vote_accuracy]
 
@@ -159,3 +160,91 @@ def test_nothing_asked_and_ids_that_are_no_integers_are_refused(measure):
             measure(empty, np.array([0]), np.zeros(len(empty), int))
     with pytest.raises(TypeError, match="ids must be integers"):
         measure(np.zeros((1, 1)), np.array([0]), np.array([0]))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_labels_may_be_bytes_negative_huge_or_names(measure):
+    ids, right = [[0, 1], [2, -1]], [1 / 2, 2 / 2]
+    for labels in (np.array([3, 3, 4], np.uint8), [-1, -1, 5], [2**62, 2**62, 7], ["cat", "cat", "dog"]):
+        kind = np.asarray(labels).dtype
+        wanted = np.array([labels[0], labels[0]], kind), np.array([labels[0], labels[2]], kind)
+        expected = [1 / 2, 3 / 4] if measure is jh.precision_at_k else right
+        assert [measure(ids, labels, query_labels) for query_labels in wanted] == expected
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_label_of_a_query_equals_an_empty_place(measure):
+    assert measure([[-1, -1]], [3, 4], [-1]) == 0
+
+
+def test_recall_by_hand():
+    assert jh.recall([[1, 2, 3], [4, 5, 6]], [[3, 2, 9], [6, 7, 8]]) == pytest.approx(3 / 6)
+    assert jh.recall([[1, 2]], [[2, 1]]) == 1
+    assert jh.recall([[1, 2]], [[3, 4]]) == 0
+
+
+def test_recall_of_more_or_fewer_than_the_true_ones():
+    assert jh.recall([[9, 8, 1, 2]], [[1, 2]]) == 1
+    assert jh.recall([[1]], [[1, 2]]) == 1 / 2
+    assert jh.recall(np.zeros((1, 0), int), [[1, 2]]) == 0
+
+
+def test_rows_of_recall_do_not_see_each_other():
+    assert jh.recall([[1], [2]], [[2], [1]]) == 0
+
+
+def test_an_id_found_twice_counts_once():
+    assert jh.recall([[1, 1]], [[1, 2]]) == 1 / 2
+    assert jh.recall([[1, 1]], [[1, 2]], [[0, 0]], [[0, 0]]) == 1 / 2
+
+
+def test_empty_places_are_neither_found_nor_missed():
+    assert jh.recall([[1, -1, -1]], [[1, 2, -1]]) == 1 / 2
+    none = jh.Neighbors.NO_DISTANCE
+    assert jh.recall([[1, -1, -1]], [[1, 2, -1]], [[3, none, none]], [[3, 4, none]]) == 1 / 2
+    assert jh.recall([[5, -1]], [[-1, -1]], [[0, none]], [[none, none]]) == 1
+    assert jh.recall([[5, 6], [1, 2]], [[-1, -1], [1, 3]]) == 1 / 2
+
+
+@pytest.mark.parametrize(("found", "share"), [([], 0), ([0.2, 0.3], 0.5), ([0.2], 0.5), ([0.2, 0.25], 1)])
+def test_recall_by_distance_in_the_cases_of_ann_benchmarks(found, share):
+    ids = np.arange(len(found))[None] + 10  # none of the true ids: the distances alone decide
+    assert jh.recall(ids, [[0, 1]], [found], [[0.1, 0.25]]) == share
+
+
+def test_an_item_as_near_as_the_furthest_true_one_is_as_good():
+    assert jh.recall([[1, 7]], [[1, 2]]) == 1 / 2
+    assert jh.recall([[1, 7]], [[1, 2]], [[3, 5]], [[3, 5]]) == 1
+    assert jh.recall([[1, 7]], [[1, 2]], [[3, 6]], [[3, 5]]) == 1 / 2
+    assert jh.recall([[7, 8, 9]], [[1, 2]], [[5, 5, 5]], [[3, 5]]) == 1  # no more than there are true ones
+
+
+def test_a_search_recalls_itself_and_codes_of_1024_bits_differ_in_all(rng):
+    index = jh.build_index(jh.pack_bits(rng.random((200, 6)) < 0.5), 6)
+    distances, ids = jh.search(index, jh.pack_bits(rng.random((9, 6)) < 0.5), k=300)
+    assert jh.recall(ids, ids) == jh.recall(ids, ids, distances, distances) == 1
+    assert jh.recall(ids[:, 10:], ids[:, :10]) == 0
+    far = jh.build_index(jh.pack_bits(np.ones((2, 1024), int)), 1024)
+    distances, ids = jh.search(far, jh.pack_bits(np.zeros((1, 1024), int)), k=2)
+    assert jh.recall([[1, 0]], ids, [[1024, 1024]], distances) == 1
+    assert jh.recall([[1, 0]], ids, [[1024, 1025]], distances) == 1 / 2
+
+
+def test_recall_refuses_what_does_not_go_together():
+    with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):
+        jh.recall([[1]], [[1], [2]])
+    with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):
+        jh.recall([1], [1])
+    with pytest.raises(TypeError, match="true_ids must be integers"):
+        jh.recall([[1]], [[1.0]])
+    with pytest.raises(ValueError, match="below 2"):
+        jh.recall([[2**40]], [[1]])
+    with pytest.raises(ValueError, match="true_distances must have shape"):
+        jh.recall([[1]], [[1]], [[0]])
+    with pytest.raises(ValueError, match="found_distances must have shape"):
+        jh.recall([[1]], [[1]], [[0, 1]], [[0]])
+
+
+def test_the_measures_of_all_rooms_can_be_had_from_evaluation():
+    for name in evaluation.__all__:
+        assert getattr(evaluation, name) is getattr(jh, name)

@@ -1,0 +1,138 @@
+"""How well do the codes retrieve? `python tests/benchmarks/quality.py --data DIR [--seeds 3] [--bits 17 32 64] ...`
+
+Prints a table for each data set, in Markdown. The training images are the database, the test images the queries, and
+the label decides what is relevant. Mean average precision is over the whole ranking and all orders of ties. Codes,
+buckets, dead bits and the largest correlation of two bits are those of the database. The running loss is the mean over
+the last epoch's steps, the other that of all training images with their final codes. Training time includes compiling.
+Numbers are means over the seeds, with the standard deviation behind them.
+"""
+
+import argparse
+import statistics
+import time
+
+import baselines
+import numpy as np
+from flax import nnx
+
+import jaxhash as jh
+
+# What `fit` is to be told for each of its objectives.
+OBJECTIVES = {"reconstruct": {}}
+BASELINES = {"LSH": baselines.lsh, "PCA sign": baselines.pca_sign, "ITQ": baselines.itq}
+RAW_PIXELS = "raw pixels"
+METHODS = [RAW_PIXELS, *BASELINES, *OBJECTIVES]
+UNSEEDED = {RAW_PIXELS, "PCA sign"}
+
+COLUMNS = {
+    "mAP": ".3f",
+    "P@100": ".3f",
+    "P in radius 2": ".3f",
+    "10-NN vote": ".3f",
+    "distinct codes": ",.0f",
+    "bucket median": ".1f",
+    "bucket max": ",.0f",
+    "dead bits": ".1f",
+    "largest correlation": ".2f",
+    "running loss": ".4f",
+    "loss": ".4f",
+    "training s": ".1f",
+}
+
+
+def learned(objective, images, num_bits, seed, options):
+    """The encoder of a trained model, and its losses."""
+    model = jh.Autoencoder(images[0].size, num_bits, options.hidden_dims, rngs=nnx.Rngs(seed))
+    model, history = jh.fit(model, images, epochs=options.epochs, seed=seed, **OBJECTIVES[objective])
+    losses = {"running loss": history.loss[-1], "loss": jh.reconstruction_loss(model, images)}
+    return lambda images: np.asarray(jh.encode(model, images)), losses
+
+
+def learn(method, images, num_bits, seed, options):
+    """An encoder, and what there is to say of its training."""
+    if method in BASELINES:
+        return BASELINES[method](images, num_bits, seed), {}
+    return learned(method, images, num_bits, seed, options)
+
+
+def judged_by_ids(ids, data):
+    """Measures of the nearest items, `[q, k]`."""
+    return {
+        "P@100": jh.precision_at_k(ids, data.train_labels, data.test_labels),
+        "10-NN vote": jh.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
+    }
+
+
+def judged(codes, queries, data, num_bits):
+    """All measures of a database's codes and the queries' codes."""
+    counts = jh.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
+    ids = np.asarray(jh.search(jh.build_index(codes, num_bits), queries, k=100).ids)
+    stats = jh.bit_statistics(codes, num_bits)
+    return {
+        "mAP": counts.mean_average_precision(),
+        "P in radius 2": counts.precision_in_radius(2),
+        "distinct codes": stats.num_codes,
+        "bucket median": stats.median_density,
+        "bucket max": stats.max_density,
+        "dead bits": len(stats.dead_bits),
+        "largest correlation": stats.max_correlation,
+    } | judged_by_ids(ids, data)
+
+
+def run(method, data, num_bits, seed, options):
+    """The measures of one method, learned once."""
+    if method == RAW_PIXELS:
+        precision, ids = baselines.pixel_ranking(*data[1:], k=100)
+        return {"mAP": precision} | judged_by_ids(ids, data)
+    start = time.perf_counter()
+    encode, losses = learn(method, data.train_images, num_bits, seed, options)
+    seconds = time.perf_counter() - start
+    return (
+        judged(encode(data.train_images), encode(data.test_images), data, num_bits) | losses | {"training s": seconds}
+    )
+
+
+def cell(values, form):
+    """Mean and standard deviation of what there is."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread}"
+
+
+def print_row(*cells):
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def print_table(data, options):
+    """One data set: a row for each method and number of bits, printed as soon as it is known."""
+    print(f"\n### {data.name}: {len(data.test_labels):,} queries, {len(data.train_labels):,} images\n")
+    print_row("method", "bits", *COLUMNS)
+    print_row(*["---"] * (len(COLUMNS) + 2))
+    for method in options.methods:
+        for num_bits in options.bits if method != RAW_PIXELS else [""]:
+            seeds = range(1 if method in UNSEEDED else options.seeds)
+            runs = [run(method, data, num_bits, seed, options) for seed in seeds]
+            cells = [cell([found[name] for found in runs if name in found], COLUMNS[name]) for name in COLUMNS]
+            print_row(method, num_bits, *cells)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of the IDX files; by default $JAXHASH_DATA")
+    parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion-mnist"])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--bits", nargs="+", type=int, default=[17, 32, 64])
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--hidden-dims", nargs="+", type=int, default=[1000, 700, 300, 150, 75], help="the post's")
+    parser.add_argument("--queries", type=int, help="only so many of the test images")
+    options = parser.parse_args(arguments)
+    for name in options.datasets:
+        data = jh.load_dataset(name, options.data)
+        some = slice(options.queries)
+        print_table(data._replace(test_images=data.test_images[some], test_labels=data.test_labels[some]), options)
+
+
+if __name__ == "__main__":
+    main()

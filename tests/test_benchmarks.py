@@ -1,0 +1,105 @@
+import importlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxhash as jh
+
+FOLDER = Path(__file__).parent / "benchmarks"
+
+
+@pytest.fixture
+def baselines(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("baselines")
+
+
+@pytest.fixture
+def quality(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("quality")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return jh.load_dataset("digits")
+
+
+def test_itq_finds_a_rotation_and_never_raises_the_loss(baselines, rng):
+    components = rng.standard_normal((500, 6)).astype(np.float32) * np.float32([5, 3, 2, 1, 1, 0.5])
+    start = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
+    rotation, losses = baselines.itq_rotation(components, start)
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(6), atol=1e-5)
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] < losses[0]
+
+
+def test_itq_turns_a_square_onto_its_corners(baselines):
+    corners = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32) * np.float32(2**0.5)
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]], np.float32)
+    _, losses = baselines.itq_rotation(corners, turn)
+    assert losses[-1] < 1e-6 < losses[0]
+
+
+def test_principal_axes_are_those_of_scikit_learn(baselines, digits):
+    from sklearn.decomposition import PCA
+
+    data = baselines.vectors(digits.train_images)
+    mean, axes = baselines.principal_axes(data, 8)
+    peer = PCA(8, svd_solver="full").fit(data.astype(float))
+    np.testing.assert_allclose(mean, peer.mean_, atol=1e-6)
+    np.testing.assert_allclose(np.abs(axes.T @ peer.components_.T), np.eye(8), atol=1e-3)
+    with pytest.raises(ValueError, match="no 65 principal axes"):
+        baselines.principal_axes(data, 65)
+
+
+@pytest.mark.parametrize("name", ["lsh", "pca_sign", "itq"])
+def test_baselines_give_codes_that_use_their_bits_and_depend_on_the_seed_alone(baselines, digits, name):
+    learner = getattr(baselines, name)
+    codes, again = (learner(digits.train_images, 12, 3)(digits.test_images) for _ in range(2))
+    np.testing.assert_array_equal(codes, again)
+    stats = jh.bit_statistics(codes, 12)
+    assert codes.shape == (len(digits.test_images), 1)
+    assert not stats.dead_bits.size
+    assert stats.num_codes > 50
+
+
+def test_pixels_are_ranked_by_euclidean_distance(baselines, digits):
+    from sklearn.neighbors import NearestNeighbors
+
+    precision, ids = baselines.pixel_ranking(*digits[1:], k=5, at_once=50)
+    train, test = (images.reshape(len(images), -1).astype(float) for images in (digits[1], digits[3]))
+    distances, peer = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(train).kneighbors(test)
+    assert jh.recall(ids, peer, np.linalg.norm(train[ids] - test[:, None], axis=2).round(6), distances.round(6)) == 1
+    assert 0.4 < precision < 1
+
+
+def test_the_quality_tables_hold_a_row_for_each_method(quality, capsys):
+    quality.main(
+        [
+            "--datasets",
+            "digits",
+            "--bits",
+            "6",
+            "--seeds",
+            "1",
+            "--epochs",
+            "1",
+            "--hidden-dims",
+            "16",
+            "--queries",
+            "50",
+        ]
+    )
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == quality.METHODS
+    assert {len(row) for row in rows[3:-1]} == {len(rows[3])}
+    assert all(float(number.replace(",", "")) >= 0 for number in rows[-1][1:])
+
+
+def test_a_cell_holds_mean_and_standard_deviation(quality):
+    assert quality.cell([0.25, 0.75], ".2f") == "0.50 ± 0.35"
+    assert quality.cell([1234], ",.0f") == "1,234"
+    assert quality.cell([], ".3f") == ""
