@@ -24,30 +24,39 @@ if TYPE_CHECKING:
     from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
     from jaxhash.binarize import straight_through_round
     from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
+    from jaxhash.convolutional import ConvAutoencoder
     from jaxhash.datasets import Dataset, load_dataset
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
+    from jaxhash.objectives import Reconstruct, Retrieve
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import load_index, load_model, load_retriever, save_index, save_model, save_retriever
-    from jaxhash.training import DivergenceError, History, fit, reconstruction_loss
+    from jaxhash.training import CodeWarning, DivergenceError, History, fit, reconstruction_loss
+    from jaxhash.warps import AffineWarp
 
 # Learning and retrieval meet only in packed codes: who only searches need not load flax and optax.
 _LAZY = {
     "autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
     "binarize": ("straight_through_round",),
     "code_statistics": ("BitStatistics", "bit_statistics", "estimate_matches"),
+    "convolutional": ("ConvAutoencoder",),
     "datasets": ("Dataset", "load_dataset"),
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
+    "objectives": ("Reconstruct", "Retrieve"),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": ("load_index", "load_model", "load_retriever", "save_index", "save_model", "save_retriever"),
-    "training": ("DivergenceError", "History", "fit", "reconstruction_loss"),
+    "training": ("CodeWarning", "DivergenceError", "History", "fit", "reconstruction_loss"),
+    "warps": ("AffineWarp",),
 }
 _ROOM_OF = {name: room for room, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "AffineWarp",
     "Autoencoder",
     "BitStatistics",
+    "CodeWarning",
+    "ConvAutoencoder",
     "CorruptFileError",
     "Dataset",
     "DistanceCounts",
@@ -58,6 +67,8 @@ __all__ = [
     "Neighbors",
     "PaddedMatches",
     "RadiusMatches",
+    "Reconstruct",
+    "Retrieve",
     "Retriever",
     "bit_statistics",
     "build_index",

@@ -10,7 +10,7 @@ shift, which could undo it), so that each bit parts the images in about equal ha
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,19 +68,21 @@ class Autoencoder(nnx.Module):
         self.input_dim = check_integer("input_dim", input_dim, 1)
         self.num_bits = check_num_bits(num_bits)
         self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
-        if not callable(output_activation) and output_activation not in OUTPUT_ACTIVATIONS:
-            names = ", ".join(OUTPUT_ACTIVATIONS)
-            raise ValueError(f"output_activation must be a function or one of {names}, got {output_activation!r}")
-        self.output_activation = output_activation
+        self.output_activation = check_activation(output_activation)
         rngs = nnx.Rngs(0) if rngs is None else rngs
-        self.encoder = _dense_stack((self.input_dim, *self.hidden_dims, self.num_bits), rngs)
-        self.decoder = _dense_stack((self.num_bits, *reversed(self.hidden_dims), self.input_dim), rngs)
+        widths = (self.input_dim, *self.hidden_dims, self.num_bits)
+        self.encoder = nnx.Sequential(*dense_layers(widths, rngs))
+        self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs))
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one item."""
         return (self.input_dim,)
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an item may have this shape."""
+        return math.prod(shape) == self.input_dim
 
     @property
     def config(self) -> dict[str, Any]:
@@ -92,13 +94,38 @@ class Autoencoder(nnx.Module):
             "output_activation": self.output_activation,
         }
 
+    @property
+    def layer_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of one item after each layer."""
+        return [(width,) for width in (*self.hidden_dims, self.num_bits, *self.hidden_dims[::-1], self.input_dim)]
+
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Float32 items `[n, input_dim]` to the outputs of the code layer before standardisation, `[n, b]`."""
-        return _through(self.encoder, items)
+        return through(self.encoder.layers, items)
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Bits as float32 `[n, b]` to the outputs before their activation, `[n, input_dim]`."""
-        return _through(self.decoder, bits)
+        return through(self.decoder.layers, bits)
+
+    def start_outputs_at(self, mean: np.ndarray) -> None:
+        """Lets outputs start from the items' mean, float64 `[*input_shape]`, unless they have been trained.
+
+        From zero, the first hundreds of steps would go into learning it, through bits that are not needed for it.
+        """
+        bias = self.output_bias
+        if self.output_activation == "sigmoid":
+            share = np.clip(mean, 1e-3, 1 - 1e-3)
+            mean = np.log(share / (1 - share))
+        elif self.output_activation != "linear":
+            return
+        if not bias[...].any():
+            bias[...] = jnp.asarray(mean.reshape(-1, *bias.shape).mean(axis=0), jnp.float32)
+
+    @property
+    def output_bias(self) -> Any:
+        """The bias of the last layer."""
+        last: Any = self.decoder.layers[-1]
+        return last.bias
 
     def activation(self, logits: jax.Array) -> jax.Array:
         """The output activation as a function."""
@@ -106,23 +133,55 @@ class Autoencoder(nnx.Module):
         return OUTPUT_ACTIVATIONS[function](logits) if isinstance(function, str) else function(logits)
 
 
-def _dense_stack(widths: Sequence[int], rngs: nnx.Rngs) -> nnx.Sequential:
-    return nnx.Sequential(*(nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)))
+def check_activation(activation: str | Activation) -> str | Activation:
+    """Raises unless this is a function or the name of one."""
+    if not callable(activation) and activation not in OUTPUT_ACTIVATIONS:
+        names = ", ".join(OUTPUT_ACTIVATIONS)
+        raise ValueError(f"output_activation must be a function or one of {names}, got {activation!r}")
+    return activation
 
 
-def _through(stack: nnx.Sequential, x: jax.Array) -> jax.Array:
-    *hidden, last = stack.layers
+def dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
+    """Layers between these widths."""
+    return [nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)]
+
+
+def through(layers: Sequence[Any], x: jax.Array) -> jax.Array:
+    """Passes x through layers with rectifiers between them."""
+    *hidden, last = layers
     for layer in hidden:
         x = jax.nn.relu(layer(x))
     return last(x)
 
 
-def training_bits(logits: jax.Array) -> jax.Array:
-    """Code logits `[n, b]` to bits as float32, standardised over this batch; gradients pass through the rounding."""
-    standardized = (logits - logits.mean(0, keepdims=True)) * jax.lax.rsqrt(
-        logits.var(0, keepdims=True) + VARIANCE_FLOOR
-    )
-    return straight_through_round(jax.nn.sigmoid(LOGIT_GAIN * standardized))
+class LogitStatistics(NamedTuple):
+    """The mean and variance of code logits over many items, and whether training is to hold to them."""
+
+    mean: jax.Array  # float32 [b]
+    variance: jax.Array  # float32 [b]
+    held: jax.Array  # bool []; if not, each batch has its own
+
+
+def own_statistics(num_bits: int) -> LogitStatistics:
+    """Statistics that let each batch have its own."""
+    return LogitStatistics(jnp.zeros(num_bits), jnp.ones(num_bits), jnp.asarray(False))
+
+
+def standardized(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
+    """Code logits `[n, b]` less their mean, over their deviation."""
+    mean = jnp.where(statistics.held, statistics.mean, logits.mean(0))
+    variance = jnp.where(statistics.held, statistics.variance, logits.var(0))
+    return (logits - mean[None]) * jax.lax.rsqrt(variance + VARIANCE_FLOOR)[None]
+
+
+def rounded(logits: jax.Array) -> jax.Array:
+    """Standardised logits to bits as float32; gradients pass through the rounding."""
+    return straight_through_round(jax.nn.sigmoid(LOGIT_GAIN * logits))
+
+
+def soft_signs(logits: jax.Array) -> jax.Array:
+    """Standardised logits to numbers between -1 and 1: what `rounded` rounds, on the scale of signs."""
+    return jnp.tanh(LOGIT_GAIN / 2 * logits)
 
 
 def item_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
@@ -197,7 +256,7 @@ def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, 
     dtype = dtype_of(images)
     if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
-    lead, item_shape = _split_shape(np.shape(images), model.input_dim)
+    lead, item_shape = _split_shape(np.shape(images), model)
     shape = (math.prod(lead), *model.input_shape)
     if is_traced(images):
         return jnp.asarray(images).reshape(shape), lead, item_shape
@@ -209,12 +268,13 @@ def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, 
     return items, lead, item_shape
 
 
-def _split_shape(shape: tuple[int, ...], input_dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parts `[..., *item]` where the last axes first make up one item."""
     for axis in range(len(shape) - 1, -1, -1):
-        if math.prod(shape[axis:]) == input_dim:
+        if model.takes(shape[axis:]):
             return shape[:axis], shape[axis:]
-    raise ValueError(f"images must have shape [..., {input_dim}] (or last axes of that product), got {shape}")
+    wanted = ", ".join(map(str, model.input_shape))
+    raise ValueError(f"images must have shape [..., {wanted}] (or last axes of that product), got {shape}")
 
 
 def _check_values(model: Autoencoder, items: np.ndarray) -> None:
@@ -232,15 +292,14 @@ def _check_values(model: Autoencoder, items: np.ndarray) -> None:
 
 def summary(model: Autoencoder) -> None:
     """Prints the layers of a model, their output shapes and numbers of parameters."""
-    widths = (*model.hidden_dims, model.num_bits, *reversed(model.hidden_dims), model.input_dim)
     layers = [*model.encoder.layers, *model.decoder.layers]
-    rows = [("input", model.input_dim, 0)]
-    for number, (layer, width) in enumerate(zip(layers, widths, strict=True), start=1):
+    rows = [("input", model.input_shape, 0)]
+    for number, (layer, shape) in enumerate(zip(layers, model.layer_shapes, strict=True), start=1):
         parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
-        rows.append((f"dense {number}", width, parameters))
+        rows.append((f"layer {number}", shape, parameters))
         if number == len(model.encoder.layers):
-            rows.append(("round to bits", width, 0))
-    print(f"{'layer':<16}{'output shape':<16}{'parameters':>12}")
-    for name, width, parameters in rows:
-        print(f"{name:<16}{f'(n, {width})':<16}{parameters:>12,}")
-    print(f"{'total':<32}{sum(row[2] for row in rows):>12,}")
+            rows.append(("round to bits", shape, 0))
+    print(f"{'layer':<16}{'output shape':<20}{'parameters':>12}")
+    for name, shape, parameters in rows:
+        print(f"{name:<16}{'(n, ' + ', '.join(map(str, shape)) + ')':<20}{parameters:>12,}")
+    print(f"{'total':<36}{sum(row[2] for row in rows):>12,}")

@@ -1,37 +1,64 @@
-"""Training: an epoch is one compiled scan over minibatches, with the data on the device.
-
-Dispatching each step from Python takes twice as long. Images stay bytes on the device and are scaled batch by batch.
-"""
+"""Training: from images to a model whose bits say what they show."""
 
 import functools
+import math
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax import lax
 from jax.typing import ArrayLike
 
-from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, item_bits, scaled, training_bits
+from jaxhash.autoencoder import (
+    ITEMS_AT_ONCE,
+    Autoencoder,
+    LogitStatistics,
+    check_items,
+    encode,
+    item_bits,
+    own_statistics,
+    scaled,
+)
 from jaxhash.checks import check_integer
+from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.epochs import Course, Seen, State, run_epoch
+from jaxhash.objectives import Objective, item_losses, objective_named
 
-# So many images, chosen at random, fix the mean of the code logits after training. (Evenly spaced ones would not do:
+# So many images, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
 # in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
-IMAGES_FOR_MEAN = 2**16
+ITEMS_FOR_STATISTICS = 2**16
 
 
 class DivergenceError(FloatingPointError):
-    """The training loss became infinite or not a number."""
+    """The training loss became infinite or not a number.
+
+    Attributes:
+        model: as it was after the last good epoch; `None` if unknown.
+        history: of the good epochs.
+    """
+
+    def __init__(self, message: str, model: Autoencoder | None = None, history: "History | None" = None):
+        super().__init__(message)
+        self.model = model
+        self.history = History() if history is None else history
+
+
+class CodeWarning(UserWarning):
+    """A trained model's bits are not all of use."""
 
 
 class History(NamedTuple):
-    """What `fit` saw, epoch by epoch."""
+    """What `fit` saw, epoch by epoch. Losses and codes are those of the moment when an item's batch came."""
 
-    loss: tuple[float, ...]  # mean of the minibatch losses while training, as Keras reports it
+    loss: tuple[float, ...] = ()  # mean of the minibatch losses, as Keras reports it
+    entropy: tuple[float, ...] = ()  # mean over the bits, in bits: 1 if each is set in half of the items
+    num_codes: tuple[int, ...] = ()  # how many distinct codes the items had
+    dead_bits: tuple[int, ...] = ()  # how many bits were the same for all items
 
 
 def fit(
@@ -43,56 +70,75 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
+    objective: str | Objective = "reconstruct",
 ) -> tuple[Autoencoder, History]:
-    """Trains a model to reconstruct images through its bits.
+    """Trains a model so that its bits say what an image shows.
 
     Each epoch goes through the images in a new random order. If their number is no multiple of the batch size, the
-    last batch is filled up with the first images of that order, so that none is left out.
+    last batch is filled up with the first images of that order, so that none is left out. In the last of several epochs
+    the code logits are standardised by a mean and spread that stay, as they do after training.
 
     Args:
         model: an autoencoder; it stays as it is.
-        images: `[n, ...]`, as for `encode`.
+        images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`.
         epochs: how often to go through the images.
         batch_size: images in a step; at most n are used.
         optimizer: any Optax optimiser; by default `default_optimizer` for as many steps as there will be.
-        seed: decides the order of the images. One seed gives the same weights on the same machine.
+        seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
+            on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
+        objective: "reconstruct", or "retrieve" for codes that are near where images are alike; or a `Reconstruct` or
+            `Retrieve` with settings of your own.
 
     Returns:
         A trained model, and the `History`.
 
     Raises:
-        ValueError: there are no images, an image is not fit for the model, or a number is out of range.
+        ValueError: there are no images, an image is not fit for the model, or an argument is out of range.
         TypeError: an argument is of the wrong kind.
-        DivergenceError: the loss stopped being finite.
+        DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
+
+    Warns:
+        CodeWarning: bits are the same for all images, or copies of one another.
     """
-    items, _, _ = check_items(model, images)
+    items, _, item_shape = check_items(model, images)
     if isinstance(items, jax.core.Tracer):
         raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
     epochs = check_integer("epochs", epochs, 1)
     batch_size = min(check_integer("batch_size", batch_size, 1), max(1, len(items)))
     check_integer("seed", seed, 0, maximum=2**32 - 1)
+    objective = objective_named(objective)
     if len(items) == 0:
         raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
 
-    steps = -(-len(items) // batch_size)
-    optimizer = default_optimizer(epochs * steps) if optimizer is None else optimizer
-    graph, *states = nnx.split(model, nnx.Param, ...)
-    weights, rest = states
-    opt_state = optimizer.init(weights)
-    data = jax.device_put(items)
-    losses: list[float] = []
+    optimizer = default_optimizer(epochs * -(-len(items) // batch_size)) if optimizer is None else optimizer
+    sample = _sample(items, seed)
+    model = nnx.clone(model)
+    model.start_outputs_at(sample.mean(axis=0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1))
+    graph, *parts = nnx.split(model, nnx.Param, ...)
+    weights, rest = parts
+    shaped = items.reshape(len(items), *_image_shape(model.input_shape if len(model.input_shape) > 1 else item_shape))
+    course = Course(graph, rest, optimizer, objective, shaped, objective.partners(shaped, seed), batch_size, seed)
+    state, history = State(weights, optimizer.init(weights)), History()
+    statistics = own_statistics(model.num_bits)
     for epoch in range(1, epochs + 1):
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which strict callers forbid
-            weights, opt_state, step_losses = _epoch(graph, weights, rest, opt_state, data, key, optimizer, batch_size)
-        losses.append(_mean_loss(np.asarray(step_losses), epoch))
+        if epoch == epochs > 1:
+            statistics = _statistics(_merged(course, state), sample)
+        after, seen = run_epoch(course, state, statistics, epoch)
+        if not np.isfinite(seen.losses).all():
+            last_good = _finished(course, state, sample, own_statistics(model.num_bits))
+            raise _divergence(epoch, seen.losses, last_good, history)
+        state, history = after, _extended(history, seen, model.num_bits)
         if on_epoch is not None:
-            on_epoch(epoch, History(tuple(losses)))
-    trained = nnx.merge(graph, weights, rest)
-    # A new variable, since `rest` still holds that of the given model.
-    trained.logit_mean = nnx.BatchStat(_mean_logits(trained, items, seed))
-    return trained, History(tuple(losses))
+            on_epoch(epoch, history)
+    trained = _finished(course, state, sample, statistics)
+    _warn_of_idle_bits(trained, sample)
+    return trained, history
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an item as `[h, w, c]` if it is an image, or `[d]`."""
+    return (*shape, 1) if len(shape) == 2 else shape if len(shape) == 3 else (math.prod(shape),)
 
 
 @functools.cache
@@ -105,67 +151,64 @@ def default_optimizer(steps: int) -> optax.GradientTransformation:
     return optax.nadam(schedule, b2=0.99)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6, 7))
-def _epoch(
-    graph: Any,
-    weights: Any,
-    rest: Any,
-    opt_state: Any,
-    data: jax.Array,
-    key: jax.Array,
-    optimizer: Any,
-    batch_size: int,
-) -> tuple[Any, Any, jax.Array]:
-    """One pass over the data: new weights, new state of the optimiser, and the loss of each step, `[steps]`."""
-
-    def loss_of(weights: Any, batch: jax.Array) -> jax.Array:
-        return _training_loss(nnx.merge(graph, weights, rest), batch)
-
-    def step(carry: tuple[Any, Any], rows: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
-        weights, opt_state = carry
-        loss, gradient = jax.value_and_grad(loss_of)(weights, scaled(data[rows]))
-        updates, opt_state = optimizer.update(gradient, opt_state, weights)
-        return (optax.apply_updates(weights, updates), opt_state), loss
-
-    steps = -(-len(data) // batch_size)
-    order = jnp.resize(jax.random.permutation(key, len(data)), (steps, batch_size))
-    (weights, opt_state), losses = lax.scan(step, (weights, opt_state), order)
-    return weights, opt_state, losses
+def _sample(items: np.ndarray, seed: int) -> np.ndarray:
+    """All items, or `ITEMS_FOR_STATISTICS` of them."""
+    if len(items) <= ITEMS_FOR_STATISTICS:
+        return items
+    return items[np.random.default_rng(seed).choice(len(items), ITEMS_FOR_STATISTICS, replace=False)]
 
 
-def _training_loss(model: Autoencoder, items: jax.Array) -> jax.Array:
-    return item_losses(model, model.output_logits(training_bits(model.code_logits(items))), items).mean()
+def _merged(course: Course, state: State) -> Autoencoder:
+    return nnx.merge(course.graph, state.weights, course.rest)
 
 
-def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
-    """The loss of each item, averaged over its values: float32 `[n]`."""
-    if model.output_activation == "sigmoid":
-        losses = optax.sigmoid_binary_cross_entropy(logits, items)
-    else:
-        losses = optax.squared_error(model.activation(logits), items)
-    return losses.reshape(len(items), -1).mean(1)
+def _finished(course: Course, state: State, sample: np.ndarray, statistics: LogitStatistics) -> Autoencoder:
+    """The model with the weights of a state, and the mean of the code logits that it was trained to or has now."""
+    trained = _merged(course, state)
+    mean = (statistics if statistics.held else _statistics(trained, sample)).mean
+    # A new variable, since `rest` still holds that of the given model.
+    trained.logit_mean = nnx.BatchStat(mean)
+    return trained
 
 
-def _mean_loss(step_losses: np.ndarray, epoch: int) -> float:
-    finite = np.isfinite(step_losses)
-    if not finite.all():
-        step = int(np.argmin(finite)) + 1
-        raise DivergenceError(
-            f"the loss became {step_losses[step - 1]} in epoch {epoch}, step {step}: try a smaller learning rate"
-        )
-    return float(step_losses.mean())
-
-
-def _mean_logits(model: Autoencoder, items: np.ndarray, seed: int) -> jax.Array:
-    """The mean of the code logits over the images, or many of them: float32 `[b]`."""
-    if len(items) > IMAGES_FOR_MEAN:
-        items = items[np.random.default_rng(seed).choice(len(items), IMAGES_FOR_MEAN, replace=False)]
-    logits = in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE)
-    return jnp.asarray(np.asarray(logits).mean(0, dtype=np.float64).astype(np.float32))
+def _statistics(model: Autoencoder, sample: np.ndarray) -> LogitStatistics:
+    """The mean and variance of the code logits over a sample, to be held to."""
+    logits = np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), sample, ITEMS_AT_ONCE))
+    mean, variance = (getattr(logits, name)(axis=0, dtype=np.float64).astype(np.float32) for name in ("mean", "var"))
+    return LogitStatistics(jnp.asarray(mean), jnp.asarray(variance), jnp.asarray(True))
 
 
 def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:
     return model.code_logits(scaled(items))
+
+
+def _divergence(epoch: int, losses: np.ndarray, model: Autoencoder, history: History) -> DivergenceError:
+    step = int(np.argmin(np.isfinite(losses)))
+    message = f"the loss became {losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate"
+    return DivergenceError(message, model, history)
+
+
+def _extended(history: History, seen: Seen, num_bits: int) -> History:
+    statistics = bit_statistics(seen.codes, num_bits)
+    return History(
+        (*history.loss, float(seen.losses.mean())),
+        (*history.entropy, float(statistics.entropy.mean())),
+        (*history.num_codes, statistics.num_codes),
+        (*history.dead_bits, len(statistics.dead_bits)),
+    )
+
+
+def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
+    statistics = bit_statistics(encode(model, sample), model.num_bits)
+    dead, copied = len(statistics.dead_bits), len(statistics.duplicated_bits)
+    if dead or copied:
+        warnings.warn(
+            f"of {model.num_bits} bits {dead} are the same for all images and {copied} pairs are copies of each other "
+            f"({statistics.num_codes} distinct codes for {len(sample)} images): try fewer bits, more or more varied "
+            "images, more epochs or a smaller learning rate",
+            CodeWarning,
+            stacklevel=3,
+        )
 
 
 def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:

@@ -7,6 +7,7 @@ from flax import nnx
 import jaxhash as jh
 from jaxhash.index import sorted_arrays
 
+OPTIMIZER = optax.nadam(1e-3)
 SMALL = {"input_dim": 64, "num_bits": 16, "hidden_dims": (48, 32)}
 
 
@@ -41,10 +42,19 @@ def test_training_learns_digits_with_living_bits(trained, digits):
     assert len(sorted_arrays(index)[2]) == len(digits.train_images)
 
 
-def test_stored_mean_is_that_of_the_training_images(trained, digits):
-    model, _ = trained
+def test_stored_mean_is_that_of_the_training_images(digits):
+    model, _ = jh.fit(jh.Autoencoder(**SMALL), digits.train_images, epochs=1)
     logits = model.code_logits(np.float32(digits.train_images.reshape(-1, 64)) / 255)
     np.testing.assert_allclose(model.logit_mean[...], logits.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_last_epoch_holds_to_the_mean_it_started_with(digits):
+    def trained(epochs):  # by a rate that does not depend on the number of epochs
+        return jh.fit(jh.Autoencoder(**SMALL), digits.train_images, epochs=epochs, optimizer=OPTIMIZER)[0]
+
+    once, twice = trained(1), trained(2)
+    np.testing.assert_allclose(twice.logit_mean[...], once.logit_mean[...], rtol=1e-5, atol=1e-6)
+    assert not equal(once, twice)
 
 
 def test_reconstruction_loss_is_the_cross_entropy_of_reconstructions(trained, digits):
@@ -84,6 +94,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(digits):
     assert not equal(rng_model, jh.Autoencoder(**SMALL))
 
 
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
 def test_every_image_is_seen_in_every_epoch():
     # Each image has a pixel of its own; with plain SGD only the images that are seen move that pixel's weights.
     images = np.eye(11, dtype=np.float32)
@@ -111,6 +122,7 @@ def test_each_epoch_is_reported(digits):
     assert [losses for _, losses in seen] == [history.loss[:1], history.loss[:2], history.loss]
 
 
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_images_than_a_batch_are_enough(count, digits):
     model, history = jh.fit(jh.Autoencoder(**SMALL), digits.train_images[:count], epochs=2)
@@ -118,15 +130,40 @@ def test_fewer_images_than_a_batch_are_enough(count, digits):
     assert jh.encode(model, digits.train_images[:count]).shape == (count, 1)
 
 
-def test_one_constant_image_trains_without_nan():
-    _, history = jh.fit(jh.Autoencoder(**SMALL), np.full((50, 64), 128, np.uint8), epochs=2)
+def test_one_constant_image_trains_with_a_warning_of_dead_bits():
+    with pytest.warns(jh.CodeWarning, match=r"16 are the same for all images .*1 distinct codes for 50 images"):
+        _, history = jh.fit(jh.Autoencoder(**SMALL), np.full((50, 64), 128, np.uint8), epochs=2)
     assert np.isfinite(history.loss).all()
+    assert history.num_codes == (1, 1)
+    assert history.dead_bits == (16, 16)
+
+
+def test_history_tells_of_the_codes(trained, digits):
+    model, history = trained
+    codes = jh.encode(model, digits.train_images)
+    # While training, the weights move between batches; at the end they hardly do.
+    assert history.num_codes[-1] == pytest.approx(jh.bit_statistics(codes, 16).num_codes, rel=0.2)
+    assert len(history.num_codes) == len(history.entropy) == len(history.dead_bits) == 25
+    assert history.dead_bits[-1] == 0
+    assert history.entropy[-1] > 0.9
 
 
 def test_divergence_is_an_error_that_names_epoch_and_step(digits):
     images = digits.train_images[:128]
     with pytest.raises(jh.DivergenceError, match=r"epoch \d+, step \d+.*learning rate"):
         jh.fit(jh.Autoencoder(**SMALL), images, epochs=3, batch_size=16, optimizer=optax.sgd(1e30))
+
+
+def test_divergence_leaves_the_last_good_model(digits):
+    images = digits.train_images[:128]
+    epochs = {"epochs": 2, "batch_size": 64}
+    # Two good steps, then a learning rate that overflows: the second epoch diverges.
+    optimizer = optax.sgd(lambda step: jax.numpy.where(step < 2, 0.1, 1e30))
+    with pytest.raises(jh.DivergenceError, match="epoch 2") as caught:
+        jh.fit(jh.Autoencoder(**SMALL), images, **epochs, optimizer=optimizer)
+    good, history = jh.fit(jh.Autoencoder(**SMALL), images, epochs=1, batch_size=64, optimizer=optax.sgd(0.1))
+    assert equal(caught.value.model, good)
+    assert caught.value.history == history
 
 
 @pytest.mark.parametrize(

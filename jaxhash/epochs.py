@@ -1,0 +1,120 @@
+"""An epoch: one compiled scan over minibatches, with the shuffled items on the device as they came, mostly as bytes.
+
+Dispatching each step from Python takes twice as long. Items of more than `BYTES_AT_ONCE` pass through in several scans
+of equal length: the host gathers one part while the device is busy with the part before.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+
+from jaxhash.autoencoder import LogitStatistics
+from jaxhash.bits import pack_bits
+from jaxhash.objectives import Objective
+
+BYTES_AT_ONCE = 2**28
+
+
+class Course(NamedTuple):
+    """What stays the same in all epochs."""
+
+    graph: Any  # of the model, with what is no weight
+    rest: Any
+    optimizer: optax.GradientTransformation
+    objective: Objective
+    items: np.ndarray  # [n, ...]
+    partners: np.ndarray | None  # int32 [n, k]
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has at least."""
+        return -(-len(self.items) // self.batch_size)
+
+
+class State(NamedTuple):
+    """What an epoch changes."""
+
+    weights: Any
+    opt_state: Any
+
+
+class Seen(NamedTuple):
+    """What came by in an epoch, each item when its batch did."""
+
+    losses: np.ndarray  # float32 [steps]
+    codes: np.ndarray  # uint32 [n, w]
+
+
+def run_epoch(course: Course, state: State, statistics: LogitStatistics, epoch: int) -> tuple[State, Seen]:
+    """Goes once through all items, in an order that seed and epoch decide."""
+    key = jax.random.fold_in(jax.random.key(course.seed), epoch)
+    losses, codes = [], []
+    for number, batches in enumerate(_shuffled(course, epoch)):
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which strict callers forbid
+            state, *seen = _run_steps(
+                course.graph,
+                course.optimizer,
+                course.objective,
+                course.rest,
+                statistics,
+                state,
+                batches,
+                jax.random.fold_in(key, number),
+            )
+        losses.append(seen[0])
+        codes.append(seen[1])
+    table = np.concatenate([np.asarray(part).reshape(-1, part.shape[-1]) for part in codes])
+    return state, Seen(np.concatenate(losses), table[: len(course.items)])
+
+
+def _shuffled(course: Course, epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields batches `[steps, batch_size, ...]` of items, and of partners if there are any.
+
+    The first items of the order come again at its end if the last batches would not be full.
+    """
+    rng = np.random.default_rng([course.seed, epoch])
+    fields = 1 if course.partners is None else 2
+    size = course.batch_size * max(1, course.items[:1].nbytes) * fields
+    parts = -(-course.steps * size // BYTES_AT_ONCE)
+    shape = (parts, -(-course.steps // parts), course.batch_size)
+    for rows in np.resize(rng.permutation(len(course.items)), shape):
+        if course.partners is None:
+            yield (course.items[rows],)
+        else:
+            chosen = rng.integers(course.partners.shape[1], size=rows.shape)
+            yield course.items[rows], course.items[course.partners[rows, chosen]]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run_steps(
+    graph: Any,
+    optimizer: Any,
+    objective: Objective,
+    rest: Any,
+    statistics: LogitStatistics,
+    state: State,
+    batches: tuple[jax.Array, ...],
+    key: jax.Array,
+) -> tuple[State, jax.Array, jax.Array]:
+    """One step for each batch `[steps, m, ...]`: also gives losses `[steps]` and codes `[steps, m, w]`."""
+
+    def loss_of(weights: Any, batch: tuple[jax.Array, ...], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return objective(nnx.merge(graph, weights, rest), batch, key, statistics)
+
+    def step(state: State, inputs: Any) -> tuple[State, tuple[jax.Array, jax.Array]]:
+        batch, key = inputs
+        (loss, bits), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights, batch, key)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.weights)
+        return State(optax.apply_updates(state.weights, updates), opt_state), (loss, pack_bits(bits > 0.5))
+
+    keys = jax.random.split(key, len(batches[0]))
+    state, (losses, codes) = lax.scan(step, state, (batches, keys))
+    return state, losses, codes

@@ -1,0 +1,148 @@
+"""What training asks of a model: to give items back through their bits, or also to give like items like codes.
+
+`Reconstruct` is the source post's loss. `Retrieve` adds contrast between an item and one of its neighbours, both warped
+by chance, after Oord, Li and Vinyals 2018, "Representation learning with contrastive predictive coding"
+(arXiv:1807.03748): a softmax over the batch draws the codes of such a pair together and all others apart.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxhash.autoencoder import Autoencoder, LogitStatistics, rounded, scaled, soft_signs, standardized
+from jaxhash.checks import check_integer
+from jaxhash.neighbors import nearest_neighbors
+from jaxhash.warps import AffineWarp, Warp
+
+Batch = tuple[jax.Array, ...]
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Gives items back: the loss is that of the outputs."""
+
+    def partners(self, items: np.ndarray, seed: int) -> np.ndarray | None:
+        """Which items may stand beside each in a batch: none."""
+        return None
+
+    def __call__(
+        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+    ) -> tuple[jax.Array, jax.Array]:
+        """The loss of a batch `(items [m, ...],)`, and its bits float32 `[m, b]`."""
+        items = _inputs(model, scaled(batch[0]))
+        bits = rounded(standardized(model.code_logits(items), statistics))
+        return item_losses(model, model.output_logits(bits), items).mean(), bits
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """Gives items back, and neighbours like codes.
+
+    The first bits, the coarse ones, are told apart by contrast and come to say what kind of thing an item is. The
+    others, the fine ones, feel little of it and are kept from following one another: they tell alike items apart.
+
+    Attributes:
+        warp: changes items by chance; `None` leaves them alone, as `AffineWarp` does with items that are no images.
+        num_neighbors: among so many nearest training items a partner is drawn.
+        coarse_share: the share of bits that are coarse.
+        contrast: the weight of the contrast of the coarse bits.
+        temperature: of their softmax; lower ones spread the codes.
+        fine_contrast: the weight of the contrast of the fine bits.
+        fine_temperature: of their softmax.
+        decorrelation: the weight of the fine bits' mutual squared correlations.
+    """
+
+    warp: Warp | None = field(default_factory=AffineWarp)
+    num_neighbors: int = 10
+    coarse_share: float = 0.5
+    contrast: float = 1.0
+    temperature: float = 0.3
+    fine_contrast: float = 0.03
+    fine_temperature: float = 0.2
+    decorrelation: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_integer("num_neighbors", self.num_neighbors, 1)
+        if not 0 < self.coarse_share <= 1:
+            raise ValueError(f"coarse_share must lie above 0 and be at most 1, got {self.coarse_share!r}")
+
+    def partners(self, items: np.ndarray, seed: int) -> np.ndarray | None:
+        """Which items may stand beside each in a batch: int32 `[n, k]`; a single item is its own."""
+        k = min(self.num_neighbors, len(items) - 1)
+        return nearest_neighbors(items, k, seed) if k > 0 else np.zeros((1, 1), np.int32)
+
+    def __call__(
+        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+    ) -> tuple[jax.Array, jax.Array]:
+        """The loss of a batch `(items [m, ...], partners [m, ...])`, and its items' bits float32 `[m, b]`."""
+        items = scaled(batch[0])
+        views = jnp.concatenate([items, scaled(batch[1])])
+        if self.warp is not None:
+            views = self.warp(key, views)
+        logits = standardized(model.code_logits(_inputs(model, views)), statistics)
+        bits = rounded(logits[: len(items)])
+        loss = item_losses(model, model.output_logits(bits), _inputs(model, items)).mean()
+        return loss + self._likeness_loss(soft_signs(logits)), bits
+
+    def _likeness_loss(self, signs: jax.Array) -> jax.Array:
+        """The contrast of soft signs `[2 m, b]`, of m items and then their partners, and what keeps bits apart."""
+        coarse, fine = jnp.split(signs, [max(1, round(self.coarse_share * signs.shape[1]))], axis=1)
+        loss = self.contrast * contrast(coarse, self.temperature)
+        if fine.shape[1] == 0:
+            return loss
+        loss += self.fine_contrast * contrast(fine, self.fine_temperature)
+        return loss + self.decorrelation * squared_correlations(fine) / signs.shape[1]
+
+
+Objective = Reconstruct | Retrieve
+
+OBJECTIVES: dict[str, Objective] = {"reconstruct": Reconstruct(), "retrieve": Retrieve()}
+
+
+def objective_named(objective: str | Objective) -> Objective:
+    """The objective of a name, or the one given."""
+    if isinstance(objective, Objective):
+        return objective
+    if not isinstance(objective, str) or objective not in OBJECTIVES:
+        names = ", ".join(OBJECTIVES)
+        raise ValueError(f"objective must be one of {names}, or a Reconstruct or Retrieve, got {objective!r}")
+    return OBJECTIVES[objective]
+
+
+def _inputs(model: Autoencoder, items: jax.Array) -> jax.Array:
+    return items.reshape(len(items), *model.input_shape)
+
+
+def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
+    """The loss of each item, averaged over its values: float32 `[n]`.
+
+    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others.
+    """
+    if model.output_activation == "sigmoid":
+        losses = optax.sigmoid_binary_cross_entropy(logits, items)
+    else:
+        losses = optax.squared_error(model.activation(logits), items)
+    return losses.reshape(len(items), -1).mean(1)
+
+
+def contrast(signs: jax.Array, temperature: float) -> jax.Array:
+    """How hard it is to find each item's partner in the batch, and each partner's item; in nats.
+
+    Args:
+        signs: float32 `[2 m, b]` in [-1, 1], of m items and then of their partners.
+        temperature: divides the mean product of two codes' signs.
+    """
+    items, partners = jnp.split(signs, 2)
+    likeness = items @ partners.T / (signs.shape[1] * temperature)
+    right = jnp.diag(likeness)
+    return (jax.nn.logsumexp(likeness, axis=0) + jax.nn.logsumexp(likeness, axis=1) - 2 * right).mean() / 2
+
+
+def squared_correlations(signs: jax.Array) -> jax.Array:
+    """The sum of the squared correlations of all pairs of different bits of `[n, b]`, each pair counted twice."""
+    centred = signs - signs.mean(0, keepdims=True)
+    normed = centred * jax.lax.rsqrt((centred**2).sum(0, keepdims=True) + 1e-9)
+    return ((normed.T @ normed) ** 2).sum() - signs.shape[1]

@@ -1,0 +1,72 @@
+"""Random changes of an image that leave its meaning alone: what a model trained for retrieval must see through."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+# Changes float32 images `[m, h, w, c]` (or whatever items a model has) by chance; the shape stays.
+Warp = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class AffineWarp:
+    """Turns, scales, shears and shifts each image by its own random amounts, each uniform within its limits.
+
+    Attributes:
+        rotation: degrees to either side.
+        scale: limit of the logarithm of the scale, along and across on their own.
+        shear: shift of a row for each row of distance from the middle.
+        shift: a fraction of the side.
+        flip: whether half of the images are mirrored left to right; wrong for digits and letters.
+    """
+
+    rotation: float = 15.0
+    scale: float = 0.15
+    shear: float = 0.2
+    shift: float = 0.07
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "scale", "shear", "shift"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Warps float32 images `[m, h, w, c]`, with bilinear interpolation; beyond an edge its colour goes on.
+
+        Items of another shape are no images and stay as they are.
+        """
+        if images.ndim != 4:
+            return images
+        keys = jax.random.split(key, len(images))
+        return jax.vmap(self._warp)(keys, images)
+
+    def _warp(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        height, width, _ = image.shape
+        sides = jnp.array([height, width], jnp.float32)[:, None, None]
+        matrix, shift = self._chosen(key)
+        places = jnp.indices((height, width), dtype=jnp.float32) - (sides - 1) / 2
+        places = jnp.einsum("ij,jhw->ihw", matrix, places) + (sides - 1) / 2 + shift[:, None, None] * sides
+        bilinear = functools.partial(map_coordinates, coordinates=list(places), order=1, mode="nearest")
+        return jnp.stack([bilinear(image[:, :, channel]) for channel in range(image.shape[2])], axis=2)
+
+    def _chosen(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A random 2x2 matrix and a shift `[2]` in sides, of (row, column)."""
+        turn, sizes, lean, shift, mirror = jax.random.split(key, 5)
+        angle = _uniform(turn, math.radians(self.rotation))
+        across = jnp.exp(_uniform(sizes, self.scale, (2,)))
+        if self.flip:
+            across *= jnp.array([1.0, jnp.where(jax.random.bernoulli(mirror), -1.0, 1.0)])
+        rotation = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
+        shear = jnp.array([[1.0, 0.0], [_uniform(lean, self.shear), 1.0]])
+        return rotation @ shear * across[None], _uniform(shift, self.shift, (2,))
+
+
+def _uniform(key: jax.Array, limit: float, shape: tuple[int, ...] = ()) -> jax.Array:
+    return jax.random.uniform(key, shape, minval=-limit, maxval=limit)

@@ -1,0 +1,135 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.autoencoder import own_statistics
+from jaxhash.objectives import contrast, objective_named, squared_correlations
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return jh.load_dataset("digits")
+
+
+def test_contrast_of_two_pairs_by_hand():
+    # Items (1, 1) and (-1, -1), each its own partner: the right likeness is 1 / T, the wrong one -1 / T.
+    signs = jnp.array([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
+    assert contrast(signs, 0.5) == pytest.approx(np.log(1 + np.exp(-4.0)), rel=1e-4)
+
+
+def test_contrast_is_the_mean_cross_entropy_of_both_directions(rng):
+    signs = rng.uniform(-1, 1, (12, 5))
+    likeness = signs[:6] @ signs[6:].T / 5 / 0.3
+    right = [likeness[i, i] for i in range(6)]
+    rows = [np.log(np.exp(likeness[i]).sum()) - right[i] for i in range(6)]
+    columns = [np.log(np.exp(likeness[:, i]).sum()) - right[i] for i in range(6)]
+    assert contrast(jnp.asarray(signs, jnp.float32), 0.3) == pytest.approx(np.mean(rows + columns), rel=1e-5)
+
+
+def test_contrast_falls_as_partners_come_closer():
+    items = jax.random.uniform(KEY, (20, 8), minval=-1, maxval=1)
+    others = jax.random.uniform(jax.random.key(1), (20, 8), minval=-1, maxval=1)
+    losses = [float(contrast(jnp.concatenate([items, items * s + others * (1 - s)]), 0.2)) for s in (0.0, 0.5, 1.0)]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_correlations_are_those_of_numpy(rng):
+    signs = rng.normal(size=(50, 6)).astype(np.float32)
+    matrix = np.corrcoef(signs.T)
+    expected = sum(2 * matrix[i, j] ** 2 for i, j in itertools.combinations(range(6), 2))
+    assert squared_correlations(jnp.asarray(signs)) == pytest.approx(expected, rel=1e-4)
+    copied = jnp.asarray(signs[:, [0, 0, 0]])
+    assert squared_correlations(copied) == pytest.approx(6, rel=1e-4)
+
+
+def test_without_its_other_terms_retrieve_is_reconstruct(rng):
+    model = jh.Autoencoder(12, 8, (10,))
+    images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
+    plain = jh.Retrieve(warp=None, contrast=0.0, fine_contrast=0.0, decorrelation=0.0)
+    # Beside themselves, so that the code logits are standardised over the same items.
+    loss, bits = plain(model, (images, images), KEY, own_statistics(8))
+    expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, own_statistics(8))
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_array_equal(bits, expected_bits)
+
+
+@pytest.mark.parametrize("num_bits", [1, 2, 33])
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_any_number_of_bits_can_be_split(num_bits, share, rng):
+    model = jh.Autoencoder(12, num_bits, (10,))
+    images = jnp.asarray(rng.integers(0, 256, (6, 3, 4, 1), dtype=np.uint8))
+    objective = jh.Retrieve(coarse_share=share)
+    loss, gradient = jax.value_and_grad(lambda m: objective(m, (images, images), KEY, own_statistics(num_bits))[0])(
+        model
+    )
+    assert jnp.isfinite(loss)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+def test_codes_for_retrieval_find_more_of_a_kind(digits):
+    def found(objective):
+        model, _ = jh.fit(
+            jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=20, batch_size=64, objective=objective
+        )
+        codes, queries = jh.encode(model, digits.train_images), jh.encode(model, digits.test_images)
+        return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16).mean_average_precision()
+
+    assert found("retrieve") > found("reconstruct") + 0.15
+
+
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_retrieve_trains_on_few_items_and_on_vectors(count, rng):
+    vectors = rng.normal(size=(count, 6)).astype(np.float32)
+    model = jh.Autoencoder(6, 4, (5,), output_activation="linear")
+    _, history = jh.fit(model, vectors, epochs=2, objective="retrieve")
+    assert np.isfinite(history.loss).all()
+
+
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+def test_a_warp_of_the_users_own_is_used(digits):
+    shapes = []
+
+    def warp(key, images):
+        shapes.append(images.shape)
+        return images
+
+    model = jh.Autoencoder(64, 8, (16,))
+    jh.fit(model, digits.train_images[:32], epochs=1, batch_size=16, objective=jh.Retrieve(warp=warp))
+    assert set(shapes) == {(32, 8, 8, 1)}  # items and partners
+
+
+def test_one_seed_gives_one_result(digits):
+    first, again, other = (
+        jh.fit(jh.Autoencoder(64, 8, (16,)), digits.train_images[:300], epochs=2, seed=seed, objective="retrieve")[
+            1
+        ].loss
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_objectives_go_by_name_or_as_they_are():
+    assert objective_named("reconstruct") == jh.Reconstruct()
+    assert objective_named("retrieve") == jh.Retrieve()
+    mine = jh.Retrieve(num_neighbors=3)
+    assert objective_named(mine) is mine
+    for wrong in ("retreive", None, 3, jh.Retrieve):
+        with pytest.raises(ValueError, match="objective must be one of reconstruct, retrieve"):
+            objective_named(wrong)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="num_neighbors"):
+        jh.Retrieve(num_neighbors=0)
+    for share in (0, -0.5, 1.5):
+        with pytest.raises(ValueError, match="coarse_share"):
+            jh.Retrieve(coarse_share=share)
