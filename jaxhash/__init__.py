@@ -16,6 +16,7 @@ from jaxhash.bits import (
     pack_bits,
     unpack_bits,
 )
+from jaxhash.changes import add_items, merge_indexes, remove_items
 from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
 from jaxhash.search import Neighbors, PaddedMatches, radius_search, radius_search_padded, search
@@ -53,6 +54,7 @@ __all__ = [
     "PaddedMatches",
     "RadiusMatches",
     "Retriever",
+    "add_items",
     "build_index",
     "codes_from_bytes",
     "codes_from_integers",
@@ -67,12 +69,14 @@ __all__ = [
     "load_index",
     "load_model",
     "load_retriever",
+    "merge_indexes",
     "pack_bits",
     "precision_at_k",
     "radius_search",
     "radius_search_padded",
     "reconstruct",
     "reconstruction_loss",
+    "remove_items",
     "retrieve",
     "save_index",
     "save_model",

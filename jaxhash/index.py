@@ -83,22 +83,18 @@ def build_index(codes: ArrayLike, num_bits: int, *, ids: ArrayLike | None = None
             or there are more items than one device can number.
         TypeError: `codes` is not uint32, or `ids` are not integers.
     """
+    table = check_table(codes, num_bits)
+    return index_from_sorted(*sorted_pairs(table, check_ids(ids, len(table))), num_bits)
+
+
+def check_table(codes: ArrayLike, num_bits: int) -> np.ndarray:
+    """Returns codes as a native uint32 array `[n, w]`, once they are what an index can take."""
     check_num_bits(num_bits)
-    _check_table("codes", codes, num_bits)
-    table = check_codes("codes", codes, num_bits)
-    labels = check_ids(ids, len(table))
-    if ids is not None:
-        by_id = np.argsort(labels)
-        table, labels = table[by_id], labels[by_id]
-    order = sorted_order(table)
-    return index_from_sorted(*_grouped(table[order]), labels[order], num_bits)
-
-
-def _check_table(name: str, codes: ArrayLike, num_bits: int) -> None:
     shape = np.shape(codes)
     if len(shape) != 2:
-        raise ValueError(f"{name} must have shape [n, {num_words(num_bits)}], got {shape}")
+        raise ValueError(f"codes must have shape [n, {num_words(num_bits)}], got {shape}")
     check_size(shape[0], num_bits)
+    return check_codes("codes", codes, num_bits)
 
 
 def check_size(num_items: int, num_bits: int) -> None:
@@ -108,6 +104,15 @@ def check_size(num_items: int, num_bits: int) -> None:
             f"{num_items} codes of {num_bits} bits are more than the 2^31 words one device can address: "
             "split them over several indexes (sharding)"
         )
+
+
+def sorted_pairs(table: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`."""
+    if (ids[1:] < ids[:-1]).any():
+        by_id = np.argsort(ids)
+        table, ids = table[by_id], ids[by_id]
+    order = sorted_order(table)
+    return *_grouped(table[order]), ids[order]
 
 
 def sorted_order(table: np.ndarray) -> np.ndarray:

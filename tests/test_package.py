@@ -22,6 +22,7 @@ LAYERS = {
     "bits": {"checks"},
     "evaluation": set(),
     "index": {"checks"},
+    "changes": {"checks", "index"},
     "kernels": {"checks"},
     "matches": {"index"},
     "tables": {"index"},
