@@ -110,7 +110,7 @@ def _check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_b
     check_size(len(ids), num_bits)
     if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
         raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
-    if not _ascending(codes).all():
+    if not _ascend(codes):
         raise ValueError("codes must be distinct and in ascending order")
     same_code = np.ones(max(0, len(ids) - 1), bool)
     same_code[offsets[1:-1] - 1] = False
@@ -118,12 +118,17 @@ def _check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_b
         raise ValueError("ids must ascend within each code")
 
 
-def _ascending(codes: np.ndarray) -> np.ndarray:
-    """For each code but the first, whether it comes after the one before it: bool `[u - 1]`."""
-    before, after = codes[:-1], codes[1:]
-    rows = np.arange(len(before))
-    first_different = (before != after).argmax(axis=1)
-    return before[rows, first_different] < after[rows, first_different]
+def _ascend(codes: np.ndarray) -> bool:
+    """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
+    tied: Any = slice(1, None)  # codes that agree with the one before in all words so far
+    before: Any = slice(None, -1)
+    for word in codes.T:
+        if (word[tied] < word[before]).any():
+            return False
+        equal = np.flatnonzero(word[tied] == word[before])
+        tied = equal + 1 if isinstance(tied, slice) else tied[equal]
+        before = tied - 1
+    return not len(tied)
 
 
 def _model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
