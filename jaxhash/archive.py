@@ -109,49 +109,18 @@ def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
         OSError: the file can't be read.
         CorruptFileError: it can, but is not a whole jaxhash file of this kind.
     """
+    # Asked before it is opened: a FIFO would wait for a writer, and to open some devices does something.
+    regular = stat.S_ISREG(Path(path).stat().st_mode)
     try:
-        content = _content(path)
-        _check_digest(content)
-        return _parsed(content, kind)
+        if not regular:
+            raise CorruptFileError("not a regular file")
+        with _CautiousFile(path) as file:
+            return _parsed(file, _checked_content(file), kind)
     except CorruptFileError as error:
         raise CorruptFileError(f"{path}: {error}") from None
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file, read only if they look like ours from outside."""
-    # Asked before it is opened: a FIFO would wait for a writer, and to open some devices does something.
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise CorruptFileError("not a regular file")
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        begin = file.read(len(BEGIN))
-        file.seek(max(0, size - END_LENGTH))
-        if begin != BEGIN or not file.read(END_LENGTH).startswith(END):
-            raise CorruptFileError(f"its {size} bytes are damaged, cut short, or no jaxhash file")
-        file.seek(0)
-        return file.read(size)
-
-
-def _check_digest(content: bytes) -> None:
-    view = memoryview(content)
-    if hashlib.sha256(view[:-DIGEST_LENGTH]).hexdigest().encode() != view[-DIGEST_LENGTH:]:
-        raise CorruptFileError("the digest does not match: the file is damaged, cut short, or not a jaxhash file")
-
-
-def _parsed(content: bytes, kind: str) -> Archive:
-    try:
-        members = _members(content)
-        header = _parsed_header(members)
-        if header["kind"] != kind:
-            raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
-        return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
-    except CorruptFileError:
-        raise
-    except Exception as error:  # whatever the parsers of zip and JSON stumble over is damage
-        raise CorruptFileError(f"not a jaxhash file ({type(error).__name__}: {error})") from error
-
-
-class _Cautious(io.BytesIO):
+class _CautiousFile(io.FileIO):
     """A file of which nobody reads much at once: zipfile would read a directory of any size that the file names."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -161,20 +130,51 @@ class _Cautious(io.BytesIO):
         return content
 
 
-def _members(content: bytes) -> dict[str, memoryview]:
+def _checked_content(file: io.FileIO) -> memoryview:
+    """All bytes of a file, once it looks like ours from outside and their digest is right."""
+    size, begin = os.fstat(file.fileno()).st_size, file.read(len(BEGIN))
+    file.seek(max(0, size - END_LENGTH))
+    if begin != BEGIN or not file.read(END_LENGTH).startswith(END):
+        raise CorruptFileError("damaged, cut short, or no jaxhash file")
+    file.seek(0)
+    content = np.empty(size, np.uint8).data  # numpy asks for large pages, which are filled quicker
+    digest, place = hashlib.sha256(), 0
+    while count := file.readinto(content[place : place + CHUNK]):
+        digest.update(content[place : min(place + count, size - DIGEST_LENGTH)])
+        place += count
+    if digest.hexdigest().encode() != content[-DIGEST_LENGTH:] or place != size:
+        raise CorruptFileError("the digest does not match: the file is damaged, cut short, or not a jaxhash file")
+    return content
+
+
+def _parsed(file: io.FileIO, content: memoryview, kind: str) -> Archive:
+    try:
+        members = _members(file, content)
+        header = _parsed_header(members)
+        if header["kind"] != kind:
+            raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
+        return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
+    except (CorruptFileError, OSError):
+        raise
+    except Exception as error:  # whatever the parsers of zip and JSON stumble over is damage
+        raise CorruptFileError(f"not a jaxhash file ({type(error).__name__}: {error})") from error
+
+
+def _members(file: io.FileIO, content: memoryview) -> dict[str, memoryview]:
     """The contents of the archive's members by name. They must lie one after the other and fill the file."""
-    view, found, place = memoryview(content), {}, 0
-    with zipfile.ZipFile(_Cautious(content)) as archive:
+    found: dict[str, memoryview] = {}
+    place = 0
+    with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             name_length, extra_length = struct.unpack_from("<2H", content, place + 26)
             name_end = place + 30 + name_length
-            whole = view[place : place + 4] == BEGIN and view[place + 30 : name_end] == info.filename.encode()
+            whole = content[place : place + 4] == BEGIN and content[place + 30 : name_end] == info.filename.encode()
             if info.header_offset != place or not whole or info.filename in found:
                 raise CorruptFileError(f"{info.filename}: the members of the archive do not follow one another")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
                 raise CorruptFileError(f"{info.filename}: compressed or encrypted")
             place = name_end + extra_length + info.file_size
-            found[info.filename] = view[place - info.file_size : place]
+            found[info.filename] = content[place - info.file_size : place]
         if place != archive.start_dir:
             raise CorruptFileError("the members of the archive do not end where its directory begins")
     return found

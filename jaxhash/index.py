@@ -156,15 +156,26 @@ def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, n
     num_codes, num_items = len(table), len(ids)
     group, lanes = tile_shape(num_words(num_bits))
     capacity = padded_size(num_codes, group * lanes)
-    tiles = _padded(table, capacity, table[-1] if num_codes else 0).reshape(-1, lanes, group, table.shape[1])
     return HashIndex(
-        codes=jax.device_put(np.ascontiguousarray(tiles.transpose(3, 0, 2, 1))),
+        codes=jax.device_put(_tiled(table, capacity // (group * lanes), lanes, group)),
         offsets=jax.device_put(_padded(offsets, capacity + 1, num_items)),
         ids=jax.device_put(_padded(ids, padded_size(num_items), NO_ID)),
         num_codes=jax.device_put(np.int32(num_codes)),
         num_items=jax.device_put(np.int32(num_items)),
         num_bits=num_bits,
     )
+
+
+def _tiled(table: np.ndarray, blocks: int, lanes: int, group: int) -> np.ndarray:
+    """Codes `[u, w]` as uint32 `[w, blocks, g, L]`, with the last code, or zero, in the room behind it."""
+    count, width = table.shape
+    tiles = np.empty((width, blocks, group, lanes), np.uint32)
+    full, tile = count // (group * lanes), group * lanes
+    in_tiles = (-1, lanes, group, width)
+    tiles[:, :full] = table[: full * tile].reshape(in_tiles).transpose(3, 0, 2, 1)
+    rest = _padded(table[full * tile :], (blocks - full) * tile, table[-1] if count else 0)
+    tiles[:, full:] = rest.reshape(in_tiles).transpose(3, 0, 2, 1)
+    return tiles
 
 
 def tile_shape(width: int) -> tuple[int, int]:

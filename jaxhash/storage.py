@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxhash.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.autoencoder import Autoencoder
-from jaxhash.checks import check_codes, check_ids, check_num_bits
+from jaxhash.checks import check_codes, check_ids, check_integer, check_num_bits
 from jaxhash.index import HashIndex, check_size, index_from_sorted, sorted_arrays
 from jaxhash.retriever import Retriever, check_retriever
 
@@ -150,14 +150,24 @@ def _model_from(path: Path, archive: Archive) -> Autoencoder:
         if meta["class"] != "Autoencoder":
             raise ValueError(f"unknown class of model {meta['class']!r}")
         config = dict(meta["config"])
-        if len(config["hidden_dims"]) > len(archive.arrays):
-            raise ValueError("more layers than arrays")
+        _check_config(config, archive.arrays)
         graph, state = nnx.split(nnx.eval_shape(lambda: Autoencoder(**config)))
         return nnx.merge(graph, _filled(state, archive.arrays))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
         ) from None
+
+
+def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
+    """Refuses, before anything is made of them, the arguments of a model larger than its file."""
+    if config.keys() != {"input_dim", "num_bits", "hidden_dims", "output_activation"}:
+        raise ValueError(f"config must hold the arguments of an Autoencoder, got {', '.join(map(str, config))}")
+    if len(config["hidden_dims"]) > len(arrays):
+        raise ValueError("more layers than arrays")
+    stored = sum(array.size for array in arrays.values())
+    for width in (config["input_dim"], config["num_bits"], *config["hidden_dims"]):
+        check_integer("width", width, 1, maximum=stored)
 
 
 def _filled(state: Any, arrays: Arrays) -> Any:
