@@ -1,6 +1,10 @@
 """Semantic hashing in JAX: learn short binary codes, and search them exactly by XOR and popcount.
 
 Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbours, u distinct codes.
+
+An index never changes, so threads may share one, and go on searching it while another is made of it. Processes can't be
+forked once JAX has run in them (a lock that some thread held then is never released in the child): start them by the
+method "spawn" of `multiprocessing` and load the index there.
 """
 
 from importlib import import_module

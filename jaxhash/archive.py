@@ -43,11 +43,16 @@ class Archive(NamedTuple):
 
 
 def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
-    """Writes a file, or raises `OSError` and leaves what was there."""
+    """Writes a file; or leaves what was there and raises `OSError`, or `TypeError` for an array of another dtype."""
     arrays = {
         name: np.asarray(array, dtype=np.dtype(array.dtype).newbyteorder("<"), order="C")
         for name, array in archive.arrays.items()
     }
+    for name, array in arrays.items():
+        if array.dtype.str not in DTYPES:
+            raise TypeError(
+                f"{name} must have one of the dtypes {', '.join(DTYPES)} to be saved, got {array.dtype.str}"
+            )
     described = {name: {"dtype": array.dtype.str, "shape": array.shape} for name, array in arrays.items()}
     header = {
         "format": FORMAT,

@@ -207,3 +207,10 @@ def test_only_what_belongs_is_saved(index, model, tmp_path):
     for save, thing in ((jh.save_index, model), (jh.save_model, index), (jh.save_retriever, index)):
         with pytest.raises(TypeError, match="must be a"):
             save(tmp_path / "x", thing)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    for dtype in (np.float64, np.int64, object):
+        with pytest.raises(TypeError, match=r"index\.ids must have one of the dtypes"):
+            write_archive(tmp_path / "x", Archive("index", {}, {"index.ids": np.zeros(3, dtype)}))
+    assert not list(tmp_path.iterdir())
