@@ -159,9 +159,9 @@ def _parsed(file: io.FileIO, content: memoryview, kind: str) -> Archive:
         if header["kind"] != kind:
             raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
         return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
-    except (CorruptFileError, OSError):
+    except CorruptFileError:
         raise
-    except Exception as error:  # whatever the parsers of zip and JSON stumble over is damage
+    except Exception as error:  # whatever the parsers of zip and JSON stumble over, seeking included, is damage
         raise CorruptFileError(f"not a jaxhash file ({type(error).__name__}: {error})") from error
 
 
