@@ -112,10 +112,15 @@ def _check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_b
         raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
     if not _ascend(codes):
         raise ValueError("codes must be distinct and in ascending order")
-    same_code = np.ones(max(0, len(ids) - 1), bool)
-    same_code[offsets[1:-1] - 1] = False
-    if not ((ids[1:] > ids[:-1]) | ~same_code).all():
+    if len(codes) < len(ids) and not _ascend_within(offsets, ids):
         raise ValueError("ids must ascend within each code")
+
+
+def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
+    in_order = ids[1:] > ids[:-1]
+    in_order[offsets[1:-1] - 1] = True  # from one code to the next
+    return bool(in_order.all())
 
 
 def _ascend(codes: np.ndarray) -> bool:
