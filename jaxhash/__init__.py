@@ -1,6 +1,10 @@
 """Semantic hashing in JAX: learn short binary codes, and search them exactly by XOR and popcount.
 
 Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbours, u distinct codes.
+
+An index never changes, so threads may share one, and go on searching it while another is made of it. Processes can't be
+forked once JAX has run in them (a lock that some thread held then is never released in the child): start them by the
+method "spawn" of `multiprocessing` and load the index there.
 """
 
 from importlib import import_module
@@ -16,6 +20,7 @@ from jaxhash.bits import (
     pack_bits,
     unpack_bits,
 )
+from jaxhash.changes import add_items, merge_indexes, remove_items
 from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
 from jaxhash.search import Neighbors, PaddedMatches, radius_search, radius_search_padded, search
@@ -70,6 +75,7 @@ __all__ = [
     "Reconstruct",
     "Retrieve",
     "Retriever",
+    "add_items",
     "bit_statistics",
     "build_index",
     "codes_from_bytes",
@@ -88,6 +94,7 @@ __all__ = [
     "load_model",
     "load_retriever",
     "mean_average_precision",
+    "merge_indexes",
     "pack_bits",
     "precision_at_k",
     "precision_in_radius",
@@ -96,6 +103,7 @@ __all__ = [
     "recall",
     "reconstruct",
     "reconstruction_loss",
+    "remove_items",
     "retrieve",
     "save_index",
     "save_model",

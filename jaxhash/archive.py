@@ -6,18 +6,19 @@ give equal bytes. A save either completes or leaves the old file as it was.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
-import secrets
 import stat
+import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+
+from jaxhash.replacing import replacing as replacing
 
 FORMAT, VERSION = "jaxhash", 1
 HEADER = "header.json"
@@ -25,6 +26,8 @@ HEADER_LIMIT = 2**20
 DIGEST_LENGTH = 64
 DTYPES = ("<u4", "<i4", "<f4")
 CHUNK = 2**22
+# How the file begins (with a zip member) and how its last bytes do (the zip's end, before the digest).
+BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
 
 
 class CorruptFileError(ValueError):
@@ -40,11 +43,16 @@ class Archive(NamedTuple):
 
 
 def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
-    """Writes a file, or raises `OSError` and leaves what was there."""
+    """Writes a file; or leaves what was there and raises `OSError`, or `TypeError` for an array of another dtype."""
     arrays = {
         name: np.asarray(array, dtype=np.dtype(array.dtype).newbyteorder("<"), order="C")
         for name, array in archive.arrays.items()
     }
+    for name, array in arrays.items():
+        if array.dtype.str not in DTYPES:
+            raise TypeError(
+                f"{name} must have one of the dtypes {', '.join(DTYPES)} to be saved, got {array.dtype.str}"
+            )
     described = {name: {"dtype": array.dtype.str, "shape": array.shape} for name, array in arrays.items()}
     header = {
         "format": FORMAT,
@@ -55,42 +63,33 @@ def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
     }
     with replacing(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as members:
-            members.writestr(zipfile.ZipInfo(HEADER), json.dumps(header, indent=1))
+            members.writestr(_member(HEADER), json.dumps(header, indent=1))
             for name, array in arrays.items():
-                with members.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                with members.open(_member(f"{name}.npy"), "w", force_zip64=True) as member:
+                    member.write(_npy_header(array.dtype.str, array.shape))
+                    member.write(array.reshape(-1).view(np.uint8).data)
             members.comment = b"0" * DIGEST_LENGTH
         digest = _digest(file)
         file.seek(-DIGEST_LENGTH, os.SEEK_END)
         file.write(digest)
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A new file, open for writing, that takes the place of `path` once all of it is on the disk."""
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(target.parent)
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3  # said to be written on Unix on every system, so that the bytes are the same
+    return info
 
 
-def _sync_directory(directory: Path) -> None:
-    """Makes a rename last; systems that can't open directories keep their own promises."""
-    with suppress(PermissionError, IsADirectoryError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before an array in a file of npy version 1.0.
+
+    Numpy could write it, and does so with the same spaces, but is free to change them; and reading one is better done
+    by comparing it than by parsing what a stranger wrote.
+    """
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    text += " " * (21 - len(repr(shape[0])) if shape else 0)
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode("latin1")
 
 
 def _digest(file: IO[bytes]) -> bytes:
@@ -107,52 +106,90 @@ def _digest(file: IO[bytes]) -> bytes:
 def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
     """Reads a file of the given kind.
 
-    Nothing in the file is trusted before its digest is right, and no array is read before its declared size is known
-    to be in the file.
+    Nothing in the file is trusted before its digest is right. Then a file is still taken only as it would be written:
+    its members one after the other, and nothing else in it. Arrays are views of the file's bytes, so that no declared
+    size can make this allocate more than the file is long.
 
     Raises:
-        OSError: the file can't be opened or read.
+        OSError: the file can't be read.
         CorruptFileError: it can, but is not a whole jaxhash file of this kind.
     """
-    with Path(path).open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CorruptFileError(f"{path}: not a regular file")
-        try:
-            return _read(file, kind)
-        except CorruptFileError as error:
-            raise CorruptFileError(f"{path}: {error}") from None
-        except (
-            EOFError,
-            KeyError,
-            NotImplementedError,
-            OverflowError,
-            RecursionError,
-            RuntimeError,
-            ValueError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise CorruptFileError(f"{path}: not a jaxhash file ({type(error).__name__}: {error})") from error
+    # Asked before it is opened: a FIFO would wait for a writer, and to open some devices does something.
+    regular = stat.S_ISREG(Path(path).stat().st_mode)
+    try:
+        if not regular:
+            raise CorruptFileError("not a regular file")
+        with _CautiousFile(path) as file:
+            return _parsed(file, _checked_content(file), kind)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{path}: {error}") from None
 
 
-def _read(file: IO[bytes], kind: str) -> Archive:
-    size = file.seek(0, os.SEEK_END)
-    if size <= DIGEST_LENGTH:
-        raise CorruptFileError(f"only {size} bytes long")
-    digest = _digest(file)
-    if file.read(DIGEST_LENGTH + 1) != digest:
+class _CautiousFile(io.FileIO):
+    """A file of which nobody reads much at once: zipfile would read a directory of any size that the file names."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(HEADER_LIMIT + 1 if size is None or size < 0 else min(size, HEADER_LIMIT + 1))
+        if len(content) > HEADER_LIMIT:
+            raise CorruptFileError(f"its directory is longer than {HEADER_LIMIT} bytes")
+        return content
+
+
+def _checked_content(file: io.FileIO) -> memoryview:
+    """All bytes of a file, once it looks like ours from outside and their digest is right."""
+    size, begin = os.fstat(file.fileno()).st_size, file.read(len(BEGIN))
+    file.seek(max(0, size - END_LENGTH))
+    if begin != BEGIN or not file.read(END_LENGTH).startswith(END):
+        raise CorruptFileError("damaged, cut short, or no jaxhash file")
+    file.seek(0)
+    content = memoryview(bytearray(size))
+    digest, place = hashlib.sha256(), 0
+    while count := file.readinto(content[place : place + CHUNK]):
+        digest.update(content[place : min(place + count, size - DIGEST_LENGTH)])
+        place += count
+    if digest.hexdigest().encode() != content[-DIGEST_LENGTH:] or place != size:
         raise CorruptFileError("the digest does not match: the file is damaged, cut short, or not a jaxhash file")
-    with zipfile.ZipFile(file) as members:
-        header = _read_header(members)
+    return content
+
+
+def _parsed(file: io.FileIO, content: memoryview, kind: str) -> Archive:
+    try:
+        members = _members(file, content)
+        header = _parsed_header(members)
         if header["kind"] != kind:
             raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
-        return Archive(kind, header["meta"], _read_arrays(members, header["arrays"]))
+        return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
+    except CorruptFileError:
+        raise
+    except Exception as error:  # whatever the parsers of zip and JSON stumble over, seeking included, is damage
+        raise CorruptFileError(f"not a jaxhash file ({type(error).__name__}: {error})") from error
 
 
-def _read_header(members: zipfile.ZipFile) -> dict[str, Any]:
-    info = members.getinfo(HEADER)
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > HEADER_LIMIT:
-        raise CorruptFileError(f"{HEADER} is compressed or longer than {HEADER_LIMIT} bytes")
-    header = json.loads(members.read(info))
+def _members(file: io.FileIO, content: memoryview) -> dict[str, memoryview]:
+    """The contents of the archive's members by name. They must lie one after the other and fill the file."""
+    found: dict[str, memoryview] = {}
+    place = 0
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            name_length, extra_length = struct.unpack_from("<2H", content, place + 26)
+            name_end = place + 30 + name_length
+            whole = content[place : place + 4] == BEGIN and content[place + 30 : name_end] == info.filename.encode()
+            if info.header_offset != place or not whole or info.filename in found:
+                raise CorruptFileError(f"{info.filename}: the members of the archive do not follow one another")
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+                raise CorruptFileError(f"{info.filename}: compressed or encrypted")
+            place = name_end + extra_length + info.file_size
+            found[info.filename] = content[place - info.file_size : place]
+        if place != archive.start_dir:
+            raise CorruptFileError("the members of the archive do not end where its directory begins")
+    return found
+
+
+def _parsed_header(members: dict[str, memoryview]) -> dict[str, Any]:
+    text = bytes(members[HEADER][: HEADER_LIMIT + 1])
+    if len(text) > HEADER_LIMIT:
+        raise CorruptFileError(f"{HEADER} is longer than {HEADER_LIMIT} bytes")
+    header = json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_no_number, parse_int=_short_integer)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CorruptFileError(f"{HEADER} does not name the format {FORMAT!r}")
     version = header.get("version")
@@ -168,32 +205,39 @@ def _read_header(members: zipfile.ZipFile) -> dict[str, Any]:
     return header
 
 
-def _read_arrays(members: zipfile.ZipFile, described: dict[str, Any]) -> dict[str, np.ndarray]:
-    names = [info.filename for info in members.infolist()]
-    if names != [HEADER, *(f"{name}.npy" for name in described)]:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal names, JSON would keep the second, and other readers the first."""
+    if len(dict(pairs)) < len(pairs):
+        raise CorruptFileError(f"{HEADER} names a field twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> Any:
+    raise CorruptFileError(f"{HEADER} holds {text}")
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > 20:  # reading long ones takes time that grows with the square of their length
+        raise CorruptFileError(f"{HEADER} holds an integer of {len(text)} digits")
+    return int(text)
+
+
+def _parsed_arrays(members: dict[str, memoryview], described: dict[str, Any]) -> dict[str, np.ndarray]:
+    if list(members) != [HEADER, *(f"{name}.npy" for name in described)]:
         raise CorruptFileError(f"the members of the archive are not those that {HEADER} lists")
-    return {name: _read_array(members, name, description) for name, description in described.items()}
+    return {name: _parsed_array(name, members[f"{name}.npy"], what) for name, what in described.items()}
 
 
-def _read_array(members: zipfile.ZipFile, name: str, described: Any) -> np.ndarray:
+def _parsed_array(name: str, member: memoryview, described: Any) -> np.ndarray:
     dtype, shape = (described.get("dtype"), described.get("shape")) if isinstance(described, dict) else (None, None)
     if dtype not in DTYPES:
         raise CorruptFileError(f"{name}: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
         raise CorruptFileError(f"{name}: shape must be a list of integers, got {shape!r}")
-    info = members.getinfo(f"{name}.npy")
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or size > info.file_size:
-        raise CorruptFileError(f"{name}: {size} bytes declared, {info.compress_size} stored")
-    with members.open(info) as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise CorruptFileError(f"{name}: not an array of npy version 1.0")
-        found = np.lib.format.read_array_header_1_0(member)
-        if found != (tuple(shape), False, np.dtype(dtype)):
-            raise CorruptFileError(
-                f"{name}: {HEADER} declares {dtype}{shape}, the array is {found[2].str}{list(found[0])}"
-            )
-        data = member.read()
-    if len(data) != size:
-        raise CorruptFileError(f"{name}: {size} bytes declared, {len(data)} found")
-    return np.frombuffer(data, dtype).reshape(shape)
+    begin = _npy_header(dtype, tuple(shape))
+    size, stored = math.prod(shape) * np.dtype(dtype).itemsize, len(member) - len(begin)
+    if size != stored:
+        raise CorruptFileError(f"{name}: {size} bytes declared, {stored} stored")
+    if member[: len(begin)] != begin:
+        raise CorruptFileError(f"{name}: the array is not the {dtype}{shape} that {HEADER} declares")
+    return np.frombuffer(member[len(begin) :], dtype).reshape(shape)

@@ -84,14 +84,14 @@ def check_ids(ids: ArrayLike | None, num_items: int) -> np.ndarray:
         raise TypeError(f"ids must be integers, got dtype {array.dtype}")
     if array.shape != (num_items,):
         raise ValueError(f"ids must have shape ({num_items},), one for each code, got {array.shape}")
-    wrong = (array < 0) | (array > INT32_MAX)
-    if wrong.any():
+    if array.size and (array.min() < 0 or array.max() > INT32_MAX):
+        wrong = array[(array < 0) | (array > INT32_MAX)][0]
         raise ValueError(
-            f"ids must lie between 0 and {INT32_MAX}, got {array[wrong][0]}; keep other ids in an array of your own "
+            f"ids must lie between 0 and {INT32_MAX}, got {wrong}; keep other ids in an array of your own "
             "and look up my_ids[ids]"
         )
     ordered = np.sort(array)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if repeated.size:
-        raise ValueError(f"ids must be distinct, but {repeated[0]} came more than once")
-    return array.astype(np.int32)
+    repeated = ordered[1:] == ordered[:-1]
+    if repeated.any():
+        raise ValueError(f"ids must be distinct, but {ordered[1:][repeated][0]} came more than once")
+    return array.astype(np.int32, copy=False)

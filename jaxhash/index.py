@@ -83,22 +83,18 @@ def build_index(codes: ArrayLike, num_bits: int, *, ids: ArrayLike | None = None
             or there are more items than one device can number.
         TypeError: `codes` is not uint32, or `ids` are not integers.
     """
+    table = check_table(codes, num_bits)
+    return index_from_sorted(*sorted_pairs(table, check_ids(ids, len(table))), num_bits)
+
+
+def check_table(codes: ArrayLike, num_bits: int) -> np.ndarray:
+    """Returns codes as a native uint32 array `[n, w]`, once they are what an index can take."""
     check_num_bits(num_bits)
-    _check_table("codes", codes, num_bits)
-    table = check_codes("codes", codes, num_bits)
-    labels = check_ids(ids, len(table))
-    if ids is not None:
-        by_id = np.argsort(labels)
-        table, labels = table[by_id], labels[by_id]
-    order = sorted_order(table)
-    return index_from_sorted(*_grouped(table[order]), labels[order], num_bits)
-
-
-def _check_table(name: str, codes: ArrayLike, num_bits: int) -> None:
     shape = np.shape(codes)
     if len(shape) != 2:
-        raise ValueError(f"{name} must have shape [n, {num_words(num_bits)}], got {shape}")
+        raise ValueError(f"codes must have shape [n, {num_words(num_bits)}], got {shape}")
     check_size(shape[0], num_bits)
+    return check_codes("codes", codes, num_bits)
 
 
 def check_size(num_items: int, num_bits: int) -> None:
@@ -108,6 +104,15 @@ def check_size(num_items: int, num_bits: int) -> None:
             f"{num_items} codes of {num_bits} bits are more than the 2^31 words one device can address: "
             "split them over several indexes (sharding)"
         )
+
+
+def sorted_pairs(table: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`."""
+    if (ids[1:] < ids[:-1]).any():
+        by_id = np.argsort(ids)
+        table, ids = table[by_id], ids[by_id]
+    order = sorted_order(table)
+    return *_grouped(table[order]), ids[order]
 
 
 def sorted_order(table: np.ndarray) -> np.ndarray:
@@ -161,15 +166,26 @@ def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, n
     num_codes, num_items = len(table), len(ids)
     group, lanes = tile_shape(num_words(num_bits))
     capacity = padded_size(num_codes, group * lanes)
-    tiles = _padded(table, capacity, table[-1] if num_codes else 0).reshape(-1, lanes, group, table.shape[1])
     return HashIndex(
-        codes=jax.device_put(np.ascontiguousarray(tiles.transpose(3, 0, 2, 1))),
+        codes=jax.device_put(_tiled(table, capacity // (group * lanes), lanes, group)),
         offsets=jax.device_put(_padded(offsets, capacity + 1, num_items)),
         ids=jax.device_put(_padded(ids, padded_size(num_items), NO_ID)),
         num_codes=jax.device_put(np.int32(num_codes)),
         num_items=jax.device_put(np.int32(num_items)),
         num_bits=num_bits,
     )
+
+
+def _tiled(table: np.ndarray, blocks: int, lanes: int, group: int) -> np.ndarray:
+    """Codes `[u, w]` as uint32 `[w, blocks, g, L]`, with the last code, or zero, in the room behind it."""
+    count, width = table.shape
+    tiles = _empty((width, blocks, group, lanes), np.uint32)
+    full, tile = count // (group * lanes), group * lanes
+    in_tiles = (-1, lanes, group, width)
+    tiles[:, :full] = table[: full * tile].reshape(in_tiles).transpose(3, 0, 2, 1)
+    rest = _padded(table[full * tile :], (blocks - full) * tile, table[-1] if count else 0)
+    tiles[:, full:] = rest.reshape(in_tiles).transpose(3, 0, 2, 1)
+    return tiles
 
 
 def tile_shape(width: int) -> tuple[int, int]:
@@ -190,10 +206,18 @@ def padded_size(count: int, multiple: int = 1024) -> int:
 
 
 def _padded(array: np.ndarray, length: int, fill: Any) -> np.ndarray:
-    padded = np.empty((length, *array.shape[1:]), array.dtype)
+    padded = _empty((length, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     padded[len(array) :] = fill
     return padded
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """As `np.empty`, but so aligned that JAX on CPU takes the array over instead of copying it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def sorted_arrays(index: HashIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

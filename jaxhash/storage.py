@@ -5,6 +5,7 @@ the layout in memory can change while old files stay readable. A matching digest
 not that its writer was honest: everything the search relies on is checked again.
 """
 
+import inspect
 import os
 from typing import Any
 
@@ -14,12 +15,16 @@ from flax import nnx
 
 from jaxhash.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.autoencoder import Autoencoder
-from jaxhash.checks import check_codes, check_ids, check_num_bits
+from jaxhash.checks import check_codes, check_ids, check_integer, check_num_bits
+from jaxhash.convolutional import ConvAutoencoder
 from jaxhash.index import HashIndex, check_size, index_from_sorted, sorted_arrays
 from jaxhash.retriever import Retriever, check_retriever
 
 Path = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
+
+# The classes of models, by the names that files know them by.
+MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
 
 
 def save_index(path: Path, index: HashIndex) -> None:
@@ -110,20 +115,30 @@ def _check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_b
     check_size(len(ids), num_bits)
     if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
         raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
-    if not _ascending(codes).all():
+    if not _ascend(codes):
         raise ValueError("codes must be distinct and in ascending order")
-    same_code = np.ones(max(0, len(ids) - 1), bool)
-    same_code[offsets[1:-1] - 1] = False
-    if not ((ids[1:] > ids[:-1]) | ~same_code).all():
+    if len(codes) < len(ids) and not _ascend_within(offsets, ids):
         raise ValueError("ids must ascend within each code")
 
 
-def _ascending(codes: np.ndarray) -> np.ndarray:
-    """For each code but the first, whether it comes after the one before it: bool `[u - 1]`."""
-    before, after = codes[:-1], codes[1:]
-    rows = np.arange(len(before))
-    first_different = (before != after).argmax(axis=1)
-    return before[rows, first_different] < after[rows, first_different]
+def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
+    in_order = ids[1:] > ids[:-1]
+    in_order[offsets[1:-1] - 1] = True  # from one code to the next
+    return bool(in_order.all())
+
+
+def _ascend(codes: np.ndarray) -> bool:
+    """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
+    tied: Any = slice(1, None)  # codes that agree with the one before in all words so far
+    before: Any = slice(None, -1)
+    for word in codes.T:
+        if (word[tied] < word[before]).any():
+            return False
+        equal = np.flatnonzero(word[tied] == word[before])
+        tied = equal + 1 if isinstance(tied, slice) else tied[equal]
+        before = tied - 1
+    return not len(tied)
 
 
 def _model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
@@ -142,17 +157,31 @@ def _model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
 def _model_from(path: Path, archive: Archive) -> Autoencoder:
     try:
         meta = archive.meta["model"]
-        if meta["class"] != "Autoencoder":
+        make, config = MODELS.get(meta["class"]), dict(meta["config"])
+        if make is None:
             raise ValueError(f"unknown class of model {meta['class']!r}")
-        config = dict(meta["config"])
-        if len(config["hidden_dims"]) > len(archive.arrays):
-            raise ValueError("more layers than arrays")
-        graph, state = nnx.split(nnx.eval_shape(lambda: Autoencoder(**config)))
+        _check_config(make, config, archive.arrays)
+        graph, state = nnx.split(nnx.eval_shape(lambda: make(**config)))
         return nnx.merge(graph, _filled(state, archive.arrays))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
         ) from None
+
+
+def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
+    """Refuses, before anything is made of them, the arguments of a model larger than its file."""
+    expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
+    if config.keys() != expected:
+        raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
+    stored = sum(array.size for array in arrays.values())
+    for name, value in config.items():
+        if name != "output_activation":
+            sizes = value if isinstance(value, list) else [value]
+            if len(sizes) > len(arrays):
+                raise ValueError(f"{name} has more entries than there are arrays")
+            for size in sizes:
+                check_integer(name, size, 1, maximum=max(1, stored))
 
 
 def _filled(state: Any, arrays: Arrays) -> Any:

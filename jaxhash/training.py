@@ -33,6 +33,9 @@ from jaxhash.objectives import Objective, item_losses, objective_named
 # in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
 ITEMS_FOR_STATISTICS = 2**16
 
+# Of fewer images, different bits may agree by chance.
+ITEMS_TO_TELL_COPIES = 100
+
 
 class DivergenceError(FloatingPointError):
     """The training loss became infinite or not a number.
@@ -200,7 +203,8 @@ def _extended(history: History, seen: Seen, num_bits: int) -> History:
 
 def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
     statistics = bit_statistics(encode(model, sample), model.num_bits)
-    dead, copied = len(statistics.dead_bits), len(statistics.duplicated_bits)
+    dead = len(statistics.dead_bits)
+    copied = len(statistics.duplicated_bits) if len(sample) >= ITEMS_TO_TELL_COPIES else 0
     if dead or copied:
         warnings.warn(
             f"of {model.num_bits} bits {dead} are the same for all images and {copied} pairs are copies of each other "

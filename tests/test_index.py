@@ -79,6 +79,7 @@ def test_arrays_of_every_origin_give_the_same_index(rng, tmp_path):
     foreign = [
         np.asfortranarray(codes),
         np.repeat(codes, 2, 0)[::2],
+        codes[::-1].copy()[::-1],
         codes.astype(">u4"),
         jax.device_put(codes),
         mapped,

@@ -16,11 +16,13 @@ LAYERS = {
     "checks": set(),
     "binarize": set(),
     "dispatch": set(),
-    "archive": set(),
+    "replacing": set(),
+    "archive": {"replacing"},
     "datasets": set(),
     "report": set(),
     "bits": {"checks"},
     "index": {"checks"},
+    "changes": {"checks", "index"},
     "kernels": {"checks"},
     "matches": {"index"},
     "tables": {"index"},
@@ -39,7 +41,7 @@ LAYERS = {
     "epochs": {"autoencoder", "bits", "objectives"},
     "training": {"autoencoder", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
     "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
-    "storage": {"archive", "autoencoder", "checks", "index", "retriever"},
+    "storage": {"archive", "autoencoder", "checks", "convolutional", "index", "retriever"},
     "plots": {"index", "training"},
 }
 

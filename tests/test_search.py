@@ -203,6 +203,34 @@ def test_flipping_one_bit_column_everywhere_changes_nothing_but_ties():
     np.testing.assert_array_equal(plain.distances, flipped.distances)
 
 
+def test_permuting_the_bit_columns_everywhere_changes_nothing_but_the_order_of_ties():
+    codes, ids, queries = example(45)
+    order = np.random.default_rng(0).permutation(45)
+    moved = [oracle.pack(np.asarray(jh.unpack_bits(array, 45))[:, order]) for array in (codes, queries)]
+    plain = jh.radius_search(jh.build_index(codes, 45, ids=ids), queries, radius=9)
+    permuted = jh.radius_search(jh.build_index(moved[0], 45, ids=ids), moved[1], radius=9)
+    np.testing.assert_array_equal(plain.offsets, permuted.offsets)
+    np.testing.assert_array_equal(plain.distances, permuted.distances)
+    for start, end in zip(plain.offsets[:-1], plain.offsets[1:], strict=True):
+        pairs = [set(zip(found.distances[start:end], found.ids[start:end], strict=True)) for found in (plain, permuted)]
+        assert pairs[0] == pairs[1]
+
+
+def test_distances_and_ids_are_those_of_faiss():
+    faiss = pytest.importorskip("faiss")
+    codes, _, queries = example(64, n=2000)
+    index, flat = jh.build_index(codes, 64), faiss.IndexBinaryFlat(64)
+    packed, asked = (np.asarray(jh.codes_to_bytes(array, 64)) for array in (codes, queries))
+    flat.add(packed)
+    np.testing.assert_array_equal(jh.search(index, queries, k=50).distances, flat.search(asked, 50)[0])
+    limits, distances, ids = flat.range_search(asked, 10)  # its radius is exclusive
+    ours = jh.radius_search(index, queries, radius=9)
+    np.testing.assert_array_equal(ours.offsets, limits.astype(np.int64))
+    for start, end in zip(ours.offsets[:-1], ours.offsets[1:], strict=True):
+        mine = set(zip(ours.distances[start:end].tolist(), ours.ids[start:end].tolist(), strict=True))
+        assert mine == set(zip(distances[start:end].astype(int).tolist(), ids[start:end].tolist(), strict=True))
+
+
 def test_no_id_comes_twice():
     codes, ids, queries = example(8, 3000)
     found = np.asarray(jh.search(jh.build_index(codes, 8, ids=ids), queries, k=500).ids)

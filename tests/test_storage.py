@@ -1,5 +1,4 @@
 import json
-import zipfile
 
 import jax
 import numpy as np
@@ -82,48 +81,10 @@ def test_the_end_of_the_file_is_the_digest_of_the_rest(index, tmp_path):
     assert content[-64:].decode() == hashlib.sha256(content[:-64]).hexdigest()
 
 
-def small_file(tmp_path):
-    path = tmp_path / "small"
-    jh.save_index(path, make_index(3, 17))
-    return path, path.read_bytes()
-
-
-def test_every_flipped_byte_is_noticed(tmp_path):
-    path, content = small_file(tmp_path)
-    for place in range(len(content)):
-        damaged = bytearray(content)
-        damaged[place] ^= 0x10
-        path.write_bytes(damaged)
-        with pytest.raises(jh.CorruptFileError, match="small"):
-            jh.load_index(path)
-
-
-def test_every_truncation_and_anything_appended_is_noticed(tmp_path):
-    path, content = small_file(tmp_path)
-    for damaged in [content[:length] for length in range(len(content))] + [content + b"\0", content + bytes(1024)]:
-        path.write_bytes(damaged)
-        with pytest.raises(jh.CorruptFileError):
-            jh.load_index(path)
-
-
 def test_a_file_of_another_kind_is_named_as_such(model, index, tmp_path):
     jh.save_model(tmp_path / "m", model)
     with pytest.raises(jh.CorruptFileError, match="expected a saved index, but it holds: model"):
         jh.load_index(tmp_path / "m")
-
-
-@pytest.mark.parametrize("content", [b"", b"x", bytes(4096), b"\x80\x04." * 100, b"PK\x05\x06" + bytes(18)])
-def test_what_is_no_jaxhash_file_is_refused(content, tmp_path):
-    (tmp_path / "f").write_bytes(content)
-    for load in (jh.load_index, jh.load_model, jh.load_retriever):
-        with pytest.raises(jh.CorruptFileError, match="f: "):
-            load(tmp_path / "f")
-
-
-def test_other_archives_are_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", codes=np.zeros(3))
-    with pytest.raises(jh.CorruptFileError):
-        jh.load_index(tmp_path / "a.npz")
 
 
 def test_missing_files_and_folders_are_named(index, tmp_path):
@@ -131,8 +92,6 @@ def test_missing_files_and_folders_are_named(index, tmp_path):
         jh.load_index(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         jh.save_index(tmp_path / "nowhere" / "index", index)
-    with pytest.raises((jh.CorruptFileError, OSError)):
-        jh.load_index(tmp_path)
 
 
 def forged(tmp_path, **changes):
@@ -196,10 +155,19 @@ def test_a_model_whose_arrays_do_not_fit_its_config_is_refused(model, tmp_path):
         write_archive(tmp_path / "m", whole._replace(arrays=arrays))
         with pytest.raises(jh.CorruptFileError, match=message):
             jh.load_model(tmp_path / "m")
+
+    def changed(**arguments):
+        return {"model": {"class": "Autoencoder", "config": whole.meta["model"]["config"] | arguments}}
+
     for meta, message in [
         ({"model": {"class": "Trojan", "config": {}}}, "Trojan"),
-        ({"model": {"class": "Autoencoder", "config": {"hidden_dims": [8] * 100}}}, "more layers"),
-        ({"model": {"class": "Autoencoder", "config": {"hidden_dims": [8], "input_dim": -1}}}, "m: "),
+        (changed(hidden_dims=[8] * 100), "hidden_dims has more entries"),
+        (changed(hidden_dims=[2**30]), "width must lie between 1"),
+        (changed(hidden_dims="8"), "width must be an integer"),
+        (changed(input_dim=-1), "width must lie between 1"),
+        (changed(num_bits=True), "width must be an integer"),
+        (changed(output_activation="magic"), "output_activation must be"),
+        (changed(rngs=5), "config must hold"),
         ({}, "model"),
     ]:
         write_archive(tmp_path / "m", whole._replace(meta=meta))
@@ -228,40 +196,6 @@ def test_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
         jh.load_index(tmp_path / "i")
 
 
-def test_a_size_declared_but_not_there_is_refused_before_it_is_allocated(tmp_path):
-    path = tmp_path / "i"
-    jh.save_index(path, make_index(3, 17))
-    with zipfile.ZipFile(path) as members:
-        contents = {info.filename: members.read(info) for info in members.infolist()}
-    header = json.loads(contents["header.json"])
-    header["arrays"]["index.ids"]["shape"] = [10**12]
-    contents["header.json"] = json.dumps(header).encode()
-    with zipfile.ZipFile(path, "w") as members:
-        for name, content in contents.items():
-            members.writestr(name, content)
-        members.comment = b"0" * 64
-    with path.open("r+b") as file:
-        digest = archive._digest(file)
-        file.seek(-64, 2)
-        file.write(digest)
-    with pytest.raises(jh.CorruptFileError, match=r"index.ids: 4000000000000 bytes declared"):
-        jh.load_index(path)
-
-
-def test_a_failed_save_leaves_the_old_file_and_no_other(index, tmp_path, monkeypatch):
-    jh.save_index(tmp_path / "i", make_index(5))
-    old = (tmp_path / "i").read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(archive.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        jh.save_index(tmp_path / "i", index)
-    assert (tmp_path / "i").read_bytes() == old
-    assert [path.name for path in tmp_path.iterdir()] == ["i"]
-
-
 def test_a_model_with_a_function_for_an_activation_is_not_saved(tmp_path):
     model = jh.Autoencoder(12, 3, (), output_activation=jax.nn.gelu)
     with pytest.raises(ValueError, match="output_activation"):
@@ -273,3 +207,10 @@ def test_only_what_belongs_is_saved(index, model, tmp_path):
     for save, thing in ((jh.save_index, model), (jh.save_model, index), (jh.save_retriever, index)):
         with pytest.raises(TypeError, match="must be a"):
             save(tmp_path / "x", thing)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    for dtype in (np.float64, np.int64, object):
+        with pytest.raises(TypeError, match=r"index\.ids must have one of the dtypes"):
+            write_archive(tmp_path / "x", Archive("index", {}, {"index.ids": np.zeros(3, dtype)}))
+    assert not list(tmp_path.iterdir())
