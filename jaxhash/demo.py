@@ -139,7 +139,8 @@ def _train(story: Story, data: Dataset, num_bits: int, epochs: int) -> Autoencod
         if epoch % max(1, epochs // LOSS_LINES) == 0 or epoch in (1, 2, epochs):
             # the first epoch also waited for the compiler, so it says nothing about the others
             left = f"{(ends[-1] - ends[0]) / (epoch - 1) * (epochs - epoch):.0f} s left" if epoch > 1 else ""
-            print(f"  epoch {epoch:4d} of {epochs}  loss {history.loss[-1]:.4f}  {ends[-1] - start:4.0f} s  {left}")
+            seen = f"loss {history.loss[-1]:.4f}  {history.num_codes[-1]:7,} codes"
+            print(f"  epoch {epoch:4d} of {epochs}  {seen}  {ends[-1] - start:4.0f} s  {left}")
 
     model, history = fit(model, data.train_images, epochs=epochs, batch_size=BATCH_SIZE, on_epoch=on_epoch)
     story.say(
@@ -147,7 +148,7 @@ def _train(story: Story, data: Dataset, num_bits: int, epochs: int) -> Autoencod
         f"afterwards {reconstruction_loss(model, data.train_images):.4f} on the same images, "
         f"{reconstruction_loss(model, data.test_images):.4f} on test images."
     )
-    story.show("training.png", plots.training_curve(history), "Training loss by epoch:")
+    story.show("training.png", plots.training_curve(history), "Loss, distinct codes and entropy by epoch:")
     shown = data.test_images[:SHOWN_IMAGES]
     figure = plots.reconstructions(shown, reconstruct(model, shown))
     story.show("reconstructions.png", figure, "Test images, and below them what the decoder makes of their codes:")

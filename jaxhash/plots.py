@@ -72,13 +72,20 @@ def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> N
 
 
 def training_curve(history: History) -> Figure:
-    """The loss of each epoch."""
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(1, len(history.loss) + 1), history.loss, marker="o", markersize=3, color=ACCENT)
-    axes.set(xlabel="epoch", ylabel="loss per value", title="Training loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
+    """The loss of each epoch, and beside it, where the history has them, the distinct codes and the bits' entropy."""
+    panels = {
+        "loss per value": history.loss,
+        "distinct codes": history.num_codes,
+        "entropy of a bit": history.entropy,
+    }
+    shown = {name: values for name, values in panels.items() if values}
+    figure = Figure(figsize=(6 if len(shown) == 1 else 9, 3.2), layout="constrained")
+    for axes, (name, values) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown.items(), strict=True):
+        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=ACCENT)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    figure.suptitle("Training", fontsize=11)
     return figure
 
 

@@ -197,6 +197,14 @@ def test_the_training_curve_begins_with_epoch_1():
     assert "loss" in axes.get_ylabel()
 
 
+def test_the_training_curve_shows_what_became_of_the_codes():
+    history = jh.History((0.5, 0.25), (0.9, 1.0), (70, 90), (1, 0))
+    panels = {axes.get_ylabel(): axes.get_lines()[0].get_ydata() for axes in plots.training_curve(history).axes}
+    assert list(panels) == ["loss per value", "distinct codes", "entropy of a bit"]
+    np.testing.assert_array_equal(panels["distinct codes"], [70, 90])
+    np.testing.assert_array_equal(panels["entropy of a bit"], [0.9, 1.0])
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3, 40])
 def test_the_training_curve_has_whole_epochs_as_ticks(epochs):
     figure = plots.training_curve(jh.History(tuple(1 / epoch for epoch in range(1, epochs + 1))))
