@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
     from jaxhash.convolutional import ConvAutoencoder
     from jaxhash.datasets import Dataset, load_dataset
+    from jaxhash.epochs import History
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
     from jaxhash.objectives import Reconstruct, Retrieve
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import load_index, load_model, load_retriever, save_index, save_model, save_retriever
-    from jaxhash.training import CodeWarning, DivergenceError, History, fit, reconstruction_loss
+    from jaxhash.training import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
     from jaxhash.warps import AffineWarp
 
 # Learning and retrieval meet only in packed codes: who only searches need not load flax and optax.
@@ -46,12 +47,13 @@ _LAZY = {
     "code_statistics": ("BitStatistics", "bit_statistics", "estimate_matches"),
     "convolutional": ("ConvAutoencoder",),
     "datasets": ("Dataset", "load_dataset"),
+    "epochs": ("History",),
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
     "objectives": ("Reconstruct", "Retrieve"),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": ("load_index", "load_model", "load_retriever", "save_index", "save_model", "save_retriever"),
-    "training": ("CodeWarning", "DivergenceError", "History", "fit", "reconstruction_loss"),
+    "training": ("CheckpointError", "CodeWarning", "DivergenceError", "fit", "reconstruction_loss"),
     "warps": ("AffineWarp",),
 }
 _ROOM_OF = {name: room for room, names in _LAZY.items() for name in names}
@@ -60,6 +62,7 @@ __all__ = [
     "AffineWarp",
     "Autoencoder",
     "BitStatistics",
+    "CheckpointError",
     "CodeWarning",
     "ConvAutoencoder",
     "CorruptFileError",

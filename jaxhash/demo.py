@@ -17,12 +17,13 @@ from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
 from jaxhash.bits import unpack_bits
 from jaxhash.checks import check_integer, check_num_bits
 from jaxhash.datasets import Dataset, load_dataset
+from jaxhash.epochs import History
 from jaxhash.evaluation import precision_at_k, vote_accuracy
 from jaxhash.index import HashIndex, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.retriever import Retriever, retrieve
 from jaxhash.search import radius_search, search
 from jaxhash.storage import save_retriever
-from jaxhash.training import History, fit, reconstruction_loss
+from jaxhash.training import fit, reconstruction_loss
 
 BATCH_SIZE = 256
 STEPS = 2000  # enough for good digits; the number of epochs follows from the number of images

@@ -46,6 +46,15 @@ class State(NamedTuple):
     opt_state: Any
 
 
+class History(NamedTuple):
+    """What `fit` saw, epoch by epoch. Losses and codes are those of the moment when an item's batch came."""
+
+    loss: tuple[float, ...] = ()  # mean of the minibatch losses, as Keras reports it
+    entropy: tuple[float, ...] = ()  # mean over the bits, in bits: 1 if each is set in half of the items
+    num_codes: tuple[int, ...] = ()  # how many distinct codes the items had
+    dead_bits: tuple[int, ...] = ()  # how many bits were the same for all items
+
+
 class Seen(NamedTuple):
     """What came by in an epoch, each item when its batch did."""
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxhash.epochs import History
 from jaxhash.index import HashIndex, describe
-from jaxhash.training import History
 
 INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 

@@ -2,9 +2,10 @@
 
 import functools
 import math
+import os
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,14 @@ from jaxhash.autoencoder import (
     own_statistics,
     scaled,
 )
+from jaxhash.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.checks import check_integer
 from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
-from jaxhash.epochs import Course, Seen, State, run_epoch
+from jaxhash.epochs import Course, History, Seen, State, run_epoch
 from jaxhash.objectives import Objective, item_losses, objective_named
+
+Path = str | os.PathLike[str]
 
 # So many images, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
 # in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
@@ -45,23 +49,27 @@ class DivergenceError(FloatingPointError):
         history: of the good epochs.
     """
 
-    def __init__(self, message: str, model: Autoencoder | None = None, history: "History | None" = None):
+    def __init__(self, message: str, model: Autoencoder | None = None, history: History | None = None):
         super().__init__(message)
         self.model = model
         self.history = History() if history is None else history
 
 
+class CheckpointError(OSError):
+    """A checkpoint could not be written; what was learned is not lost.
+
+    Attributes:
+        model: as it was at the end of the epoch that should have been saved.
+        history: up to then.
+    """
+
+    def __init__(self, error: OSError, model: Autoencoder, history: History):
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.model, self.history = model, history
+
+
 class CodeWarning(UserWarning):
     """A trained model's bits are not all of use."""
-
-
-class History(NamedTuple):
-    """What `fit` saw, epoch by epoch. Losses and codes are those of the moment when an item's batch came."""
-
-    loss: tuple[float, ...] = ()  # mean of the minibatch losses, as Keras reports it
-    entropy: tuple[float, ...] = ()  # mean over the bits, in bits: 1 if each is set in half of the items
-    num_codes: tuple[int, ...] = ()  # how many distinct codes the items had
-    dead_bits: tuple[int, ...] = ()  # how many bits were the same for all items
 
 
 def fit(
@@ -74,6 +82,7 @@ def fit(
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
     objective: str | Objective = "reconstruct",
+    checkpoint: Path | None = None,
 ) -> tuple[Autoencoder, History]:
     """Trains a model so that its bits say what an image shows.
 
@@ -92,6 +101,8 @@ def fit(
         on_epoch: called after each epoch with its number, from 1, and the history so far.
         objective: "reconstruct", or "retrieve" for codes that are near where images are alike; or a `Reconstruct` or
             `Retrieve` with settings of your own.
+        checkpoint: a file to write at the end of each epoch. If it is there already, training goes on from it, with
+            the file's weights in place of the model's, and ends as if it had not been interrupted.
 
     Returns:
         A trained model, and the `History`.
@@ -100,6 +111,8 @@ def fit(
         ValueError: there are no images, an image is not fit for the model, or an argument is out of range.
         TypeError: an argument is of the wrong kind.
         DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
+        CheckpointError: the checkpoint can't be written; the old one is untouched, and the error holds the model.
+        CorruptFileError: the checkpoint is damaged; with other settings than these, it is a `ValueError`.
 
     Warns:
         CodeWarning: bits are the same for all images, or copies of one another.
@@ -122,21 +135,41 @@ def fit(
     weights, rest = parts
     shaped = items.reshape(len(items), *_image_shape(model.input_shape if len(model.input_shape) > 1 else item_shape))
     course = Course(graph, rest, optimizer, objective, shaped, objective.partners(shaped, seed), batch_size, seed)
-    state, history = State(weights, optimizer.init(weights)), History()
-    statistics = own_statistics(model.num_bits)
-    for epoch in range(1, epochs + 1):
-        if epoch == epochs > 1:
-            statistics = _statistics(_merged(course, state), sample)
-        after, seen = run_epoch(course, state, statistics, epoch)
-        if not np.isfinite(seen.losses).all():
-            last_good = _finished(course, state, sample, own_statistics(model.num_bits))
-            raise _divergence(epoch, seen.losses, last_good, history)
-        state, history = after, _extended(history, seen, model.num_bits)
+    start = Progress(0, State(weights, optimizer.init(weights)), own_statistics(model.num_bits), History())
+    settings = settings_of(model, course, start.state, epochs)
+    progress = start if checkpoint is None else load_progress(checkpoint, settings, start)
+    while progress.epoch < epochs:
+        progress = _next(course, progress, sample, hold=progress.epoch + 1 == epochs > 1)
+        if checkpoint is not None:
+            _save(checkpoint, settings, course, progress, sample)
         if on_epoch is not None:
-            on_epoch(epoch, history)
-    trained = _finished(course, state, sample, statistics)
+            on_epoch(progress.epoch, progress.history)
+    trained = _finished(course, progress, sample)
     _warn_of_idle_bits(trained, sample)
-    return trained, history
+    return trained, progress.history
+
+
+def _next(course: Course, progress: Progress, sample: np.ndarray, hold: bool) -> Progress:
+    """Trains for an epoch; `hold` makes it hold to the statistics that the code logits have now."""
+    epoch = progress.epoch + 1
+    statistics = _statistics(_merged(course, progress.state), sample) if hold else progress.statistics
+    state, seen = run_epoch(course, progress.state, statistics, epoch)
+    finite = np.isfinite(seen.losses)
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise DivergenceError(
+            f"the loss became {seen.losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate",
+            _finished(course, progress, sample),
+            progress.history,
+        )
+    return Progress(epoch, state, statistics, _extended(progress.history, seen, len(statistics.mean)))
+
+
+def _save(path: Path, settings: dict[str, Any], course: Course, progress: Progress, sample: np.ndarray) -> None:
+    try:
+        save_progress(path, settings, progress)
+    except OSError as error:
+        raise CheckpointError(error, _finished(course, progress, sample), progress.history) from error
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -165,10 +198,10 @@ def _merged(course: Course, state: State) -> Autoencoder:
     return nnx.merge(course.graph, state.weights, course.rest)
 
 
-def _finished(course: Course, state: State, sample: np.ndarray, statistics: LogitStatistics) -> Autoencoder:
-    """The model with the weights of a state, and the mean of the code logits that it was trained to or has now."""
-    trained = _merged(course, state)
-    mean = (statistics if statistics.held else _statistics(trained, sample)).mean
+def _finished(course: Course, progress: Progress, sample: np.ndarray) -> Autoencoder:
+    """The model of an epoch's end, with the mean of the code logits that it was trained to or has now."""
+    trained = _merged(course, progress.state)
+    mean = (progress.statistics if progress.statistics.held else _statistics(trained, sample)).mean
     # A new variable, since `rest` still holds that of the given model.
     trained.logit_mean = nnx.BatchStat(mean)
     return trained
@@ -183,12 +216,6 @@ def _statistics(model: Autoencoder, sample: np.ndarray) -> LogitStatistics:
 
 def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:
     return model.code_logits(scaled(items))
-
-
-def _divergence(epoch: int, losses: np.ndarray, model: Autoencoder, history: History) -> DivergenceError:
-    step = int(np.argmin(np.isfinite(losses)))
-    message = f"the loss became {losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate"
-    return DivergenceError(message, model, history)
 
 
 def _extended(history: History, seen: Seen, num_bits: int) -> History:

@@ -39,10 +39,11 @@ LAYERS = {
     "warps": set(),
     "objectives": {"autoencoder", "checks", "neighbors", "warps"},
     "epochs": {"autoencoder", "bits", "objectives"},
-    "training": {"autoencoder", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
+    "checkpoints": {"archive", "autoencoder", "epochs"},
+    "training": {"autoencoder", "checkpoints", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
     "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
     "storage": {"archive", "autoencoder", "checks", "convolutional", "index", "retriever"},
-    "plots": {"index", "training"},
+    "plots": {"epochs", "index"},
 }
 
 
