@@ -1,8 +1,8 @@
 """What does it cost to change an index, and to load one? `python tests/benchmarks/upkeep.py [CASE ...]`
 
 Changes are timed beside building the whole index again; loading beside reading and hashing the file, and beside loading
-without the digest. Medians of several rounds; for `loading`, which writes a file of about 1 GB to a temporary folder, also
-the best, as virtual machines may take seconds to hand out memory that they have not used for a while.
+without the digest. Medians of several rounds; for `loading`, which writes a file of about 1 GB to a temporary folder,
+also the best, as virtual machines may take seconds to hand out memory that they have not used for a while.
 """
 
 import argparse
