@@ -142,7 +142,7 @@ def _checked_content(file: io.FileIO) -> memoryview:
     if begin != BEGIN or not file.read(END_LENGTH).startswith(END):
         raise CorruptFileError("damaged, cut short, or no jaxhash file")
     file.seek(0)
-    content = memoryview(bytearray(size))
+    content = np.empty(size, np.uint8).data  # numpy asks for large pages, which are filled quicker
     digest, place = hashlib.sha256(), 0
     while count := file.readinto(content[place : place + CHUNK]):
         digest.update(content[place : min(place + count, size - DIGEST_LENGTH)])

@@ -95,6 +95,7 @@ def test_merging_equals_building_from_both_in_either_order(num_bits, share):
     same(jh.merge_indexes(b, a), whole)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 80), st.integers(0, 80), st.sampled_from([1, 3, 33, 70]), st.integers(0, 2**32))
 def test_any_two_collections_merge_as_if_built_together(n, m, num_bits, seed):
     codes, ids = items(num_bits, n + m, seed)
