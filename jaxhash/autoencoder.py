@@ -73,7 +73,7 @@ class Autoencoder(nnx.Module):
         widths = (self.input_dim, *self.hidden_dims, self.num_bits)
         self.encoder = nnx.Sequential(*dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs))
-        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits))
+        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -164,7 +164,8 @@ class LogitStatistics(NamedTuple):
 
 def own_statistics(num_bits: int) -> LogitStatistics:
     """Statistics that let each batch have its own."""
-    return LogitStatistics(jnp.zeros(num_bits), jnp.ones(num_bits), jnp.asarray(False))
+    nothing = jnp.zeros(num_bits, jnp.float32)
+    return LogitStatistics(nothing, nothing, jnp.asarray(False))
 
 
 def standardized(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:

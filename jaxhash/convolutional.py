@@ -65,7 +65,7 @@ class ConvAutoencoder(Autoencoder):
         squares = (dense_layers((b, 4 * a), rngs)[0] for a, b in reversed(stages))
         self.encoder = nnx.Sequential(*windows, *dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs), *squares)
-        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits))
+        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -25,10 +25,10 @@ class AffineWarp:
         flip: whether half of the images are mirrored left to right; wrong for digits and letters.
     """
 
-    rotation: float = 15.0
+    rotation: float = 12.0
     scale: float = 0.15
-    shear: float = 0.2
-    shift: float = 0.07
+    shear: float = 0.15
+    shift: float = 0.06
     flip: bool = False
 
     def __post_init__(self) -> None:
@@ -69,4 +69,4 @@ class AffineWarp:
 
 
 def _uniform(key: jax.Array, limit: float, shape: tuple[int, ...] = ()) -> jax.Array:
-    return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    return jax.random.uniform(key, shape, jnp.float32, minval=-limit, maxval=limit)

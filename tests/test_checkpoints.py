@@ -24,14 +24,14 @@ def images():
     return jh.load_dataset("digits").train_images[:300]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 def fit(images, checkpoint=None, *, die_after=None, **options):
     def on_epoch(epoch, _):
         if epoch == die_after:
-            raise Killed
+            raise KilledError
 
     options = {"epochs": EPOCHS, "batch_size": 64, "objective": "retrieve"} | options
     return jh.fit(jh.Autoencoder(**SMALL), images, checkpoint=checkpoint, on_epoch=on_epoch, **options)
@@ -50,7 +50,7 @@ def undisturbed(images):
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
 def test_a_resumed_run_ends_bit_equal_to_an_undisturbed_one(epoch, images, undisturbed, tmp_path):
     path = tmp_path / "checkpoint"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(images, path, die_after=epoch)
     seen = []
     model, history = jh.fit(
@@ -150,7 +150,7 @@ def test_another_kind_of_file_is_left_alone(images, tmp_path):
 
 def test_a_full_disk_costs_neither_the_model_nor_the_last_checkpoint(images, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(images, path, die_after=1)
     before = path.read_bytes()
 

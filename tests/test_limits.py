@@ -143,6 +143,23 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path):
     assert narrow.read_bytes() == wide.read_bytes()
 
 
+TRAIN = """
+import sys, numpy as np, jaxhash as jh
+images = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8)
+for objective in ("reconstruct", "retrieve"):
+    model, _ = jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=2, batch_size=50, objective=objective)
+jh.save_model(sys.argv[1], model)
+print(np.asarray(jh.encode(jh.load_model(sys.argv[2]), images)).tobytes().hex())
+"""
+
+
+def test_models_pass_between_32_and_64_bit_mode(tmp_path):
+    narrow, wide = tmp_path / "narrow", tmp_path / "wide"
+    first = run(TRAIN, narrow, narrow, JAX_ENABLE_X64="0")
+    assert run(TRAIN, wide, narrow, JAX_ENABLE_X64="1") == first
+    run(TRAIN, narrow, wide, JAX_ENABLE_X64="0")
+
+
 def test_the_time_of_a_save_is_not_in_its_bytes(tmp_path, monkeypatch):
     index = jh.build_index(collection(40)[0], 40)
     jh.save_index(tmp_path / "now", index)

@@ -18,7 +18,7 @@ from flax import nnx
 import jaxhash as jh
 
 # What `fit` is to be told for each of its objectives.
-OBJECTIVES = {"reconstruct": {}}
+OBJECTIVES = {"reconstruct": {}, "retrieve": {"objective": "retrieve"}}
 BASELINES = {"LSH": baselines.lsh, "PCA sign": baselines.pca_sign, "ITQ": baselines.itq}
 RAW_PIXELS = "raw pixels"
 METHODS = [RAW_PIXELS, *BASELINES, *OBJECTIVES]
