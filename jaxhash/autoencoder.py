@@ -10,7 +10,7 @@ shift, which could undo it), so that each bit parts the images in about equal ha
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxhash.binarize import straight_through_round
 from jaxhash.bits import pack_bits
 from jaxhash.checks import check_integer, check_num_bits, dtype_of, is_traced
 from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.input_rule import check_values, untrained_rule
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -32,10 +32,6 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "softplus": jax.nn.softplus,
     "tanh": jnp.tanh,
 }
-
-# Sharpens the sigmoid of the standardised logits, which at unit variance lies far from the bits it is rounded to.
-LOGIT_GAIN = 2.0
-VARIANCE_FLOOR = 1e-5
 
 # One object for all models: it is part of what compiled programs are looked up by.
 HE_NORMAL = nnx.initializers.he_normal()
@@ -74,6 +70,7 @@ class Autoencoder(nnx.Module):
         self.encoder = nnx.Sequential(*dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs))
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
+        self.input_rule = nnx.BatchStat(jnp.asarray(untrained_rule(self.output_activation)))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -154,37 +151,6 @@ def through(layers: Sequence[Any], x: jax.Array) -> jax.Array:
     return last(x)
 
 
-class LogitStatistics(NamedTuple):
-    """The mean and variance of code logits over many items, and whether training is to hold to them."""
-
-    mean: jax.Array  # float32 [b]
-    variance: jax.Array  # float32 [b]
-    held: jax.Array  # bool []; if not, each batch has its own
-
-
-def own_statistics(num_bits: int) -> LogitStatistics:
-    """Statistics that let each batch have its own."""
-    nothing = jnp.zeros(num_bits, jnp.float32)
-    return LogitStatistics(nothing, nothing, jnp.asarray(False))
-
-
-def standardized(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
-    """Code logits `[n, b]` less their mean, over their deviation."""
-    mean = jnp.where(statistics.held, statistics.mean, logits.mean(0))
-    variance = jnp.where(statistics.held, statistics.variance, logits.var(0))
-    return (logits - mean[None]) * jax.lax.rsqrt(variance + VARIANCE_FLOOR)[None]
-
-
-def rounded(logits: jax.Array) -> jax.Array:
-    """Standardised logits to bits as float32; gradients pass through the rounding."""
-    return straight_through_round(jax.nn.sigmoid(LOGIT_GAIN * logits))
-
-
-def soft_signs(logits: jax.Array) -> jax.Array:
-    """Standardised logits to numbers between -1 and 1: what `rounded` rounds, on the scale of signs."""
-    return jnp.tanh(LOGIT_GAIN / 2 * logits)
-
-
 def item_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
     """The bits of float32 items `[n, *input_shape]`: bool `[n, b]`.
 
@@ -245,8 +211,10 @@ _compiled_encode = entry_point(encode_items)
 _compiled_reconstruct = entry_point(_reconstruct)
 
 
-def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
-    """Checks images and lays them out one item a row.
+def check_items(
+    model: Autoencoder, images: ArrayLike, *, new_kind: bool = False
+) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """Checks images and lays them out one item a row; `new_kind` leaves out what the model was trained on.
 
     Returns:
         Items `[n, *input_shape]`, numpy if their values are known; the leading axes of `images`; and the shape of one
@@ -259,13 +227,17 @@ def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, 
         raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
     lead, item_shape = _split_shape(np.shape(images), model)
     shape = (math.prod(lead), *model.input_shape)
+    stored = model.input_rule[...]
+    rule = untrained_rule(model.output_activation) if new_kind or is_traced(stored) else np.asarray(stored)
+    if dtype == np.uint8 and not rule[2]:
+        raise TypeError("images must be floating, scaled as those this model was trained on, got dtype uint8")
     if is_traced(images):
         return jnp.asarray(images).reshape(shape), lead, item_shape
     items = np.asarray(images).reshape(shape)
     if dtype != np.uint8 and dtype != np.bool_:
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as that
             items = items.astype(np.float32, copy=False)
-        _check_values(model, items)
+        check_values(rule, items)
     return items, lead, item_shape
 
 
@@ -276,19 +248,6 @@ def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int,
             return shape[:axis], shape[axis:]
     wanted = ", ".join(map(str, model.input_shape))
     raise ValueError(f"images must have shape [..., {wanted}] (or last axes of that product), got {shape}")
-
-
-def _check_values(model: Autoencoder, items: np.ndarray) -> None:
-    finite = np.isfinite(items).all(axis=tuple(range(1, items.ndim)))
-    if not finite.all():
-        raise ValueError(f"images must be finite, but row {int(np.argmin(finite))} holds NaN or infinity")
-    if model.output_activation == "sigmoid" and items.size and (items.min() < 0 or items.max() > 1):
-        outside = ((items < 0) | (items > 1)).any(axis=tuple(range(1, items.ndim)))
-        row = int(np.argmax(outside))
-        raise ValueError(
-            "images must lie in [0, 1] (or be uint8) for a model with sigmoid outputs, but row "
-            f"{row} spans {items[row].min()} to {items[row].max()}"
-        )
 
 
 def summary(model: Autoencoder) -> None:

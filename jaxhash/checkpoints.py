@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from jaxhash.archive import Archive, CorruptFileError, read_archive, write_archive
-from jaxhash.autoencoder import Autoencoder, LogitStatistics
+from jaxhash.autoencoder import Autoencoder
+from jaxhash.code_layer import LogitStatistics
 from jaxhash.epochs import Course, History, State
 
 ROWS_IN_FINGERPRINT = 256

@@ -18,6 +18,7 @@ from flax import nnx
 
 from jaxhash.autoencoder import Activation, Autoencoder, check_activation, dense_layers, through
 from jaxhash.checks import check_integer, check_num_bits
+from jaxhash.input_rule import untrained_rule
 
 WINDOW = 3
 # Without channels given, there are as many stages as leave at most so many pixels a side.
@@ -66,6 +67,7 @@ class ConvAutoencoder(Autoencoder):
         self.encoder = nnx.Sequential(*windows, *dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs), *squares)
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
+        self.input_rule = nnx.BatchStat(jnp.asarray(untrained_rule(self.output_activation)))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ import optax
 from flax import nnx
 from jax import lax
 
-from jaxhash.autoencoder import LogitStatistics
 from jaxhash.bits import pack_bits
+from jaxhash.code_layer import LogitStatistics
 from jaxhash.objectives import Objective
 
 BYTES_AT_ONCE = 2**28

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxhash.autoencoder import Autoencoder, LogitStatistics, rounded, scaled, soft_signs, standardized
+from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
+from jaxhash.code_layer import LogitStatistics, rounded, soft_signs, standardized
 from jaxhash.neighbors import nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 

@@ -14,21 +14,14 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxhash.autoencoder import (
-    ITEMS_AT_ONCE,
-    Autoencoder,
-    LogitStatistics,
-    check_items,
-    encode,
-    item_bits,
-    own_statistics,
-    scaled,
-)
+from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, encode, item_bits, scaled
 from jaxhash.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.checks import check_integer
+from jaxhash.code_layer import LogitStatistics, own_statistics
 from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.epochs import Course, History, Seen, State, run_epoch
+from jaxhash.input_rule import trained_rule
 from jaxhash.objectives import Objective, item_losses, objective_named
 
 Path = str | os.PathLike[str]
@@ -117,7 +110,7 @@ def fit(
     Warns:
         CodeWarning: bits are the same for all images, or copies of one another.
     """
-    items, _, item_shape = check_items(model, images)
+    items, _, item_shape = check_items(model, images, new_kind=True)
     if isinstance(items, jax.core.Tracer):
         raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
     epochs = check_integer("epochs", epochs, 1)
@@ -202,8 +195,9 @@ def _finished(course: Course, progress: Progress, sample: np.ndarray) -> Autoenc
     """The model of an epoch's end, with the mean of the code logits that it was trained to or has now."""
     trained = _merged(course, progress.state)
     mean = (progress.statistics if progress.statistics.held else _statistics(trained, sample)).mean
-    # A new variable, since `rest` still holds that of the given model.
+    # New variables, since `rest` still holds those of the given model.
     trained.logit_mean = nnx.BatchStat(mean)
+    trained.input_rule = nnx.BatchStat(jnp.asarray(trained_rule(trained.output_activation, course.items)))
     return trained
 
 

@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.autoencoder import ITEMS_AT_ONCE, LogitStatistics, own_statistics, rounded, soft_signs, standardized
+from jaxhash.autoencoder import ITEMS_AT_ONCE
+from jaxhash.code_layer import LogitStatistics, own_statistics, rounded, soft_signs, standardized
 
 
 def training_bits(logits):
@@ -205,3 +206,33 @@ def test_one_shape_is_compiled_once(model, images, compilations):
             jh.reconstruct(model, images)
             jh.reconstruction_loss(model, images)
     assert compilations.count == 0
+
+
+def test_a_model_trained_on_floats_refuses_what_is_not_like_them(rng):
+    vectors = rng.normal(size=(200, 12)).astype(np.float32)
+    vectors[0, 0], vectors[0, 1] = -4.0, 4.0
+    model, _ = jh.fit(jh.Autoencoder(12, 4, (8,), output_activation="linear"), vectors, epochs=1)
+    jh.encode(model, vectors * 2.5)  # others of the kind may lie outside
+    with pytest.raises(ValueError, match=r"must lie in \[-12, 12\] for this model, but row 3 spans"):
+        jh.encode(model, np.concatenate([vectors[:3], vectors[:1] * 255]))
+    with pytest.raises(TypeError, match="scaled as those this model was trained on, got dtype uint8"):
+        jh.encode(model, np.zeros((2, 12), np.uint8))
+    with pytest.raises(TypeError, match="uint8"):
+        jax.jit(lambda images: jh.encode(model, images))(np.zeros((2, 12), np.uint8))
+    jh.fit(model, vectors * 255, epochs=1)  # training anew is free to change
+
+
+def test_the_input_rule_is_saved_with_the_model(rng, tmp_path):
+    vectors = rng.normal(size=(50, 12)).astype(np.float32)
+    model, _ = jh.fit(jh.Autoencoder(12, 4, (8,), output_activation="linear"), vectors, epochs=1)
+    jh.save_model(tmp_path / "model", model)
+    with pytest.raises(ValueError, match="for this model"):
+        jh.encode(jh.load_model(tmp_path / "model"), vectors * 255)
+
+
+def test_a_model_trained_on_bytes_takes_them_and_what_they_stand_for(rng):
+    images = rng.integers(0, 256, (50, 12), dtype=np.uint8)
+    model, _ = jh.fit(jh.Autoencoder(12, 4, (8,), output_activation="linear"), images, epochs=1)
+    np.testing.assert_array_equal(jh.encode(model, images), jh.encode(model, np.float32(images) / 255))
+    with pytest.raises(ValueError, match=r"\[0, 1\] \(or be uint8\)"):
+        jh.encode(model, np.float32(images))
