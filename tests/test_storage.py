@@ -162,10 +162,10 @@ def test_a_model_whose_arrays_do_not_fit_its_config_is_refused(model, tmp_path):
     for meta, message in [
         ({"model": {"class": "Trojan", "config": {}}}, "Trojan"),
         (changed(hidden_dims=[8] * 100), "hidden_dims has more entries"),
-        (changed(hidden_dims=[2**30]), " must lie between 1"),
+        (changed(hidden_dims=[2**30]), "hidden_dims must lie between 1"),
         (changed(hidden_dims="8"), "hidden_dims must be an integer"),
-        (changed(input_dim=-1), " must lie between 1"),
-        (changed(num_bits=True), "hidden_dims must be an integer"),
+        (changed(input_dim=-1), "input_dim must lie between 1"),
+        (changed(num_bits=True), "num_bits must be an integer"),
         (changed(output_activation="magic"), "output_activation must be"),
         (changed(rngs=5), "config must hold"),
         ({}, "model"),
