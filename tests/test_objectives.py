@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.autoencoder import own_statistics
+from jaxhash.code_layer import own_statistics
 from jaxhash.objectives import contrast, objective_named, squared_correlations
 
 KEY = jax.random.key(0)
