@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +5,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.code_layer import own_statistics
-from jaxhash.objectives import contrast, objective_named, squared_correlations
+from jaxhash.objectives import contrast, correlations, objective_named
 
 KEY = jax.random.key(0)
 
@@ -41,17 +39,24 @@ def test_contrast_falls_as_partners_come_closer():
 
 def test_correlations_are_those_of_numpy(rng):
     signs = rng.normal(size=(50, 6)).astype(np.float32)
-    matrix = np.corrcoef(signs.T)
-    expected = sum(2 * matrix[i, j] ** 2 for i, j in itertools.combinations(range(6), 2))
-    assert squared_correlations(jnp.asarray(signs)) == pytest.approx(expected, rel=1e-4)
-    copied = jnp.asarray(signs[:, [0, 0, 0]])
-    assert squared_correlations(copied) == pytest.approx(6, rel=1e-4)
+    expected = np.corrcoef(signs.T) - np.eye(6)
+    np.testing.assert_allclose(correlations(jnp.asarray(signs)), expected, atol=1e-5)
+    np.testing.assert_array_equal(correlations(jnp.ones((5, 3))), np.zeros((3, 3)))  # dead bits copy nothing
+
+
+def test_only_copies_are_charged_for():
+    apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
+    copied = apart.at[:, 5].set(-apart[:, 0])
+    silent = jh.Retrieve(contrast=0.0, fine_contrast=0.0, decorrelation=0.0)
+    assert silent._likeness_loss(apart) == 0
+    # Two entries of the matrix exceed 0.9 by 0.1.
+    assert silent._likeness_loss(copied) == pytest.approx(2.5 * 2 * 0.01 / 8, rel=1e-2)
 
 
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    plain = jh.Retrieve(warp=None, contrast=0.0, fine_contrast=0.0, decorrelation=0.0)
+    plain = jh.Retrieve(warp=None, contrast=0.0, fine_contrast=0.0, decorrelation=0.0, copying=0.0)
     # Beside themselves, so that the code logits are standardised over the same items.
     loss, bits = plain(model, (images, images), KEY, own_statistics(8))
     expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, own_statistics(8))
