@@ -20,6 +20,8 @@ from jaxhash.warps import AffineWarp, Warp
 
 Batch = tuple[jax.Array, ...]
 
+LEAST_COARSE_BITS = 12
+
 
 @dataclass(frozen=True)
 class Reconstruct:
@@ -48,7 +50,7 @@ class Retrieve:
     Attributes:
         warp: changes items by chance; `None` leaves them alone, as `AffineWarp` does with items that are no images.
         num_neighbors: among so many nearest training items a partner is drawn.
-        coarse_share: the share of bits that are coarse.
+        coarse_share: the share of bits that are coarse; a dozen are, if there are so many, as kinds need some room.
         contrast: the weight of the contrast of the coarse bits.
         temperature: of their softmax; lower ones spread the codes.
         fine_contrast: the weight of the contrast of the fine bits.
@@ -95,7 +97,7 @@ class Retrieve:
     def _likeness_loss(self, signs: jax.Array) -> jax.Array:
         """The contrast of soft signs `[2 m, b]`, of m items and then their partners, and what keeps bits apart."""
         num_bits = signs.shape[1]
-        num_coarse = max(1, round(self.coarse_share * num_bits))
+        num_coarse = min(num_bits, max(LEAST_COARSE_BITS, round(self.coarse_share * num_bits)))
         coarse, fine = signs[:, :num_coarse], signs[:, num_coarse:]
         correlation = correlations(signs)
         excess = jax.nn.relu(jnp.abs(correlation) - 0.9)
