@@ -60,6 +60,8 @@ class PaddedMatches(_PaddedMatches):
     NO_ID: ClassVar[int] = NO_ID
 
 
+# Compiled even where no `jit` is around it: `vmap` alone would send a program to all devices for every operation.
+@partial(jax.jit, static_argnames="k")
 def nearest_items(index: AnyIndex, queries: Any, *, k: int) -> Neighbors:
     """What `search` computes, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
@@ -71,6 +73,7 @@ def nearest_items(index: AnyIndex, queries: Any, *, k: int) -> Neighbors:
     return _in_turn(nearest, index, queries, queries_at_once(index, k))
 
 
+@partial(jax.jit, static_argnames=("radius", "max_results"))
 def matches_in_places(index: AnyIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
     """What `radius_search_padded` computes, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
