@@ -23,7 +23,9 @@ from jaxhash.bits import (
 from jaxhash.changes import add_items, merge_indexes, remove_items
 from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
-from jaxhash.search import Neighbors, PaddedMatches, radius_search, radius_search_padded, search
+from jaxhash.scan import Neighbors, PaddedMatches
+from jaxhash.search import radius_search, radius_search_padded, search
+from jaxhash.sharding import ShardedIndex, shard_index
 
 if TYPE_CHECKING:
     from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
@@ -78,6 +80,7 @@ __all__ = [
     "Reconstruct",
     "Retrieve",
     "Retriever",
+    "ShardedIndex",
     "add_items",
     "bit_statistics",
     "build_index",
@@ -112,6 +115,7 @@ __all__ = [
     "save_model",
     "save_retriever",
     "search",
+    "shard_index",
     "straight_through_round",
     "suggest_num_bits",
     "summary",

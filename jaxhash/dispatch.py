@@ -1,6 +1,7 @@
 """How calls from Python reach compiled programs, and any number of rows pass through a few of them."""
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -55,8 +56,25 @@ def in_parallel(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[An
     return [function(part) for part in parts] if len(parts) < 2 else list(_workers().map(function, parts))
 
 
+_collective = threading.Lock()
+
+
+def one_at_a_time(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    """Applies a function to parts of the work, one after the other, while no other thread does so.
+
+    For programs that run on several devices. Devices that took up two of them in different orders would each wait for
+    the others in another one, for ever. The function must wait for its results.
+    """
+    with _collective:
+        return [function(part) for part in parts]
+
+
 def in_batches(
-    compiled: Callable[[np.ndarray], Any], rows: np.ndarray, size: int, lead: tuple[int, ...] | None = None
+    compiled: Callable[[np.ndarray], Any],
+    rows: np.ndarray,
+    size: int,
+    lead: tuple[int, ...] | None = None,
+    mapped: Callable[..., list[Any]] = in_parallel,
 ) -> Any:
     """Applies a compiled function to rows, at most `size` at a time, and joins its results.
 
@@ -68,6 +86,7 @@ def in_batches(
         rows: `[n, ...]`.
         size: the largest batch, a power of two.
         lead: axes whose product is n, to give the results; by default `(n,)`.
+        mapped: `in_parallel`, or `one_at_a_time` where the function runs on several devices.
 
     Returns:
         The pytree, of JAX arrays `[*lead, ...]`.
@@ -77,7 +96,7 @@ def in_batches(
     def run(batch: np.ndarray) -> Any:
         return jax.tree.map(np.asarray, compiled(padded_rows(batch, size)))
 
-    parts = in_parallel(run, batches)
+    parts = mapped(run, batches)
     count, lead = len(rows), (len(rows),) if lead is None else lead
     return jax.tree.map(
         lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts

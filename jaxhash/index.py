@@ -163,17 +163,23 @@ def run_starts(rows: np.ndarray) -> np.ndarray:
 
 def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> HashIndex:
     """Lays out what is already sorted: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`."""
-    num_codes, num_items = len(table), len(ids)
-    group, lanes = tile_shape(num_words(num_bits))
-    capacity = padded_size(num_codes, group * lanes)
-    return HashIndex(
-        codes=jax.device_put(_tiled(table, capacity // (group * lanes), lanes, group)),
-        offsets=jax.device_put(_padded(offsets, capacity + 1, num_items)),
-        ids=jax.device_put(_padded(ids, padded_size(num_items), NO_ID)),
-        num_codes=jax.device_put(np.int32(num_codes)),
-        num_items=jax.device_put(np.int32(num_items)),
-        num_bits=num_bits,
-    )
+    arrays = jax.device_put(layout(table, offsets, ids, len(table), len(ids)))
+    return HashIndex(**arrays, num_bits=num_bits)
+
+
+def layout(
+    table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, most_codes: int, most_items: int
+) -> dict[str, np.ndarray]:
+    """The arrays of a `HashIndex` of sorted codes, with room for as many codes and items as given."""
+    group, lanes = tile_shape(table.shape[1])
+    capacity = padded_size(most_codes, group * lanes)
+    return {
+        "codes": _tiled(table, capacity // (group * lanes), lanes, group),
+        "offsets": _padded(offsets, capacity + 1, len(ids)),
+        "ids": _padded(ids, padded_size(most_items), NO_ID),
+        "num_codes": np.array(len(table), np.int32),
+        "num_items": np.array(len(ids), np.int32),
+    }
 
 
 def _tiled(table: np.ndarray, blocks: int, lanes: int, group: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Answers that are driven from the host: all matches within a radius by any method, and k-NN by widening a radius."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from jaxhash.kernels import near_groups
 from jaxhash.matches import CODES_AT_ONCE, RadiusMatches, consecutive, matches_among, matches_in_groups
 from jaxhash.planning import CANDIDATE, Plan, scan_cost, sizes_of
 from jaxhash.probe import probe
+from jaxhash.processes import rows_of_all
+from jaxhash.sharding import ShardedIndex, local_shards
 from jaxhash.tables import AddressTable, tables_of
 
 # Queries looked up together: fewer than 2^16, and few enough for their buckets to stay in the caches.
@@ -92,3 +95,26 @@ def nearest_by_widening(
         distances[lacking[enough]], ids[lacking[enough]] = found.distances[places], found.ids[places]
         lacking = lacking[~enough]
     return distances, ids, lacking
+
+
+def matches_of_shards(
+    index: ShardedIndex, num_queries: int, search_shard: Callable[[HashIndex], RadiusMatches]
+) -> RadiusMatches:
+    """All matches in an index from those in each of its shards, which are searched at the same time."""
+    shards = local_shards(index)
+
+    def found(number: int) -> np.ndarray:
+        matches = search_shard(shards[number])
+        query = np.repeat(np.arange(num_queries, dtype=np.int32), np.diff(matches.offsets))
+        return np.stack([query, matches.distances, np.full_like(query, number), matches.ids], axis=1)
+
+    def own_rows() -> np.ndarray:
+        with ThreadPoolExecutor(max(1, len(shards))) as pool:
+            return np.concatenate([np.zeros((0, 4), np.int32), *pool.map(found, shards)])
+
+    query, distance, shard, ids = rows_of_all(own_rows, index.mesh.is_multi_process).T
+    key = (query.astype(np.int64) << 32) | (distance.astype(np.int64) << 16) | shard
+    # Stable, so that the items of a shard stay as they are: by code, then by id.
+    order = np.argsort(key, kind="stable")
+    offsets = np.append(0, np.cumsum(np.bincount(query, minlength=num_queries)))
+    return RadiusMatches(offsets, distance[order], ids[order])

@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 
 from jaxhash.autoencoder import Autoencoder, check_items, encode_items
 from jaxhash.checks import check_integer, is_traced
-from jaxhash.dispatch import entry_point, in_batches
-from jaxhash.index import HashIndex
-from jaxhash.search import Neighbors, check_places, nearest_items, queries_at_once
+from jaxhash.dispatch import entry_point, in_batches, in_parallel, one_at_a_time
+from jaxhash.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
+from jaxhash.search import check_places
+from jaxhash.sharding import ShardedIndex
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model", "index"], meta_fields=[])
@@ -20,7 +21,7 @@ class Retriever:
     """A model and an index of codes that it made; a pytree of both."""
 
     model: Autoencoder
-    index: HashIndex
+    index: AnyIndex
 
 
 def retrieve(retriever: Retriever, images: ArrayLike, *, k: int) -> Neighbors:
@@ -46,7 +47,8 @@ def retrieve(retriever: Retriever, images: ArrayLike, *, k: int) -> Neighbors:
     if is_traced(retriever, images):
         return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k)))
     size = queries_at_once(retriever.index, k)
-    return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k), items, size, lead)
+    mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
+    return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k), items, size, lead, mapped)
 
 
 def check_retriever(retriever: Retriever) -> None:

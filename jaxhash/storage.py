@@ -80,7 +80,7 @@ def load_retriever(path: Path) -> Retriever:
     return retriever
 
 
-def _index_contents(index: HashIndex) -> tuple[dict[str, Any], Arrays]:
+def _index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
     codes, offsets, ids = sorted_arrays(index)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxhash as jh
 from jaxhash import kernels
-from jaxhash.search import MAX_QUERIES_AT_ONCE
+from jaxhash.scan import MAX_QUERIES_AT_ONCE
 
 search_room = sys.modules["jaxhash.search"]  # `jaxhash.search` is the function
 WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 1024]

@@ -1,0 +1,53 @@
+"""Shards on several devices and hosts; each in new processes, which settle how many devices they have as they start."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "devices"
+
+
+def hosts(case, folder, limit=60):
+    """Exit status and output of two processes that play a case together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [sys.executable, FOLDER / "hosts.py", case, str(number), str(port), folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=limit)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
+
+
+def test_shards_on_eight_devices_answer_as_the_whole():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", FOLDER / "equality.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shards_on_two_hosts_answer_as_the_whole(tmp_path):
+    for status, output in hosts("equal", tmp_path):
+        assert status == 0, output
+
+
+def test_an_error_on_one_host_reaches_all(tmp_path):
+    for status, output in hosts("failing", tmp_path):
+        assert status == 0, output
+
+
+def test_a_host_that_dies_is_an_error_on_the_others_and_not_a_hang(tmp_path):
+    (left, output), (gone, _) = hosts("dying", tmp_path)
+    assert gone == 9
+    assert left not in (0, None), output
+    assert "done" not in output
