@@ -55,7 +55,20 @@ LAYERS = {
     "epochs": {"autoencoder", "bits", "objectives"},
     "training": {"autoencoder", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
     "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
-    "storage": {"archive", "autoencoder", "checks", "convolutional", "index", "retriever"},
+    "index_files": {"archive", "checks", "index"},
+    "parts": {"archive", "checks", "index", "index_files", "processes", "replacing", "sharding"},
+    "storage": {
+        "archive",
+        "autoencoder",
+        "checks",
+        "convolutional",
+        "index",
+        "index_files",
+        "parts",
+        "retriever",
+        "scan",
+        "sharding",
+    },
     "plots": {"index", "training"},
 }
 
