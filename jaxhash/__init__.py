@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from jaxhash.objectives import Reconstruct, Retrieve
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
-    from jaxhash.storage import load_index, load_model, load_retriever, save_index, save_model, save_retriever
+    from jaxhash.storage import (
+        load_index,
+        load_model,
+        load_retriever,
+        load_sharded_index,
+        save_index,
+        save_model,
+        save_retriever,
+    )
     from jaxhash.training import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
     from jaxhash.warps import AffineWarp
 
@@ -54,7 +62,15 @@ _LAZY = {
     "objectives": ("Reconstruct", "Retrieve"),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
-    "storage": ("load_index", "load_model", "load_retriever", "save_index", "save_model", "save_retriever"),
+    "storage": (
+        "load_index",
+        "load_model",
+        "load_retriever",
+        "load_sharded_index",
+        "save_index",
+        "save_model",
+        "save_retriever",
+    ),
     "training": ("CheckpointError", "CodeWarning", "DivergenceError", "fit", "reconstruction_loss"),
     "warps": ("AffineWarp",),
 }
@@ -99,6 +115,7 @@ __all__ = [
     "load_index",
     "load_model",
     "load_retriever",
+    "load_sharded_index",
     "mean_average_precision",
     "merge_indexes",
     "pack_bits",

@@ -37,13 +37,19 @@ class CorruptFileError(ValueError):
 class Archive(NamedTuple):
     """What a file holds."""
 
-    kind: str  # "index", "model" or "retriever"
+    kind: str  # "index", "index in parts", "model" or "retriever"
     meta: dict[str, Any]  # plain JSON data
     arrays: dict[str, np.ndarray]
+    digest: str = ""  # of the file it was read from
 
 
-def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
-    """Writes a file; or leaves what was there and raises `OSError`, or `TypeError` for an array of another dtype."""
+def write_archive(path: str | os.PathLike[str], archive: Archive) -> str:
+    """Writes a file and returns its digest.
+
+    Raises:
+        OSError: the file can't be written; what was there is left.
+        TypeError: an array has another dtype than files can hold.
+    """
     arrays = {
         name: np.asarray(array, dtype=np.dtype(array.dtype).newbyteorder("<"), order="C")
         for name, array in archive.arrays.items()
@@ -72,6 +78,7 @@ def write_archive(path: str | os.PathLike[str], archive: Archive) -> None:
         digest = _digest(file)
         file.seek(-DIGEST_LENGTH, os.SEEK_END)
         file.write(digest)
+    return digest.decode()
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -103,8 +110,8 @@ def _digest(file: IO[bytes]) -> bytes:
     return digest.hexdigest().encode()
 
 
-def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
-    """Reads a file of the given kind.
+def read_archive(path: str | os.PathLike[str], *kinds: str) -> Archive:
+    """Reads a file of one of the given kinds.
 
     Nothing in the file is trusted before its digest is right. Then a file is still taken only as it would be written:
     its members one after the other, and nothing else in it. Arrays are views of the file's bytes, so that no declared
@@ -112,7 +119,7 @@ def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
 
     Raises:
         OSError: the file can't be read.
-        CorruptFileError: it can, but is not a whole jaxhash file of this kind.
+        CorruptFileError: it can, but is not a whole jaxhash file of such a kind.
     """
     # Asked before it is opened: a FIFO would wait for a writer, and to open some devices does something.
     regular = stat.S_ISREG(Path(path).stat().st_mode)
@@ -120,7 +127,7 @@ def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
         if not regular:
             raise CorruptFileError("not a regular file")
         with _CautiousFile(path) as file:
-            return _parsed(file, _checked_content(file), kind)
+            return _parsed(file, _checked_content(file), kinds)
     except CorruptFileError as error:
         raise CorruptFileError(f"{path}: {error}") from None
 
@@ -152,13 +159,14 @@ def _checked_content(file: io.FileIO) -> memoryview:
     return content
 
 
-def _parsed(file: io.FileIO, content: memoryview, kind: str) -> Archive:
+def _parsed(file: io.FileIO, content: memoryview, kinds: tuple[str, ...]) -> Archive:
     try:
         members = _members(file, content)
         header = _parsed_header(members)
-        if header["kind"] != kind:
-            raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
-        return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
+        if header["kind"] not in kinds:
+            raise CorruptFileError(f"expected a saved {kinds[0]}, but it holds: {header['kind']}")
+        digest = bytes(content[-DIGEST_LENGTH:]).decode()
+        return Archive(header["kind"], header["meta"], _parsed_arrays(members, header["arrays"]), digest)
     except CorruptFileError:
         raise
     except Exception as error:  # whatever the parsers of zip and JSON stumble over, seeking included, is damage

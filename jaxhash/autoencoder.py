@@ -8,9 +8,9 @@ shift, which could undo it), so that each bit parts the images in about equal ha
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxhash.bits import pack_bits
-from jaxhash.checks import check_integer, check_num_bits, dtype_of, is_traced
+from jaxhash.checks import check_integer, check_num_bits, dtype_of, is_stream, is_traced
 from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.input_rule import check_values, untrained_rule
 
@@ -165,27 +165,36 @@ def scaled(items: jax.Array) -> jax.Array:
     return items.astype(jnp.float32) / 255.0 if items.dtype == jnp.uint8 else items.astype(jnp.float32)
 
 
-def encode(model: Autoencoder, images: ArrayLike) -> jax.Array:
+@overload
+def encode(model: Autoencoder, images: ArrayLike) -> jax.Array: ...  # type: ignore[overload-overlap]
+@overload
+def encode(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[jax.Array]: ...
+def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.Array | Iterator[jax.Array]:
     """Computes the codes of images, or of any vectors.
 
     Args:
         model: an autoencoder.
         images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
-            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is.
+            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is. An array that is mapped from a file
+            is never copied whole. Or an iterable of such arrays: a generator, or a data loader.
 
     Returns:
-        uint32 `[..., w]`.
+        uint32 `[..., w]`; of an iterable, an iterator of the codes of each batch, which `build_index` takes. It takes
+        a batch only when asked for its codes.
 
     Raises:
         ValueError: the shape does not fit; a value is NaN or infinite, or lies outside [0, 1] for a model with sigmoid
-            outputs (the message names the row).
+            outputs (the message names the row, counted in its batch).
         TypeError: images are neither uint8, bool nor floating.
     """
-    items, lead, _ = check_items(model, images)
+    if is_stream(images):
+        _check_model(model)
+        return (encode(model, batch) for batch in images)
+    items, lead, _ = _checked_rows(model, cast(ArrayLike, images))
     if is_traced(model, images):
         codes = encode_items(model, items)
         return codes.reshape(*lead, codes.shape[-1])
-    return in_batches(lambda batch: _compiled_encode(model, batch), items, ITEMS_AT_ONCE, lead)
+    return in_batches(lambda batch: _compiled_encode(model, _narrowed(batch)), items, ITEMS_AT_ONCE, lead)
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
@@ -220,8 +229,15 @@ def check_items(
         Items `[n, *input_shape]`, numpy if their values are known; the leading axes of `images`; and the shape of one
         item there.
     """
-    if not isinstance(model, Autoencoder):
-        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+    items, lead, item_shape = _checked_rows(model, images, new_kind)
+    return items if is_traced(images) else _narrowed(items), lead, item_shape
+
+
+def _checked_rows(
+    model: Autoencoder, images: ArrayLike, new_kind: bool = False
+) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """What `check_items` gives, but for numbers of other widths, which stay as they are."""
+    _check_model(model)
     dtype = dtype_of(images)
     if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
@@ -235,10 +251,23 @@ def check_items(
         return jnp.asarray(images).reshape(shape), lead, item_shape
     items = np.asarray(images).reshape(shape)
     if dtype != np.uint8 and dtype != np.bool_:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as that
-            items = items.astype(np.float32, copy=False)
-        check_values(rule, items)
+        # Some at a time: a check of all would take up a quarter of the room of the items, which may fill the disk.
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            check_values(rule, _narrowed(items[start : start + ITEMS_AT_ONCE]), start)
     return items, lead, item_shape
+
+
+def _check_model(model: Autoencoder) -> None:
+    if not isinstance(model, Autoencoder):
+        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+
+
+def _narrowed(items: np.ndarray) -> np.ndarray:
+    """Floating numbers as float32; what overflows becomes infinite, and is refused as that."""
+    if items.dtype == np.uint8 or items.dtype == np.bool_:
+        return items
+    with np.errstate(over="ignore"):
+        return items.astype(np.float32, copy=False)
 
 
 def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int, ...], tuple[int, ...]]:

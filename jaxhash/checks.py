@@ -5,7 +5,8 @@ came and what was expected. Nothing here casts: a value of another dtype may alr
 """
 
 import operator
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -18,6 +19,11 @@ INT32_MAX = int(np.iinfo(np.int32).max)
 def is_traced(*trees: Any) -> bool:
     """Whether any array in `trees` is being traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def is_stream(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether this is an iterable of batches (a generator, a data loader), and nothing that numpy takes as an array."""
+    return isinstance(value, Iterable) and not isinstance(value, Sequence) and not hasattr(value, "__array__")
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int = INT32_MAX) -> int:

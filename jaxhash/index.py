@@ -6,9 +6,10 @@ so that collections of about one size share one compiled search and equal collec
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jaxhash.checks import (
     check_ids,
     check_integer,
     check_num_bits,
+    is_stream,
     num_words,
 )
 
@@ -67,24 +69,48 @@ class HashIndex:
         return f"HashIndex(num_items={self.num_items}, num_codes={self.num_codes}, num_bits={self.num_bits})"
 
 
-def build_index(codes: ArrayLike, num_bits: int, *, ids: ArrayLike | None = None) -> HashIndex:
+def build_index(
+    codes: ArrayLike | Iterable[ArrayLike | tuple[ArrayLike, ArrayLike]], num_bits: int, *, ids: ArrayLike | None = None
+) -> HashIndex:
     """Builds an index of packed codes.
 
     Args:
-        codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array.
+        codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array. Or an iterable of batches:
+            of such arrays, or of tuples of codes and their ids. It is gone through once, and while the index is built
+            codes and ids are in memory some three times over.
         num_bits: the number of bits of a code, `b`.
-        ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ...
+        ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Batches bring their own.
 
     Returns:
         A `HashIndex`. It depends only on the pairs of code and id, not on their order.
 
     Raises:
         ValueError: the codes have another shape or set padding bits; ids repeat, don't match or are out of range;
-            or there are more items than one device can number.
+            there are more items than one device can number; or an iterable has no batches, as if it had been gone
+            through before.
         TypeError: `codes` is not uint32, or `ids` are not integers.
     """
-    table = check_table(codes, num_bits)
+    if is_stream(codes):
+        if ids is not None:
+            raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
+        codes, ids = _collected(codes, check_num_bits(num_bits))
+    table = check_table(cast(ArrayLike, codes), num_bits)
     return index_from_sorted(*sorted_pairs(table, check_ids(ids, len(table))), num_bits)
+
+
+def _collected(batches: Iterable[Any], num_bits: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """All codes of a stream, `[n, w]`, and all ids, `[n]`, if it has any."""
+    tables, labels = [], []
+    for batch in batches:
+        codes, ids = batch if isinstance(batch, tuple) else (batch, None)
+        tables.append(np.array(check_table(codes, num_bits)))  # a copy: loaders may use their memory again
+        if ids is not None:
+            labels.append(check_ids(ids, len(tables[-1])).copy())
+        if len(labels) not in (0, len(tables)):
+            raise ValueError("either all batches must have ids or none")
+    if not tables:
+        raise ValueError("codes must come in at least one batch; an iterator can only be gone through once")
+    return np.concatenate(tables), np.concatenate(labels) if labels else None
 
 
 def check_table(codes: ArrayLike, num_bits: int) -> np.ndarray:

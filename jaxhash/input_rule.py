@@ -30,15 +30,18 @@ def trained_rule(activation: Any, items: np.ndarray) -> np.ndarray:
     return np.array([max(low - span, -LIMIT), min(high + span, LIMIT), 0.0], np.float32)
 
 
-def check_values(rule: np.ndarray, items: np.ndarray) -> None:
-    """Raises `ValueError` unless float items `[n, ...]` are finite and fit the rule; the message names the row."""
+def check_values(rule: np.ndarray, items: np.ndarray, first: int) -> None:
+    """Raises `ValueError` unless float items `[n, ...]` are finite and fit the rule.
+
+    The message names the row; `first` is the number of the first.
+    """
     low, high, takes_bytes = rule
     finite = np.isfinite(items).all(axis=tuple(range(1, items.ndim)))
     if not finite.all():
-        raise ValueError(f"images must be finite, but row {int(np.argmin(finite))} holds NaN or infinity")
+        raise ValueError(f"images must be finite, but row {first + int(np.argmin(finite))} holds NaN or infinity")
     if items.size and (items.min() < low or items.max() > high):
         row = int(np.argmax(((items < low) | (items > high)).any(axis=tuple(range(1, items.ndim)))))
         raise ValueError(
             f"images must lie in [{low:g}, {high:g}]{' (or be uint8)' if takes_bytes else ''} for this model, but row "
-            f"{row} spans {items[row].min()} to {items[row].max()}"
+            f"{first + row} spans {items[row].min()} to {items[row].max()}"
         )

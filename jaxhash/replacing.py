@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if os.name == "nt":  # where no open file can be renamed
             file.close()
         temporary.replace(target)
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def _mode_of(target: Path) -> int | None:
@@ -96,7 +96,7 @@ def _remove_abandoned(folder: Path) -> None:
                     os.close(descriptor)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Makes a rename last.
 
     Where that fails, or directories can't be opened, the save has succeeded all the same: the new file is in place and

@@ -6,47 +6,80 @@ not that its writer was honest: everything the search relies on is checked again
 """
 
 import inspect
-import os
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from jaxhash.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.autoencoder import Autoencoder
-from jaxhash.checks import check_codes, check_ids, check_integer, check_num_bits
+from jaxhash.checks import check_integer
 from jaxhash.convolutional import ConvAutoencoder
-from jaxhash.index import HashIndex, check_size, index_from_sorted, sorted_arrays
+from jaxhash.index import HashIndex, index_from_sorted
+from jaxhash.index_files import AnyPath, Arrays, index_contents, sorted_from
+from jaxhash.parts import PARTS, load_shards, save_parts, whole_of_parts
 from jaxhash.retriever import Retriever, check_retriever
-
-Path = str | os.PathLike[str]
-Arrays = dict[str, np.ndarray]
+from jaxhash.scan import AnyIndex
+from jaxhash.sharding import ShardedIndex, check_mesh
 
 # The classes of models, by the names that files know them by.
 MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
 
 
-def save_index(path: Path, index: HashIndex) -> None:
+def save_index(path: AnyPath, index: AnyIndex) -> None:
     """Saves an index. The old file, if any, stays until the new one is complete; equal indexes give equal bytes.
+
+    A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, which then gets a list of
+    them. All processes that hold shards have to make this call, and to see the same folder; only one index at a time
+    may be saved in parts under a name.
 
     Raises:
         OSError: the file can't be written; the old one is untouched.
     """
-    write_archive(path, Archive("index", *_index_contents(index)))
+    if isinstance(index, ShardedIndex):
+        save_parts(path, index)
+        return
+    write_archive(path, Archive("index", *index_contents(index)))
 
 
-def load_index(path: Path) -> HashIndex:
-    """Loads an index.
+def load_index(path: AnyPath) -> HashIndex:
+    """Loads an index, as a whole if it was saved in parts.
 
     Raises:
         OSError: the file can't be read.
-        CorruptFileError: it is damaged or is not a saved index.
+        CorruptFileError: it is damaged or is not a saved index, or a part of it is missing.
+        ValueError: it was saved in parts, and is too large for one device.
     """
-    return _index_from(path, read_archive(path, "index"))
+    archive = read_archive(path, "index", PARTS)
+    if archive.kind == PARTS:
+        return whole_of_parts(path, archive)
+    return index_from_sorted(*sorted_from(path, archive))
 
 
-def save_model(path: Path, model: Autoencoder) -> None:
+def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:
+    """Loads an index, saved as a whole or in any number of parts, and spreads it over the devices of a mesh.
+
+    Of parts, each process reads those that its own devices need, one at a time. All processes that have devices in the
+    mesh have to make this call.
+
+    Args:
+        path: what was given to `save_index`.
+        mesh: as for `shard_index`.
+        axis_name: as for `shard_index`.
+
+    Raises:
+        ValueError: as for `shard_index`.
+        OSError: a file can't be read.
+        CorruptFileError: a file is damaged or is not a saved index, or a part is missing.
+        RuntimeError: another process failed, or has read another version: the file was replaced meanwhile.
+    """
+    check_mesh(mesh, axis_name)
+    return load_shards(path, mesh, axis_name)
+
+
+def save_model(path: AnyPath, model: Autoencoder) -> None:
     """Saves a model; as `save_index`.
 
     Raises:
@@ -56,89 +89,28 @@ def save_model(path: Path, model: Autoencoder) -> None:
     write_archive(path, Archive("model", *_model_contents(model)))
 
 
-def load_model(path: Path) -> Autoencoder:
+def load_model(path: AnyPath) -> Autoencoder:
     """Loads a model; raises what `load_index` raises."""
     return _model_from(path, read_archive(path, "model"))
 
 
-def save_retriever(path: Path, retriever: Retriever) -> None:
+def save_retriever(path: AnyPath, retriever: Retriever) -> None:
     """Saves model and index in one file; raises what `save_model` raises."""
     check_retriever(retriever)
-    index_meta, index_arrays = _index_contents(retriever.index)
+    index_meta, index_arrays = index_contents(retriever.index)
     model_meta, model_arrays = _model_contents(retriever.model)
     write_archive(path, Archive("retriever", index_meta | model_meta, index_arrays | model_arrays))
 
 
-def load_retriever(path: Path) -> Retriever:
+def load_retriever(path: AnyPath) -> Retriever:
     """Loads a model and its index; raises what `load_index` raises."""
     archive = read_archive(path, "retriever")
-    retriever = Retriever(_model_from(path, archive), _index_from(path, archive))
+    retriever = Retriever(_model_from(path, archive), index_from_sorted(*sorted_from(path, archive)))
     try:
         check_retriever(retriever)
     except ValueError as error:
         raise CorruptFileError(f"{path}: {error}") from None
     return retriever
-
-
-def _index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
-    if not isinstance(index, HashIndex):
-        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
-    codes, offsets, ids = sorted_arrays(index)
-    return {"index": {"num_bits": index.num_bits}}, {
-        "index.codes": codes,
-        "index.offsets": offsets,
-        "index.ids": ids,
-    }
-
-
-def _index_from(path: Path, archive: Archive) -> HashIndex:
-    try:
-        meta = archive.meta["index"]
-        num_bits = check_num_bits(meta["num_bits"])
-        codes, offsets, ids = (archive.arrays[f"index.{name}"] for name in ("codes", "offsets", "ids"))
-        codes = check_codes("codes", codes, num_bits)
-        _check_sorted(codes, offsets, ids, num_bits)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(
-            f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
-        ) from None
-    return index_from_sorted(codes, offsets, ids, num_bits)
-
-
-def _check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> None:
-    """Raises unless sorted codes, their offsets and ids are what `build_index` would have made of some input."""
-    if codes.ndim != 2 or offsets.shape != (len(codes) + 1,) or offsets.dtype != np.int32 or ids.dtype != np.int32:
-        raise ValueError(
-            f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} do not belong together"
-        )
-    check_ids(ids, len(ids))
-    check_size(len(ids), num_bits)
-    if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
-        raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
-    if not _ascend(codes):
-        raise ValueError("codes must be distinct and in ascending order")
-    if len(codes) < len(ids) and not _ascend_within(offsets, ids):
-        raise ValueError("ids must ascend within each code")
-
-
-def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
-    """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
-    in_order = ids[1:] > ids[:-1]
-    in_order[offsets[1:-1] - 1] = True  # from one code to the next
-    return bool(in_order.all())
-
-
-def _ascend(codes: np.ndarray) -> bool:
-    """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
-    tied: Any = slice(1, None)  # codes that agree with the one before in all words so far
-    before: Any = slice(None, -1)
-    for word in codes.T:
-        if (word[tied] < word[before]).any():
-            return False
-        equal = np.flatnonzero(word[tied] == word[before])
-        tied = equal + 1 if isinstance(tied, slice) else tied[equal]
-        before = tied - 1
-    return not len(tied)
 
 
 def _model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
@@ -154,7 +126,7 @@ def _model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
     return {"model": {"class": type(model).__name__, "config": config}}, arrays
 
 
-def _model_from(path: Path, archive: Archive) -> Autoencoder:
+def _model_from(path: AnyPath, archive: Archive) -> Autoencoder:
     try:
         meta = archive.meta["model"]
         make, config = MODELS.get(meta["class"]), dict(meta["config"])

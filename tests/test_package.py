@@ -61,7 +61,20 @@ LAYERS = {
         *("input_rule", "objectives"),
     },
     "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
-    "storage": {"archive", "autoencoder", "checks", "convolutional", "index", "retriever"},
+    "index_files": {"archive", "checks", "index"},
+    "parts": {"archive", "checks", "index", "index_files", "processes", "replacing", "sharding"},
+    "storage": {
+        "archive",
+        "autoencoder",
+        "checks",
+        "convolutional",
+        "index",
+        "index_files",
+        "parts",
+        "retriever",
+        "scan",
+        "sharding",
+    },
     "plots": {"epochs", "index"},
 }
 

@@ -41,6 +41,11 @@ def test_shards_on_two_hosts_answer_as_the_whole(tmp_path):
         assert status == 0, output
 
 
+def test_hosts_save_and_load_their_own_parts(tmp_path):
+    for status, output in hosts("saving", tmp_path):
+        assert status == 0, output
+
+
 def test_an_error_on_one_host_reaches_all(tmp_path):
     for status, output in hosts("failing", tmp_path):
         assert status == 0, output

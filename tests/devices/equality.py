@@ -1,8 +1,10 @@
 """An index in shards beside the whole one, on 8 devices of the host: run by `test_sharding.py` in its own process."""
 
+import gc
 import os
 import re
 import threading
+import weakref
 from functools import partial
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash import lookup, sharding
+from jaxhash import archive, lookup, parts, sharding
 from jaxhash.dispatch import one_at_a_time
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -207,3 +209,117 @@ def test_what_cannot_be_sharded_is_refused():
 def test_a_shard_larger_than_a_device_can_address_is_refused():
     with pytest.raises(ValueError, match="more than the 2\\^31 words"):
         sharding.assembled(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards")
+
+
+def parts_of(path):
+    return sorted(file.name for file in path.parent.iterdir() if file != path)
+
+
+@pytest.mark.parametrize("n", [5000, 301, 5, 0])
+def test_what_is_saved_in_parts_loads_onto_any_number_of_devices(n, tmp_path):
+    index, queries = example(n, 24)
+    expected, path = jh.search(index, queries, k=20), tmp_path / "index"
+    jh.save_index(path, jh.shard_index(index, mesh_of(3)))
+    assert len(parts_of(path)) == min(n, 3)
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), index)
+    for num_shards in (1, 2, 8):
+        sharded = jh.load_sharded_index(path, mesh_of(num_shards))
+        assert sharded.num_shards == num_shards
+        assert int(np.asarray(sharded.num_items).sum()) == n
+        same(jh.search(sharded, queries, k=20), expected)
+    jh.save_index(path, index)
+    same(jh.search(jh.load_sharded_index(path, mesh_of(8)), queries, k=20), expected)
+
+
+def test_reloading_in_as_many_parts_gives_the_same_arrays_and_files(tmp_path):
+    sharded = jh.shard_index(example(5000, 24)[0], mesh_of(4))
+    path, again = tmp_path / "index", tmp_path / "again" / "index"
+    again.parent.mkdir()
+    jh.save_index(path, sharded)
+    loaded = jh.load_sharded_index(path, mesh_of(4))
+    jax.tree.map(np.testing.assert_array_equal, loaded, sharded)
+    jh.save_index(again, loaded)
+    assert parts_of(again) == [name for name in parts_of(path) if name != "again"]
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_no_more_is_in_memory_than_the_parts_of_one_shard(tmp_path, monkeypatch):
+    path, seen, most = tmp_path / "index", [], []
+    jh.save_index(path, jh.shard_index(example(5000, 24)[0], mesh_of(8)))
+    sorted_from = parts.sorted_from
+
+    def counting(*arguments):
+        gc.collect()
+        table, *rest = sorted_from(*arguments)
+        seen.append(weakref.ref(table))
+        most.append(sum(known() is not None for known in seen))
+        return table, *rest
+
+    monkeypatch.setattr(parts, "sorted_from", counting)
+    jh.load_sharded_index(path, mesh_of(4))
+    assert len(seen) == 8
+    assert max(most) <= 3  # those of one shard, and the last one before
+
+
+def test_the_old_version_stays_until_the_list_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    old, new = example(301, 24)[0], example(290, 24)[0]
+    jh.save_index(path, jh.shard_index(old, mesh_of(3)))
+    files = parts_of(path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "_save_listing", fail)
+        with pytest.raises(OSError, match="disk full"):
+            jh.save_index(path, jh.shard_index(new, mesh_of(2)))
+    assert set(files) < set(parts_of(path))
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), old)
+    jh.save_index(path, jh.shard_index(new, mesh_of(2)))
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), new)
+    assert len(parts_of(path)) == 2
+
+
+def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
+    path, other = tmp_path / "index", tmp_path / "index2"
+    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
+    jh.save_index(other, jh.shard_index(example(290, 24)[0], mesh_of(2)))
+    mine, theirs = (sorted(tmp_path.glob(f"{name}.*"))[1] for name in ("index", "index2"))
+    whole = mine.read_bytes()
+    for content, message in [
+        (whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], "damaged|digest"),
+        (theirs.read_bytes(), "is not the file that was saved"),
+        (None, "is missing"),
+    ]:
+        mine.unlink() if content is None else mine.write_bytes(content)
+        for load in (jh.load_index, partial(jh.load_sharded_index, mesh=mesh_of(2))):
+            with pytest.raises(jh.CorruptFileError, match=message):
+                load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "forged"),
+    [("starts", [0, 100, 290]), ("ranks", [0, 2, 1]), ("items", [5, 6, 7]), ("parts", ["../index"]), ("parts", None)],
+)
+def test_a_forged_list_is_refused(name, forged, tmp_path):
+    path = tmp_path / "index"
+    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
+    listing = archive.read_archive(path, parts.PARTS)
+    if name == "parts":
+        listing.meta["index"]["parts"] = forged
+    else:
+        listing.arrays[name] = np.array(forged, np.int32)
+    archive.write_archive(path, listing)
+    with pytest.raises(jh.CorruptFileError, match="list of parts"):
+        jh.load_index(path)
+
+
+def test_marks_that_do_not_fit_the_parts_are_refused(tmp_path):
+    path = tmp_path / "index"
+    jh.save_index(path, jh.shard_index(jh.build_index(np.zeros((9, 1), np.uint32), 24), mesh_of(2)))
+    listing = archive.read_archive(path, parts.PARTS)
+    listing.arrays["items"] = np.array([0, 8], np.int32)
+    archive.write_archive(path, listing)
+    with pytest.raises(jh.CorruptFileError, match="marks are not those of its parts"):
+        jh.load_sharded_index(path, mesh_of(2))
