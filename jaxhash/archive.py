@@ -24,7 +24,7 @@ FORMAT, VERSION = "jaxhash", 1
 HEADER = "header.json"
 HEADER_LIMIT = 2**20
 DIGEST_LENGTH = 64
-DTYPES = ("<u4", "<i4", "<f4")
+DTYPES = ("<u4", "<i4", "<f4", "|u1")
 CHUNK = 2**22
 # How the file begins (with a zip member) and how its last bytes do (the zip's end, before the digest).
 BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
@@ -37,7 +37,7 @@ class CorruptFileError(ValueError):
 class Archive(NamedTuple):
     """What a file holds."""
 
-    kind: str  # "index", "model" or "retriever"
+    kind: str  # "index", "model", "retriever" or "collection"
     meta: dict[str, Any]  # plain JSON data
     arrays: dict[str, np.ndarray]
 
@@ -103,8 +103,8 @@ def _digest(file: IO[bytes]) -> bytes:
     return digest.hexdigest().encode()
 
 
-def read_archive(path: str | os.PathLike[str], kind: str) -> Archive:
-    """Reads a file of the given kind.
+def read_archive(path: str | os.PathLike[str], kind: str | None) -> Archive:
+    """Reads a file of the given kind, or of any.
 
     Nothing in the file is trusted before its digest is right. Then a file is still taken only as it would be written:
     its members one after the other, and nothing else in it. Arrays are views of the file's bytes, so that no declared
@@ -152,13 +152,13 @@ def _checked_content(file: io.FileIO) -> memoryview:
     return content
 
 
-def _parsed(file: io.FileIO, content: memoryview, kind: str) -> Archive:
+def _parsed(file: io.FileIO, content: memoryview, kind: str | None) -> Archive:
     try:
         members = _members(file, content)
         header = _parsed_header(members)
-        if header["kind"] != kind:
+        if kind not in (None, header["kind"]):
             raise CorruptFileError(f"expected a saved {kind}, but it holds: {header['kind']}")
-        return Archive(kind, header["meta"], _parsed_arrays(members, header["arrays"]))
+        return Archive(header["kind"], header["meta"], _parsed_arrays(members, header["arrays"]))
     except CorruptFileError:
         raise
     except Exception as error:  # whatever the parsers of zip and JSON stumble over, seeking included, is damage

@@ -63,15 +63,24 @@ def load_model(path: Path) -> Autoencoder:
 
 def save_retriever(path: Path, retriever: Retriever) -> None:
     """Saves model and index in one file; raises what `save_model` raises."""
-    check_retriever(retriever)
-    index_meta, index_arrays = _index_contents(retriever.index)
-    model_meta, model_arrays = _model_contents(retriever.model)
-    write_archive(path, Archive("retriever", index_meta | model_meta, index_arrays | model_arrays))
+    write_archive(path, Archive("retriever", *retriever_contents(retriever)))
 
 
 def load_retriever(path: Path) -> Retriever:
     """Loads a model and its index; raises what `load_index` raises."""
-    archive = read_archive(path, "retriever")
+    return retriever_from(path, read_archive(path, "retriever"))
+
+
+def retriever_contents(retriever: Retriever) -> tuple[dict[str, Any], Arrays]:
+    """What of a retriever goes into a file: plain data, and arrays by name."""
+    check_retriever(retriever)
+    index_meta, index_arrays = _index_contents(retriever.index)
+    model_meta, model_arrays = _model_contents(retriever.model)
+    return index_meta | model_meta, index_arrays | model_arrays
+
+
+def retriever_from(path: Path, archive: Archive) -> Retriever:
+    """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
     retriever = Retriever(_model_from(path, archive), _index_from(path, archive))
     try:
         check_retriever(retriever)

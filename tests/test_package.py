@@ -41,6 +41,35 @@ LAYERS = {
     "epochs": {"autoencoder", "bits", "objectives"},
     "training": {"autoencoder", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
     "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
+    "duplicates": {"index", "search"},
+    "pictures": set(),
+    "items": set(),
+    "folders": {"items", "pictures"},
+    "vectors": {"items"},
+    "collection": {"archive", "autoencoder", "convolutional", "index", "items", "retriever", "storage"},
+    "building": {
+        "autoencoder",
+        "changes",
+        "collection",
+        "convolutional",
+        "index",
+        "items",
+        "retriever",
+        "training",
+    },
+    "gallery": {"pictures", "plots", "report"},
+    "commands": {
+        "building",
+        "checks",
+        "collection",
+        "folders",
+        "index",
+        "items",
+        "pictures",
+        "report",
+        "training",
+        "vectors",
+    },
     "storage": {"archive", "autoencoder", "checks", "convolutional", "index", "retriever"},
     "plots": {"index", "training"},
 }
@@ -67,7 +96,7 @@ def test_imports_go_down_only(room):
 
 def test_every_room_has_its_place():
     rooms = {path.stem for path in PACKAGE.glob("*.py")}
-    assert rooms == LAYERS.keys() | {"__init__", "__main__", "demo"}
+    assert rooms == LAYERS.keys() | {"__init__", "__main__", "answers", "demo"}
 
 
 def test_no_function_imports_from_the_package():
