@@ -12,6 +12,9 @@ from typing import NoReturn
 
 from jaxhash.datasets import IDX_SETS, PACKAGED_SETS
 
+# Which extra brings a package that is not needed by all.
+EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend": "demo", "sklearn": "demo"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status: 0, 2 after an error, 130 after Ctrl-C."""
@@ -28,6 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        _end_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
+        return 2
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
         _end_line(f"error: {' '.join(str(error).split()) or type(error).__name__}")
         return 2
@@ -62,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_build(build: argparse.ArgumentParser) -> None:
     build.description = (
         "Learns codes of all images in a folder and its sub-folders, or of the vectors in a .npy file [n, d], and "
-        "saves them with the model. If FILE is there already, only new and changed items are encoded, by the model as it is."
+        "saves them with the model. Where FILE is there already, only new and changed items are encoded, by the model "
+        "as it is."
     )
     build.add_argument("source", metavar="SOURCE", help="a folder of images (PNG, JPEG, WebP, GIF, BMP, TIFF), or .npy")
     build.add_argument("-o", "--output", required=True, metavar="FILE", help="where to keep model, codes and paths")
@@ -136,12 +146,8 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    try:
-        from jaxhash.demo import run_demo
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "matplotlib":
-            raise
-        raise ImportError("the demo needs matplotlib and its data sets: pip install 'jaxhash[demo]'") from None
+    from jaxhash.demo import run_demo
+
     run_demo(options.dataset, options.data_dir, options.epochs, options.bits, options.output)
 
 

@@ -110,7 +110,7 @@ def updated(old: Collection, items: Items, source: str) -> tuple[Collection, Cha
         ValueError: nothing is left of the old items.
     """
     if items.fresh.all():
-        raise ValueError(f"nothing in {source} is what the file was built from; build it anew by --retrain")
+        raise ValueError(f"nothing in {source} is as it was when the file was built: build it anew by --retrain")
     id_of = dict(zip(old.names, old.ids.tolist(), strict=True))
     added = [name for name in items.names if name not in id_of]
     id_of |= dict(zip(added, range(int(old.ids.max()) + 1, int(old.ids.max()) + 1 + len(added)), strict=True))

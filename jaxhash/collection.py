@@ -119,6 +119,8 @@ def _collection_from(archive: Archive, retriever: Retriever) -> Collection:
     if not isinstance(source, str) or "\0" in source or not isinstance(images, bool):
         raise ValueError(f"source must be a path and images true or false, got {source!r} and {images!r}")
     ids, digests = archive.arrays["collection.ids"], archive.arrays["collection.digests"]
+    if not ids.size:
+        raise ValueError("there are no items in it")
     if not np.array_equal(ids, np.sort(sorted_arrays(retriever.index)[2])) or ids.dtype != np.int32:
         raise ValueError("the ids in the table are not those in the index, in order")
     if digests.shape != (len(ids), DIGEST_WORDS) or digests.dtype != np.uint32:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxhash.checks import check_integer
 from jaxhash.index import HashIndex, build_index, sorted_arrays
 from jaxhash.search import radius_search
 
@@ -29,7 +30,9 @@ def duplicate_groups(index: HashIndex, radius: int) -> list[np.ndarray]:
         TypeError: an argument is of the wrong kind.
         ImportError: there is no scipy.
     """
-    group = _component_of_codes(index, radius)
+    if not isinstance(index, HashIndex):
+        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    group = _component_of_codes(index, check_integer("radius", radius, 0))
     _, offsets, ids = sorted_arrays(index)
     of_item = np.repeat(group, np.diff(offsets))
     order = np.lexsort((ids, of_item))

@@ -23,8 +23,8 @@ def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
         ValueError: it is no `.npy` file of finite numbers `[n, d]`.
     """
     table = load_vectors(path)
-    if table.ndim != 2 or 0 in table.shape:
-        raise ValueError(f"{path}: expected vectors of shape [n, d], at least one, got shape {table.shape}")
+    if table.ndim != 2:
+        raise ValueError(f"{path}: expected vectors of shape [n, d], got shape {table.shape}")
     names = [str(row) for row in range(len(table))]
     digests = [hashlib.sha256(row.tobytes()).digest() for row in table]
     fresh = np.array([known.get(name) != digest for name, digest in zip(names, digests, strict=True)])
@@ -32,14 +32,15 @@ def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
 
 
 def load_vectors(path: str) -> np.ndarray:
-    """The array in a `.npy` file as float32; raises as `read_vectors`, but takes any shape."""
+    """The array in a `.npy` file as float32; raises as `read_vectors`, but takes any shape `[..., d]`."""
     array = _mapped(path)
+    if not array.shape or 0 in array.shape:
+        raise ValueError(f"{path}: expected at least one vector, got shape {array.shape}")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as that
         values = np.array(array, dtype=np.float32, order="C")
-    rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.isfinite(values.reshape(-1, values.shape[-1])).all(axis=1)
     if not finite.all():
         raise ValueError(f"{path}: row {int(np.argmin(finite))} holds NaN or a number too large for float32")
     return values

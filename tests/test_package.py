@@ -41,7 +41,7 @@ LAYERS = {
     "epochs": {"autoencoder", "bits", "objectives"},
     "training": {"autoencoder", "checks", "code_statistics", "dispatch", "epochs", "objectives"},
     "retriever": {"autoencoder", "checks", "dispatch", "index", "search"},
-    "duplicates": {"index", "search"},
+    "duplicates": {"checks", "index", "search"},
     "pictures": set(),
     "items": set(),
     "folders": {"items", "pictures"},
