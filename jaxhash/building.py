@@ -20,6 +20,7 @@ BATCH_SIZE = 256
 IMAGE_STEPS, VECTOR_STEPS = 400, 1500
 LEAST_EPOCHS = 5
 HIDDEN_DIMS = (512, 256)  # of the dense model for vectors
+VECTORS_FOR_SCALE = 2**16
 
 # Among fewer items the nearest ten are not alike, and in fewer dimensions the direction of a vector says little.
 LEAST_TO_CONTRAST, LEAST_DIMENSIONS = 200, 16
@@ -79,8 +80,9 @@ def _new_model(values: np.ndarray, num_bits: int) -> Autoencoder:
 
 def _scaling_of(vectors: np.ndarray) -> Scaling:
     """The mean of vectors, and one deviation for all values, so that distances keep their proportions."""
-    shift = vectors.mean(axis=0, dtype=np.float64)
-    deviation = np.sqrt(np.square(vectors - shift).mean()) or 1.0
+    some = vectors[:: -(-len(vectors) // VECTORS_FOR_SCALE)]
+    shift = some.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(np.square(some - shift).mean()) or 1.0
     return Scaling(shift.astype(np.float32), np.array(deviation, np.float32))
 
 
@@ -113,7 +115,7 @@ def updated(old: Collection, items: Items, source: str) -> tuple[Collection, Cha
         raise ValueError(f"nothing in {source} is as it was when the file was built: build it anew by --retrain")
     id_of = dict(zip(old.names, old.ids.tolist(), strict=True))
     added = [name for name in items.names if name not in id_of]
-    id_of |= dict(zip(added, range(int(old.ids.max()) + 1, int(old.ids.max()) + 1 + len(added)), strict=True))
+    id_of |= {name: int(old.ids[-1]) + place for place, name in enumerate(added, start=1)}
     ids = np.array([id_of[name] for name in items.names], np.int32)
     kept = np.isin(old.ids, ids[~items.fresh])
     index = remove_items(old.retriever.index, old.ids[~kept])

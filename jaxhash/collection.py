@@ -127,6 +127,8 @@ def _collection_from(archive: Archive, retriever: Retriever) -> Collection:
         raise ValueError(f"digests must be uint32 ({len(ids)}, {DIGEST_WORDS}), got {digests.dtype}{digests.shape}")
     names = _names_from(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
     scaling = None if images else _scaling_from(archive, retriever)
+    if not images and ids[-1] != len(ids) - 1:
+        raise ValueError("the ids of vectors are not the numbers of their rows")
     if isinstance(retriever.model, ConvAutoencoder) != images or (images and not _is_square(retriever.model)):
         raise ValueError(f"a model of items {retriever.model.input_shape} is none for these")
     return Collection(retriever, source, ids, names, digests, scaling)

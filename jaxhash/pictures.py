@@ -122,8 +122,16 @@ def _upright(image: Any, side: int, *, stretch: bool) -> Any:
         small = small.resize((side, side), Image.Resampling.BILINEAR)
     else:
         small.thumbnail((side, side))
-    turn = _turns().get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _turns().get(_orientation(image))
     return small if turn is None else small.transpose(turn)
+
+
+def _orientation(image: Any) -> Any:
+    """The EXIF orientation of an image, if it has one; what can't be read is none, for the pixels may still be good."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
 
 
 def _turns() -> dict[Any, Any]:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -383,6 +384,17 @@ def test_idle_bits_are_told_in_one_line(tmp_path, capsys):
         save(tmp_path / "in" / f"{number}.png", np.zeros((2, 2), np.uint8))
     err = run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 4, "--epochs", 1).err
     assert re.fullmatch(r"jaxhash: warning: of 3 bits 3 are the same for all images [^\n]*\n", err)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_alone(folder, capsys, monkeypatch, terminal):
+    for name in ("notes.txt", "broken.png"):
+        (folder / "photos" / name).unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    err = run(capsys, "build", folder / "photos", "-o", folder / "photos.npz").err
+    assert (f"\r\033[Kreading 1 of {COUNT} files" in err) == terminal
+    assert err.endswith("\r\033[K" if terminal else "")
+    assert terminal or not err
 
 
 @pytest.mark.parametrize("place", ["reading", "learning", "writing"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import forgery
 import numpy as np
@@ -202,6 +203,14 @@ def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
     np.testing.assert_array_equal(new.codes_of(new.ids), expected)
     assert new.source == "/elsewhere"
     assert new.retriever.model is images.retriever.model
+
+
+def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
+    ids = np.array([0, 1, 2, 4], np.int32)
+    retriever = jh.Retriever(vectors.retriever.model, jh.build_index(vectors.codes_of(range(4)), 9, ids=ids))
+    save_collection(tmp_path / "forged", replace(vectors, retriever=retriever, ids=ids))
+    with pytest.raises(jh.CorruptFileError, match="not the numbers of their rows"):
+        load_collection(tmp_path / "forged")
 
 
 def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):

@@ -76,16 +76,17 @@ LAYERS = {
 
 
 def imports_of(path):
-    """Top-level and nested imports of a file, as `(module, inside a function)`."""
+    """All imports of a file, as `(module, inside a function)`."""
     tree = ast.parse(path.read_text())
-    top = {id(node) for node in tree.body}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "jaxhash":
-            yield from ((f"jaxhash.{alias.name}", id(node) not in top) for alias in node.names)
+            yield from ((f"jaxhash.{alias.name}", id(node) in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module, id(node) not in top
+            yield node.module, id(node) in inside
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) not in top) for alias in node.names)
+            yield from ((alias.name, id(node) in inside) for alias in node.names)
 
 
 @pytest.mark.parametrize("room", LAYERS)

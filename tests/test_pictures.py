@@ -198,6 +198,12 @@ def test_h7_formats_outside_the_list_are_refused_whatever_the_name(tmp_path, kin
         read_image(tmp_path / "a.png", 4)
 
 
+@pytest.mark.parametrize("tags", [b"garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_h6_tags_that_make_no_sense_are_no_reason_to_leave_an_image_out(tmp_path, tags):
+    Image.new("RGB", (4, 4), RED).save(tmp_path / "a.jpg", exif=tags, quality=100)
+    assert_all(tmp_path / "a.jpg", RED, tolerance=2)
+
+
 def test_h7_a_fits_file_is_refused(tmp_path):
     cards = [
         b"SIMPLE  =                    T",
