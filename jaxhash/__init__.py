@@ -21,6 +21,7 @@ from jaxhash.bits import (
     unpack_bits,
 )
 from jaxhash.changes import add_items, merge_indexes, remove_items
+from jaxhash.duplicates import duplicate_groups
 from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
 from jaxhash.scan import Neighbors, PaddedMatches
@@ -106,6 +107,7 @@ __all__ = [
     "codes_to_integers",
     "describe",
     "distance_counts",
+    "duplicate_groups",
     "encode",
     "estimate_matches",
     "expected_matches",

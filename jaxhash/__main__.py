@@ -1,32 +1,51 @@
-"""The command: `python -m jaxhash`, also installed as `jaxhash`."""
+"""The command: `python -m jaxhash`, also installed as `jaxhash`.
+
+What a command needs is imported when it runs: help comes at once, a missing extra is missed only where it is needed,
+and Ctrl-C while packages load ends as it does later.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxhash.datasets import IDX_SETS, PACKAGED_SETS
 
-try:
-    from jaxhash.demo import run_demo
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.split(".")[0] != "matplotlib":
-        raise
-    run_demo = None  # type: ignore[assignment]
+# Which extra brings a package that is not needed by all.
+EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend": "demo", "sklearn": "demo"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status: 0, 2 after an error, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # no file name is a reason to fail
     try:
+        options = _parser().parse_args(arguments)
         options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print("jaxhash: interrupted", file=sys.stderr)
+        _end_line("interrupted")
         return 130
-    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        print(f"jaxhash: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        _end_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
+        return 2
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+        _end_line(f"error: {' '.join(str(error).split()) or type(error).__name__}")
         return 2
     return 0
+
+
+def _end_line(message: str) -> None:
+    """Prints a last line, over a line of progress if there is one."""
+    print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +58,54 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxhash", description="Semantic hashing: learn binary codes and search them.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page")
+    _add_build(commands.add_parser("build", help="learn codes of a folder of images or of vectors, and index them"))
+    _add_query(commands.add_parser("query", help="find what is most like an image or a vector"))
+    _add_duplicates(commands.add_parser("duplicates", help="group what is nearly the same"))
+    info = commands.add_parser("info", help="say what a file holds")
+    info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved")
+    info.set_defaults(run=_info)
+    _add_demo(commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page"))
+    return parser
+
+
+def _add_build(build: argparse.ArgumentParser) -> None:
+    build.description = (
+        "Learns codes of all images in a folder and its sub-folders, or of the vectors in a .npy file [n, d], and "
+        "saves them with the model. Where FILE is there already, only new and changed items are encoded, by the model "
+        "as it is."
+    )
+    build.add_argument("source", metavar="SOURCE", help="a folder of images (PNG, JPEG, WebP, GIF, BMP, TIFF), or .npy")
+    build.add_argument("-o", "--output", required=True, metavar="FILE", help="where to keep model, codes and paths")
+    build.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 items on each code")
+    build.add_argument("--side", type=int, metavar="N", help="images are learned at NxN pixels; by default 32")
+    build.add_argument("--epochs", type=int, metavar="N", help="how often to go through the items in learning")
+    build.add_argument("--retrain", action="store_true", help="start anew, even if FILE is there")
+    build.add_argument("--strict", action="store_true", help="stop at a file that is no image, instead of skipping it")
+    build.set_defaults(run=_build)
+
+
+def _add_query(query: argparse.ArgumentParser) -> None:
+    query.description = "Prints the distance in bits, a tab, and the path (or row) of what is nearest to each ITEM."
+    query.add_argument("file", metavar="FILE", help="what build has made")
+    query.add_argument("items", metavar="ITEM", nargs="+", help="an image; of vectors, the number of a row, or a .npy")
+    reach = query.add_mutually_exclusive_group()
+    reach.add_argument("-k", type=int, metavar="K", help="how many to find; by default 10")
+    reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
+    query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
+    query.set_defaults(run=_query)
+
+
+def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
+    duplicates.description = (
+        "Prints groups of items that hang together by steps of at most R bits, the largest first, with an empty line "
+        "after each. Short codes make many items equal that are only alike: build with --bits 64 or more for this."
+    )
+    duplicates.add_argument("file", metavar="FILE", help="what build has made")
+    duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="0 groups only equal codes")
+    duplicates.set_defaults(run=_duplicates)
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--dataset",
         choices=(*IDX_SETS, *PACKAGED_SETS),
@@ -52,12 +118,36 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 images on each code")
     demo.add_argument("--output", default="jaxhash-demo", metavar="DIR", help="folder for the results (%(default)s)")
     demo.set_defaults(run=_demo)
-    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    from jaxhash.commands import Learning, run_build
+
+    learning = Learning(options.bits, options.side, options.epochs)
+    run_build(options.source, options.output, learning, retrain=options.retrain, strict=options.strict)
+
+
+def _query(options: argparse.Namespace) -> None:
+    from jaxhash.answers import run_query
+
+    run_query(options.file, options.items, k=options.k, radius=options.radius, output=options.gallery)
+
+
+def _duplicates(options: argparse.Namespace) -> None:
+    from jaxhash.answers import run_duplicates
+
+    run_duplicates(options.file, options.radius)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from jaxhash.answers import run_info
+
+    run_info(options.file)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    if run_demo is None:
-        raise ImportError("the demo needs matplotlib and its data sets: pip install 'jaxhash[demo]'")
+    from jaxhash.demo import run_demo
+
     run_demo(options.dataset, options.data_dir, options.epochs, options.bits, options.output)
 
 

@@ -24,7 +24,7 @@ FORMAT, VERSION = "jaxhash", 1
 HEADER = "header.json"
 HEADER_LIMIT = 2**20
 DIGEST_LENGTH = 64
-DTYPES = ("<u4", "<i4", "<f4")
+DTYPES = ("<u4", "<i4", "<f4", "|u1")
 CHUNK = 2**22
 # How the file begins (with a zip member) and how its last bytes do (the zip's end, before the digest).
 BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
@@ -37,7 +37,7 @@ class CorruptFileError(ValueError):
 class Archive(NamedTuple):
     """What a file holds."""
 
-    kind: str  # "index", "index in parts", "model" or "retriever"
+    kind: str  # "index", "index in parts", "model", "retriever", "training" or "collection"
     meta: dict[str, Any]  # plain JSON data
     arrays: dict[str, np.ndarray]
     digest: str = ""  # of the file it was read from
@@ -111,7 +111,7 @@ def _digest(file: IO[bytes]) -> bytes:
 
 
 def read_archive(path: str | os.PathLike[str], *kinds: str) -> Archive:
-    """Reads a file of one of the given kinds.
+    """Reads a file of one of the given kinds, or of any if none is given.
 
     Nothing in the file is trusted before its digest is right. Then a file is still taken only as it would be written:
     its members one after the other, and nothing else in it. Arrays are views of the file's bytes, so that no declared
@@ -163,7 +163,7 @@ def _parsed(file: io.FileIO, content: memoryview, kinds: tuple[str, ...]) -> Arc
     try:
         members = _members(file, content)
         header = _parsed_header(members)
-        if header["kind"] not in kinds:
+        if kinds and header["kind"] not in kinds:
             raise CorruptFileError(f"expected a saved {kinds[0]}, but it holds: {header['kind']}")
         digest = bytes(content[-DIGEST_LENGTH:]).decode()
         return Archive(header["kind"], header["meta"], _parsed_arrays(members, header["arrays"]), digest)

@@ -190,7 +190,7 @@ def _build(story: Story, data: Dataset, model: Autoencoder) -> HashIndex:
     return index
 
 
-def _compare_expected(story: Story, data: Dataset, retriever: Retriever) -> None:
+def _compare_expected(story: Story, data: Dataset, retriever: Retriever[HashIndex]) -> None:
     story.head("How many matches")
     queries = encode(retriever.model, data.test_images[:1000])
     num_items, num_bits = len(data.train_images), retriever.index.num_bits
@@ -210,7 +210,7 @@ def _compare_expected(story: Story, data: Dataset, retriever: Retriever) -> None
     )
 
 
-def _search(story: Story, data: Dataset, retriever: Retriever) -> None:
+def _search(story: Story, data: Dataset, retriever: Retriever[HashIndex]) -> None:
     story.head("Searching with test images")
     neighbors = retrieve(retriever, data.test_images, k=NEIGHBOURS)
     labels = (data.train_labels, data.test_labels)
@@ -232,7 +232,7 @@ def _search(story: Story, data: Dataset, retriever: Retriever) -> None:
     story.show("search.png", figure, caption)
 
 
-def _compare_linear(story: Story, data: Dataset, retriever: Retriever) -> None:
+def _compare_linear(story: Story, data: Dataset, retriever: Retriever[HashIndex]) -> None:
     story.head("Linear search and hash table")
     model, index = retriever.model, retriever.index
     vectors = np.asarray(unpack_bits(encode(model, data.train_images), index.num_bits), np.float32)

@@ -4,8 +4,10 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -20,6 +22,10 @@ img {{ max-width: 100%; height: auto; }}
 table {{ border-collapse: collapse; }}
 th, td {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
 th:first-child, td:first-child {{ text-align: left; }}
+.row {{ display: flex; flex-wrap: wrap; gap: .8rem; }}
+figure {{ margin: 0; width: 8rem; font-size: .8rem; overflow-wrap: anywhere; }}
+figure img {{ width: 8rem; height: 8rem; object-fit: contain; }}
+figure.query img {{ outline: 3px solid #2f6f9f; }}
 </style>
 </head>
 <body>
@@ -30,7 +36,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 """
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: "Figure") -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -49,8 +55,24 @@ def paragraph(text: str) -> str:
 
 def picture(image: bytes, description: str) -> str:
     """A PNG as HTML, with a description for those who can't see it."""
+    return f"<p>{_img(image, description)}</p>"
+
+
+def captioned(image: bytes | None, lines: Sequence[str], kind: str) -> str:
+    """A small PNG, or none, above lines of text; `kind` is its class: "query" or "found"."""
+    shown = "<p>can't be shown</p>" if image is None else _img(image, lines[-1])
+    caption = "<br>".join(html.escape(line) for line in lines)
+    return f'<figure class="{kind}">{shown}<figcaption>{caption}</figcaption></figure>'
+
+
+def row(parts: Sequence[str]) -> str:
+    """Parts side by side, as many as there is room for."""
+    return "\n".join(['<div class="row">', *parts, "</div>"])
+
+
+def _img(image: bytes, description: str) -> str:
     data = base64.b64encode(image).decode()
-    return f'<p><img alt="{html.escape(description)}" src="data:image/png;base64,{data}"></p>'
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -77,3 +99,16 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
         )
         for row in rows
     )
+
+
+def printable(path: str) -> str:
+    r"""A file name on one line: what can't be seen or is no text as escapes such as `\n` or `\xff`, `\` doubled."""
+    return "".join(
+        character if character.isprintable() and character != "\\" else _escaped(character) for character in path
+    )
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as "surrogateescape" keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return "\\\\" if character == "\\" else character.encode("unicode_escape").decode()

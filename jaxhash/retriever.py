@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 from jax.typing import ArrayLike
@@ -14,17 +14,19 @@ from jaxhash.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
 from jaxhash.search import check_places
 from jaxhash.sharding import ShardedIndex
 
+IndexT = TypeVar("IndexT", bound=AnyIndex)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model", "index"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
-class Retriever:
+class Retriever(Generic[IndexT]):
     """A model and an index of codes that it made; a pytree of both."""
 
     model: Autoencoder
-    index: AnyIndex
+    index: IndexT
 
 
-def retrieve(retriever: Retriever, images: ArrayLike, *, k: int) -> Neighbors:
+def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int) -> Neighbors:
     """Finds the k indexed items whose codes are nearest to those of images, in one compiled program.
 
     Args:
@@ -51,7 +53,7 @@ def retrieve(retriever: Retriever, images: ArrayLike, *, k: int) -> Neighbors:
     return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k), items, size, lead, mapped)
 
 
-def check_retriever(retriever: Retriever) -> None:
+def check_retriever(retriever: Retriever[Any]) -> None:
     """Raises unless the retriever's model makes codes of the index's length."""
     if not isinstance(retriever, Retriever):
         raise TypeError(f"retriever must be a Retriever, got {type(retriever).__name__}")
@@ -60,7 +62,7 @@ def check_retriever(retriever: Retriever) -> None:
         raise ValueError(f"the model makes codes of {model_bits} bits, but the index holds codes of {index_bits} bits")
 
 
-def _retrieve(retriever: Retriever, items: Any, *, k: int) -> Neighbors:
+def _retrieve(retriever: Retriever[Any], items: Any, *, k: int) -> Neighbors:
     return nearest_items(retriever.index, encode_items(retriever.model, items), k=k)
 
 

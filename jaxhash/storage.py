@@ -94,17 +94,26 @@ def load_model(path: AnyPath) -> Autoencoder:
     return _model_from(path, read_archive(path, "model"))
 
 
-def save_retriever(path: AnyPath, retriever: Retriever) -> None:
+def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
     """Saves model and index in one file; raises what `save_model` raises."""
+    write_archive(path, Archive("retriever", *retriever_contents(retriever)))
+
+
+def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
+    """Loads a model and its index; raises what `load_index` raises."""
+    return retriever_from(path, read_archive(path, "retriever"))
+
+
+def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
+    """What of a retriever goes into a file: plain data, and arrays by name."""
     check_retriever(retriever)
     index_meta, index_arrays = index_contents(retriever.index)
     model_meta, model_arrays = _model_contents(retriever.model)
-    write_archive(path, Archive("retriever", index_meta | model_meta, index_arrays | model_arrays))
+    return index_meta | model_meta, index_arrays | model_arrays
 
 
-def load_retriever(path: AnyPath) -> Retriever:
-    """Loads a model and its index; raises what `load_index` raises."""
-    archive = read_archive(path, "retriever")
+def retriever_from(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
+    """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
     retriever = Retriever(_model_from(path, archive), index_from_sorted(*sorted_from(path, archive)))
     try:
         check_retriever(retriever)

@@ -1,5 +1,6 @@
 """Damaged and forged forms of saved files, made from a source of random choices."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -35,7 +36,7 @@ VALUES = [
 
 def seeds():
     """Small files of every kind."""
-    return [(GOLDEN / f"{kind}.npz") for kind in ("index", "model", "retriever")]
+    return [(GOLDEN / f"{kind}.npz") for kind in ("index", "model", "retriever", "images", "vectors")]
 
 
 def mutated(choices, files):
@@ -113,7 +114,7 @@ def _change_one(choices, tree):
         elif way == 1 and isinstance(tree, dict):
             tree[choices.choice(["index.ids", "index.codes", "x", "rngs", "dtype", ""])] = tree[key]
         else:
-            tree[key] = choices.choice(VALUES)
+            tree[key] = copy.deepcopy(choices.choice(VALUES))  # the next change may be inside it
         return
 
 

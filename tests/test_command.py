@@ -3,7 +3,6 @@ import io
 import itertools
 import os
 import re
-import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -358,7 +357,7 @@ def test_an_error_of_many_lines_is_printed_as_one(monkeypatch, capsys, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(command, "run_demo", fail)
+    monkeypatch.setattr(demo, "run_demo", fail)
     assert status_of("demo") == 2
     assert capsys.readouterr().err == "jaxhash: error: one two\n"
 
@@ -367,14 +366,14 @@ def test_a_mistake_of_ours_is_not_taken_for_an_error_of_the_user(monkeypatch):
     def fail(*_):
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(command, "run_demo", fail)
+    monkeypatch.setattr(demo, "run_demo", fail)
     with pytest.raises(AssertionError, match="a bug"):
         command.main(["demo"])
 
 
 def test_options_reach_the_demo(monkeypatch):
     calls = []
-    monkeypatch.setattr(command, "run_demo", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(demo, "run_demo", lambda *arguments: calls.append(arguments))
     options = ("--dataset", "mnist", "--data-dir", "in", "--epochs", "3", "--bits", "17", "--output", "out")
     assert status_of("demo", *options) == status_of("demo") == 0
     assert calls == [("mnist", "in", 3, 17, "out"), (None, None, None, None, "jaxhash-demo")]
@@ -398,38 +397,74 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
     assert (tmp_path / "training.png").read_bytes() == b"old"
 
 
-def test_a_demo_that_can_not_run_gives_a_hint_of_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(command, "run_demo", None)
-    assert status_of("demo") == 2
-    assert_one_line(capsys, "matplotlib", "pip install", "jaxhash[demo]")
+WITHOUT_EXTRAS = """
+import sys
+sys.modules.update(dict.fromkeys(("PIL", "matplotlib", "mlxtend", "scipy", "sklearn")))
+from jaxhash.__main__ import main
+for line in sys.stdin:
+    print(main(line.split()))
+"""
 
 
-@pytest.fixture
-def without(monkeypatch):
-    """Runs the command's module afresh where a package can't be imported."""
+def test_without_the_extras_the_command_starts_and_says_which_one_is_missing(tmp_path):
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(5, 2)))
+    lines = [
+        "demo",
+        "build . -o v",
+        "build v.npy -o v --epochs 1",
+        "query v 0 -k 1",
+        "duplicates v --radius 0",
+        "info v",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS],
+        cwd=tmp_path,
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert [line for line in done.stdout.splitlines() if line.isdecimal()] == ["2", "2", "0", "0", "2", "0"]
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert [re.search(r"jaxhash\[(\w+)\]", line)[1] for line in errors] == ["demo", "images", "images"]
+    assert [name in line for name, line in zip(("matplotlib", "Pillow", "scipy"), errors, strict=True)] == [True] * 3
+    assert "Traceback" not in done.stderr
 
-    def run(package):
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-            monkeypatch.delitem(sys.modules, name)
-        for name in ("demo", "plots", "report"):
-            monkeypatch.delitem(sys.modules, f"jaxhash.{name}", raising=False)
-        monkeypatch.setitem(sys.modules, package, None)
-        return runpy.run_path(command.__file__, run_name="jaxhash_afresh")
 
-    return run
+def test_another_missing_module_is_not_mistaken_for_an_extra(monkeypatch):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'jaxhash.gone'", name="jaxhash.gone")
 
-
-def test_without_matplotlib_the_command_starts_and_gives_the_hint(without, capsys):
-    fresh = without("matplotlib")
-    assert fresh["run_demo"] is None
-    assert fresh["main"](["demo"]) == 2
-    assert_one_line(capsys, "matplotlib", "jaxhash[demo]")
+    monkeypatch.setattr(demo, "run_demo", fail)
+    with pytest.raises(ModuleNotFoundError):
+        command.main(["demo"])
 
 
-def test_another_missing_module_is_not_mistaken_for_matplotlib(without):
-    with pytest.raises(ModuleNotFoundError) as error:
-        without("jaxhash.evaluation")
-    assert error.value.name == "jaxhash.evaluation"
+def test_ctrl_c_while_packages_load_is_one_line_as_well(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "jaxhash.answers":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "jaxhash.answers", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert status_of("info", "nothing") == 130
+    assert capsys.readouterr().err == "jaxhash: interrupted\n"
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(tmp_path):
+    jh.save_index(tmp_path / "a", jh.build_index(np.zeros((1, 1), np.uint32), 1))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxhash", "info", tmp_path / "a"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_help_works_as_a_module(tmp_path):

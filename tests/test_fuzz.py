@@ -15,6 +15,13 @@ FILES = mutation.seeds()
 quietly = pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, when it writes such an archive
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory):
+    """The first model of a kind takes longer, and would be complained of."""
+    for file in FILES:
+        complaint(tmp_path_factory.mktemp("warm") / "f", file.read_bytes())
+
+
 @quietly
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choices=st.randoms(use_true_random=False))

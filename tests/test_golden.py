@@ -4,6 +4,7 @@ The files in `golden/v1` are never written anew: a format that can't read them i
 """
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
+from jaxhash.collection import load_collection, save_collection
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir())
@@ -51,8 +53,25 @@ def test_old_retrievers_load_and_find_what_they_found(version):
     assert_equal(jh.retrieve(retriever, images, k=3), expected["retriever"]["nearest 3"])
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_old_collections_load_with_every_name_and_code(version):
+    images, vectors = (load_collection(GOLDEN / version / f"{kind}.npz") for kind in ("images", "vectors"))
+    assert images.source == os.fsdecode(b"/photos/\xff")
+    assert images.names == ("a.png", "new\nline.png", os.fsdecode(b"b/\xfe.png"))
+    assert images.ids.tolist() == [0, 2, 5]
+    assert images.codes_of([0, 2, 5]).tolist() == [[1937506304], [3677421568], [1937309696]]
+    assert vectors.names == ("0", "1", "2")
+    assert vectors.codes_of([0, 1, 2]).tolist() == [[2936012800], [2399141888], [2399141888]]
+    assert vectors.scaling is not None
+    assert (vectors.scaling.shift.tolist(), vectors.scaling.scale.item()) == ([1, 2, 3], 0.5)
+
+
 def test_the_current_version_writes_the_same_bytes(tmp_path):
     for kind in ("index", "model", "retriever"):
         golden = GOLDEN / VERSIONS[-1] / f"{kind}.npz"
         getattr(jh, f"save_{kind}")(tmp_path / kind, getattr(jh, f"load_{kind}")(golden))
+        assert (tmp_path / kind).read_bytes() == golden.read_bytes()
+    for kind in ("images", "vectors"):
+        golden = GOLDEN / VERSIONS[-1] / f"{kind}.npz"
+        save_collection(tmp_path / kind, load_collection(golden))
         assert (tmp_path / kind).read_bytes() == golden.read_bytes()

@@ -1,5 +1,6 @@
 import base64
 import io
+import os
 from html.parser import HTMLParser
 
 import numpy as np
@@ -149,3 +150,33 @@ def test_a_page_refers_to_nothing_outside_itself():
     assert not {"script", "link", "iframe", "object", "embed"} & {*page.tags}
     assert "url(" not in text
     assert "@import" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("größer 1.png", "größer 1.png"),
+        ("a\nb\t\x1b[31m", r"a\nb\t\x1b[31m"),
+        (os.fsdecode(b"\xff\x80.png"), r"\xff\x80.png"),
+        ("a\\nb", r"a\\nb"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),  # would turn the direction of what follows
+    ],
+)
+def test_names_are_shown_on_one_line_and_no_two_alike(name, shown):
+    assert report.printable(name) == shown
+
+
+def test_captioned_pictures_stand_in_a_row():
+    shown = report.row(
+        [report.captioned(b"bytes", ["distance 1", NASTY], "found"), report.captioned(None, ["x"], "query")]
+    )
+    page = Page(shown)
+    (image,) = page.images
+    assert (image["alt"], png_of(image)) == (NASTY, b"bytes")
+    assert page.texts == [
+        ("figcaption", "distance 1"),
+        ("figcaption", NASTY),
+        ("p", "can't be shown"),
+        ("figcaption", "x"),
+    ]
+    assert page.tags.count("figure") == 2

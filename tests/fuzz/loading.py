@@ -23,11 +23,13 @@ except ModuleNotFoundError:
 
 if atheris is None:
     import jaxhash as jh
-    from jaxhash import archive, storage
+    from jaxhash import archive, collection, storage
 else:
-    with atheris.instrument_imports(include=["jaxhash.archive", "jaxhash.storage", "json", "zipfile"]):
+    with atheris.instrument_imports(
+        include=["jaxhash.archive", "jaxhash.collection", "jaxhash.storage", "json", "zipfile"]
+    ):
         import jaxhash as jh
-        from jaxhash import archive, storage  # noqa: F401
+        from jaxhash import archive, collection, storage  # noqa: F401
 
 import mutation
 
@@ -39,7 +41,7 @@ BYTES = 2**23
 def complaint(path, content):
     """What is wrong with how some loader treats a file of these contents; `None` if nothing is."""
     path.write_bytes(content)
-    for load in (jh.load_index, jh.load_model, jh.load_retriever):
+    for load in (jh.load_index, jh.load_model, jh.load_retriever, collection.load_collection):
         tracemalloc.start()
         start = time.thread_time()
         try:
