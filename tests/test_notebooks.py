@@ -65,3 +65,10 @@ def test_the_first_cells_open_colab_and_install_without_upgrading(path):
     assert first == cells_of(NOTEBOOKS[0], "code")[0].source  # where to install from stands in one form for all
     for cell in cells_of(path, "code"):
         assert not re.search(r"pip install.*(-U|--upgrade|\bjax\b)", cell.source)
+
+
+def test_the_pictures_of_the_readme_are_there_and_small():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < 150_000
