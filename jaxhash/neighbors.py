@@ -6,6 +6,7 @@ its gradients by place and direction (Dalal and Triggs 2005, "Histograms of orie
 which see a shape where pixels see a patch. What the first principal components leave out is mostly noise.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ from jax import lax
 from jaxhash.dispatch import entry_point, in_batches
 
 COMPONENTS = 64
-PIXELS = 28  # a side; larger images are averaged down
+# Larger images are averaged down to so many pixels a side, coloured ones to as many values in all: the basis takes time
+# with the cube of their number.
+SIDE = 28
 CELLS = 7  # a side of the grid in which gradients are counted
 # Neighbours are looked for among so many items, chosen at random where there are more.
 CANDIDATES = 2**16
@@ -77,13 +80,14 @@ def features(items: jax.Array) -> jax.Array:
     values = items.astype(jnp.float32)
     if items.ndim == 2:
         return _unit_roots(values)
-    pixels = _pooled(values, PIXELS)
-    return jnp.concatenate([_unit_roots(part.reshape(len(items), -1)) for part in (pixels, _gradients(pixels))], axis=1)
+    pixels = _pooled(values, max(1, int(SIDE / math.sqrt(items.shape[3]))))
+    gradients = _gradients(_pooled(values.mean(axis=3, keepdims=True), SIDE))
+    return jnp.concatenate([_unit_roots(part.reshape(len(items), -1)) for part in (pixels, gradients)], axis=1)
 
 
 def _gradients(images: jax.Array) -> jax.Array:
-    """Gradients by place and direction (right, left, down, up), averaged over channels: `[n, i, j, 4]`."""
-    grey = jnp.pad(images.mean(axis=3), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    """Gradients of grey images `[n, h, w, 1]` by place and direction (right, left, down, up): `[n, i, j, 4]`."""
+    grey = jnp.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)), mode="edge")
     across = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
     down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
     return _pooled(jax.nn.relu(jnp.stack([across, -across, down, -down], axis=3)), CELLS)
