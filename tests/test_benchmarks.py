@@ -22,6 +22,12 @@ def quality(monkeypatch):
     return importlib.import_module("quality")
 
 
+@pytest.fixture
+def scale(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("scale")
+
+
 @pytest.fixture(scope="module")
 def digits():
     return jh.load_dataset("digits")
@@ -97,6 +103,28 @@ def test_the_quality_tables_hold_a_row_for_each_method(quality, capsys):
     assert [row[0] for row in rows[2:]] == quality.METHODS
     assert {len(row) for row in rows[3:-1]} == {len(rows[3])}
     assert all(float(number.replace(",", "")) >= 0 for number in rows[-1][1:])
+
+
+def test_large_collections_on_paper(scale, capsys):
+    scale.paper(per_code_word=0.01, per_build=100)
+    head, *rows = capsys.readouterr().out.splitlines()
+    table = [dict(zip(head.split(), row.replace(",", "").split(), strict=True)) for row in rows]
+    first = table[0]
+    assert (first["items"], first["bits"], first["bytes/item"], first["GB"]) == ("1000000000", "64", "16", "16")
+    # 16 GiB over 20 bytes, 858,993,459 items; but 2^31 words, less a fifth for spare room, are 858,993,458.
+    assert first["devices"] == "2"
+    assert float(first["ms/query"]) == pytest.approx(5e8 * 2 * 0.01 * 1e-6)
+    assert first["bytes/query"] == str(2 * 10 * 8)
+    assert table[-1]["indexes"] == "47"
+
+
+def test_the_benchmark_of_scale_measures_small_sizes_too(scale, capsys, monkeypatch):
+    monkeypatch.setattr(scale, "ROUNDS", 1)
+    scale.items(2000)
+    scale.stream(3000)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines[0].split()) == 5
+    assert lines[-1].endswith("MiB")
 
 
 def test_a_cell_holds_mean_and_standard_deviation(quality):

@@ -52,7 +52,7 @@ def answers(index, queries, k, radius):
 
 
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize(("n", "num_bits"), [(5000, 24), (301, 24), (5, 24), (1, 24), (0, 24), (301, 64)])
+@pytest.mark.parametrize(("n", "num_bits"), [(5000, 24), (5, 24), (0, 24), (301, 64)])
 def test_shards_answer_as_the_whole(num_shards, n, num_bits):
     index, queries = example(n, num_bits)
     sharded = jh.shard_index(index, mesh_of(num_shards))

@@ -70,7 +70,9 @@ def saving():
     same(jh.load_index(path), index)
     two = jax.sharding.Mesh(jax.devices()[::2], ("shards",), axis_types=mesh.axis_types)
     jh.save_index(path, jh.shard_index(index, two))
-    same_answers(jh.load_sharded_index(path, mesh))
+    jax.tree.map(
+        np.testing.assert_array_equal, *map(sharding.local_shards, (jh.load_sharded_index(path, mesh), loaded))
+    )
 
 
 def failing():
@@ -84,7 +86,7 @@ def failing():
     with pytest.raises(expected, match=("process 1 failed", "division by zero")[number]):
         jh.radius_search(sharded, queries, radius=6, method="scan")
     room["matches_by_scan"] = scan
-    same_answers(sharded)
+    same(jh.radius_search(sharded, queries, radius=6), jh.radius_search(index, queries, radius=6))
 
 
 def dying():

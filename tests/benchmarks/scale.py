@@ -1,0 +1,238 @@
+"""What do more items, more devices and less memory cost? `python tests/benchmarks/scale.py [CASE ...] [--items N]`
+
+- `items`: microseconds per query against the number of items, by scan and by probe.
+- `devices`: the same against the number of shards, on as many devices of this host.
+- `building`: seconds and peak memory of building, saving in parts and loading.
+- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take.
+- `paper`: what 1, 10 and 100 billion items would take, from the cost per code that is measured here.
+
+Every measurement has a process of its own, as memory that was used once is seldom given back. Peak memory is what the
+process itself took: pages of a mapped file, which the system can drop at any time, are not counted.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import jaxhash as jh
+
+ROUNDS = 5
+QUERIES = 256
+SIZES = [10**4, 10**5, 10**6, 10**7]
+DEVICES = [1, 2, 4, 8]
+
+
+def timed(function):
+    """Median seconds of a few rounds after a first one."""
+    times = []
+    for number in range(ROUNDS + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        if number:
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+class Peak:
+    """The largest memory of this process while it is on, mapped files aside, above what it had before."""
+
+    def __enter__(self):
+        self.first = self.bytes = self._now()
+        self._on = True
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._on = False
+        self._thread.join()
+
+    def __str__(self):
+        return f"{(self.bytes - self.first) / 2**20:,.0f} MiB"
+
+    def _watch(self):
+        while self._on:
+            self.bytes = max(self.bytes, self._now())
+            time.sleep(0.005)
+
+    @staticmethod
+    def _now():
+        lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return sum(int(lines[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+
+
+def codes_of(n, num_bits, seed=0):
+    words = np.random.default_rng(seed).integers(0, 2**32, (n, -(-num_bits // 32)), dtype=np.uint32)
+    words[:, -1] &= np.uint32(2**32 - 2 ** (-num_bits % 32))
+    return words
+
+
+def mesh_of(num_devices):
+    return jax.make_mesh((num_devices,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def items(n):
+    """One row: k-NN by scan in 64 bits; radius 2 by scan and by probe in codes of log2(n / 0.4) bits."""
+    num_bits = jh.suggest_num_bits(n)
+    scan = nearest(n)
+    cells = [scan, within(n, num_bits, "probe"), within(n, num_bits, "scan")]
+    row = "".join(f"{seconds / QUERIES * 1e6:>14,.1f}" for seconds in cells)
+    print(f"{n:>13,}{row}{scan / QUERIES / n * 1e9:>14.3f}", flush=True)
+
+
+def nearest(n, num_bits=64):
+    index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
+    return timed(lambda: jh.search(index, queries, k=10, method="scan"))
+
+
+def within(n, num_bits, method):
+    index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
+    return timed(lambda: jh.radius_search(index, queries, radius=2, method=method))
+
+
+def devices(n, num_devices):
+    """One row: k-NN and radius 2 in 64 bits on so many devices."""
+    index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
+    sharded = jh.shard_index(index, mesh_of(num_devices))
+    cells = [
+        timed(lambda index=index: jh.search(index, queries, k=10, method="scan")) for index in (index, sharded)
+    ] + [timed(lambda: jh.radius_search(sharded, queries, radius=2, method="scan"))]
+    print(f"{num_devices:>13}" + "".join(f"{cell / QUERIES * 1e6:>14,.1f}" for cell in cells), flush=True)
+
+
+def building(n, num_devices):
+    """Rows: seconds and peak memory of each step, with the bytes of the index beside them."""
+    mesh, fewer = mesh_of(num_devices), mesh_of(num_devices // 2)
+    jh.shard_index(jh.build_index(codes_of(10, 64), 64), mesh)
+    index = step("build", jh.build_index, codes_of(n, 64), 64)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(index)) / 2**20
+    print(f"  (an index of {n:,} codes of 64 bits takes {size:,.0f} MiB)")
+    sharded = step(f"shard over {num_devices} devices", jh.shard_index, index, mesh)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index"
+        step(f"save in {num_devices} parts", jh.save_index, path, sharded)
+        step(f"load onto {num_devices // 2} devices", jh.load_sharded_index, path, fewer)
+        step("load as a whole", jh.load_index, path)
+
+
+def step(name, function, *arguments):
+    with Peak() as peak:
+        start = time.perf_counter()
+        result = jax.block_until_ready(function(*arguments))
+        seconds = time.perf_counter() - start
+    print(f"  {name:<34}{seconds:>8.2f} s{peak!s:>14}", flush=True)
+    return result
+
+
+def stream(n):
+    """Encodes n images of 784 bytes from a mapped file in one pass, and indexes them; by a small network."""
+    model = jh.Autoencoder(784, 64, (128,))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        file = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 784))
+        rng = np.random.default_rng(0)
+        for start in range(0, n, 2**16):
+            file[start : start + 2**16] = rng.integers(0, 256, (min(2**16, n - start), 784), dtype=np.uint8)
+        file.flush()
+        del file
+        mapped = np.load(path, mmap_mode="r")
+        jh.encode(model, mapped[:4096])
+        print(f"  {n:,} images, a file of {path.stat().st_size / 1e9:.2f} GB", flush=True)
+        for name, images in [("as an array", mapped), ("in batches", batches_of(mapped))]:
+            step(f"encode and index, {name}", lambda images=images: jh.build_index(jh.encode(model, images), 64))
+
+
+def batches_of(rows, size=2**14):
+    """Rows in runs, each read from the file when it is asked for."""
+    return (np.array(rows[start : start + size]) for start in range(0, len(rows), size))
+
+
+def paper(per_code_word, per_build, memory=16 * 2**30, k=10):
+    """Prints what large collections take, given nanoseconds to compare a word and to build in a code, on this host.
+
+    Bytes are those of codes, an offset and an id for each; the spare room of shapes adds at most a quarter. A device
+    has 16 GiB. Positions and ids are int32, so one index holds at most 2^31 items whatever its shards: where there are
+    more, several indexes of so many have to be searched one after the other or side by side.
+    """
+    print(f"{'items':>16}{'bits':>6}{'bytes/item':>12}{'GB':>10}{'devices':>9}{'indexes':>9}", end="")
+    print(f"{'ms/query':>10}{'bytes/query':>13}{'build-hours':>12}")
+    for n in (10**9, 10**10, 10**11):
+        for num_bits in (64, 128):
+            row = estimate(n, num_bits, per_code_word, per_build, memory, k)
+            print(f"{n:>16,}{num_bits:>6}" + "".join(row), flush=True)
+
+
+def estimate(n, num_bits, per_code_word, per_build, memory, k):
+    """Cells of one row of `paper`."""
+    words = num_bits // 32
+    per_item = 4 * words + 4 + 4
+    limit = min(memory // (per_item * 5 // 4), (2**31 - 1) * 4 // 5 // words)  # of one shard
+    num_devices = math.ceil(n / limit)
+    scan = n / num_devices * words * per_code_word * 1e-6
+    network = num_devices * k * 8
+    cells = (
+        f"{per_item:>12}",
+        f"{n * per_item / 1e9:>10,.0f}",
+        f"{num_devices:>9}",
+        f"{math.ceil(n / (2**31 - 1)):>9}",
+    )
+    return (*cells, f"{scan:>10.1f}", f"{network:>13,}", f"{n * per_build / 3.6e12:>12.2f}")
+
+
+def measured_paper(n=10**7):
+    """The table for the costs found here."""
+    codes, queries = codes_of(n, 64), codes_of(QUERIES, 64, seed=1)
+    start = time.perf_counter()
+    index = jh.build_index(codes, 64)
+    per_build = (time.perf_counter() - start) / n * 1e9
+    per_word = timed(lambda: jh.search(index, queries, k=10, method="scan")) / QUERIES / n / 2 * 1e9
+    print(f"measured at {n:,}: {per_word:.4f} ns per word compared, {per_build:.0f} ns per code built in")
+    paper(per_word, per_build)
+
+
+HEADS = {
+    "items": f"{'microseconds':>13}{'k-NN, 64 b':>14}{'r=2 probe':>14}{'r=2 scan':>14}{'ns per code':>14}",
+    "devices": f"{'devices':>13}{'whole, k-NN':>14}{'shards, k-NN':>14}{'shards, r=2':>14}",
+}
+
+
+def apart(num_devices, call):
+    """Runs a call of this file in a process with so many devices."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
+    folder = Path(__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", f"import scale; scale.{call}"], cwd=folder, env=os.environ | flags, check=True
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", help="items, devices, building, stream or paper; by default all")
+    parser.add_argument("--items", type=int, help="the only size to measure")
+    options = parser.parse_args()
+    for case in options.case or ["items", "devices", "building", "stream", "paper"]:
+        print(HEADS.get(case, case), flush=True)
+        if case == "items":
+            for n in [options.items] if options.items else SIZES:
+                apart(1, f"items({n})")
+        elif case == "devices":
+            for num_devices in DEVICES:
+                apart(num_devices, f"devices({options.items or 10**6}, {num_devices})")
+        elif case == "building":
+            apart(8, f"building({options.items or 10**7}, 8)")
+        else:
+            apart(1, {"stream": f"stream({options.items or 10**7})", "paper": "measured_paper()"}[case])
+
+
+if __name__ == "__main__":
+    main()
