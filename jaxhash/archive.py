@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jaxhash.replacing import replacing as replacing
+from jaxhash.replacing import replacing
 
 FORMAT, VERSION = "jaxhash", 1
 HEADER = "header.json"
