@@ -175,17 +175,17 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
     Args:
         model: an autoencoder.
         images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
-            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is. An array that is mapped from a file
-            is never copied whole. Or an iterable of such arrays: a generator, or a data loader.
+            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is; both must be like what the model
+            was trained on (see `jaxhash.input_rule`). An array that is mapped from a file is never copied whole. Or an iterable of such arrays: a generator, or a data loader.
 
     Returns:
         uint32 `[..., w]`; of an iterable, an iterator of the codes of each batch, which `build_index` takes. It takes
         a batch only when asked for its codes.
 
     Raises:
-        ValueError: the shape does not fit; a value is NaN or infinite, or lies outside [0, 1] for a model with sigmoid
-            outputs (the message names the row, counted in its batch).
-        TypeError: images are neither uint8, bool nor floating.
+        ValueError: the shape does not fit; a value is NaN or infinite, or lies outside what the model takes, which is
+            [0, 1] for sigmoid outputs (the message names the row, counted in its batch).
+        TypeError: images are neither uint8, bool nor floating; or uint8 where the model was trained on other floats.
     """
     if is_stream(images):
         _check_model(model)

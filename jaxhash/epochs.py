@@ -24,8 +24,8 @@ BYTES_AT_ONCE = 2**28
 class Course(NamedTuple):
     """What stays the same in all epochs."""
 
-    graph: Any  # of the model, with what is no weight
-    rest: Any
+    graph: Any  # the model's structure
+    rest: Any  # the model's variables that are no weights
     optimizer: optax.GradientTransformation
     objective: Objective
     items: np.ndarray  # [n, ...]
