@@ -176,7 +176,8 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
         model: an autoencoder.
         images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
             28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is; both must be like what the model
-            was trained on (see `jaxhash.input_rule`). An array that is mapped from a file is never copied whole. Or an iterable of such arrays: a generator, or a data loader.
+            was trained on (see `jaxhash.input_rule`). An array that is mapped from a file is never copied whole. Or an
+            iterable of such arrays: a generator, or a data loader.
 
     Returns:
         uint32 `[..., w]`; of an iterable, an iterator of the codes of each batch, which `build_index` takes. It takes

@@ -94,7 +94,7 @@ def test_other_settings_are_refused_and_listed(images, tmp_path):
     path = tmp_path / "checkpoint"
     fit(images, path, epochs=1)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="training: batch_size was 64, now 32; seed was 0, now 5. Give"):
+    with pytest.raises(ValueError, match=r"training: batch_size was 64, now 32; seed was 0, now 5\. Give"):
         fit(images, path, epochs=1, seed=5, batch_size=32)
     with pytest.raises(ValueError, match=r"objective was .*num_neighbors': 10.*now .*num_neighbors': 3"):
         fit(images, path, epochs=1, objective=jh.Retrieve(num_neighbors=3))
