@@ -1,4 +1,6 @@
+import importlib
 import os
+from pathlib import Path
 
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -46,3 +48,10 @@ def compilations(_counter):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def benchmark_named(monkeypatch):
+    """Imports a benchmark, which is a script beside its helpers and no part of a package."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    return importlib.import_module

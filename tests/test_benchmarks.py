@@ -1,31 +1,24 @@
-import importlib
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import jaxhash as jh
 
-FOLDER = Path(__file__).parent / "benchmarks"
+
+@pytest.fixture
+def baselines(benchmark_named):
+    return benchmark_named("baselines")
 
 
 @pytest.fixture
-def baselines(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("baselines")
+def quality(benchmark_named):
+    return benchmark_named("quality")
 
 
 @pytest.fixture
-def quality(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("quality")
-
-
-@pytest.fixture
-def scale(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("scale")
+def scale(benchmark_named):
+    return benchmark_named("scale")
 
 
 @pytest.fixture(scope="module")

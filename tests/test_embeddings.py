@@ -1,24 +1,17 @@
 """The benchmark of codes for float vectors: where its sentences come from, and what it measures."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parent / "benchmarks"
+
+@pytest.fixture
+def embeddings(benchmark_named):
+    return benchmark_named("embeddings")
 
 
 @pytest.fixture
-def embeddings(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("embeddings")
-
-
-@pytest.fixture
-def sentences(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("sentences")
+def sentences(benchmark_named):
+    return benchmark_named("sentences")
 
 
 def test_sentences_are_prose_of_a_moderate_length(sentences):
