@@ -219,14 +219,14 @@ def test_memory_beside_a_complete_answer_is_bounded(monkeypatch):
     index = jh.build_index(codes, 20)
     for module in (lookup, matches):
         monkeypatch.setattr(module, "CODES_AT_ONCE", 2**15)
-    jh.radius_search(index, queries[:1], radius=20)
+    jh.radius_search(index, queries, radius=20)  # compiling takes memory of its own
     tracemalloc.start()
     found = jh.radius_search(index, queries, radius=20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found.ids) == 4000 * 250
     answer = found.ids.nbytes + found.distances.nbytes
-    assert peak < 2 * answer + 300 * 2**15  # bytes for each code looked at
+    assert peak < 2 * answer + 200 * 2**15  # bytes for each code looked at
 
 
 @pytest.mark.parametrize(
