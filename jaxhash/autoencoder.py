@@ -199,7 +199,7 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
-    """Encodes and decodes images: float32 of the same shape; takes and refuses what `encode` does."""
+    """Encodes and decodes images: float32 of the same shape; takes the arrays that `encode` takes, but no iterable."""
     items, lead, item_shape = check_items(model, images)
     if is_traced(model, images):
         return _reconstruct(model, items).reshape(*lead, *item_shape)
