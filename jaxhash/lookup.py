@@ -1,6 +1,6 @@
 """Answers that are driven from the host: all matches within a radius by any method, and k-NN by widening a radius."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxhash.checks import INT32_MAX
 from jaxhash.dispatch import entry_point, in_parallel, padded_rows
 from jaxhash.index import NO_ID, HashIndex
 from jaxhash.kernels import near_groups
-from jaxhash.matches import CODES_AT_ONCE, RadiusMatches, consecutive, matches_among, matches_in_groups
+from jaxhash.matches import CODES_AT_ONCE, Hits, RadiusMatches, consecutive, hits_among, hits_in_groups, matches_of_hits
 from jaxhash.planning import CANDIDATE, Plan, scan_cost, sizes_of
 from jaxhash.probe import probe
 from jaxhash.processes import rows_of_all
@@ -24,30 +24,40 @@ def matches_by_scan(index: HashIndex, queries: np.ndarray, radius: int, size: in
     """All matches of queries uint32 `[q, w]`, at most `size` queries at a time."""
 
     def scan(batch: np.ndarray) -> RadiusMatches:
-        return _scan_part(index, batch, radius, size)
+        return RadiusMatches.joined([matches_of_hits(index, hits) for hits in _scan_part(index, batch, radius, size)])
 
     return RadiusMatches.joined(in_parallel(scan, [queries[i : i + size] for i in range(0, len(queries), size)]))
 
 
-def _scan_part(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> RadiusMatches:
+def matches_by_plan(index: HashIndex, queries: np.ndarray, radius: int, size: int, plan: Plan) -> RadiusMatches:
+    """All matches of queries uint32 `[q, w]` by the tables of a plan; `size` is for parts that are better scanned."""
+    return RadiusMatches.joined(
+        [matches_of_hits(index, hits) for hits in hits_in_parts(index, queries, radius, size, plan)]
+    )
+
+
+def hits_in_parts(index: HashIndex, queries: np.ndarray, radius: int, size: int, plan: Plan | None) -> Iterator[Hits]:
+    """Yields the hits of queries uint32 `[q, w]`, of some consecutive ones at a time: by a plan, or by a scan."""
+    if plan is None:
+        for start in range(0, len(queries), size):
+            yield from _scan_part(index, queries[start : start + size], radius, size)
+        return
+    tables = [pair for pair in zip(tables_of(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
+    for start in range(0, len(queries), LOOKED_UP_AT_ONCE):
+        yield from _plan_part(index, queries[start : start + LOOKED_UP_AT_ONCE], radius, size, tables)
+
+
+def _scan_part(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> Iterator[Hits]:
     near = np.asarray(_compiled_near(index.codes, padded_rows(queries, size), radius=np.uint32(radius)))
-    return RadiusMatches.joined(list(matches_in_groups(index, queries, near[:, : len(queries)], radius)))
+    return hits_in_groups(index, queries, near[:, : len(queries)], radius)
 
 
 _compiled_near = entry_point(near_groups)
 
 
-def matches_by_plan(index: HashIndex, queries: np.ndarray, radius: int, size: int, plan: Plan) -> RadiusMatches:
-    """All matches of queries uint32 `[q, w]` by the tables of a plan; `size` is for parts that are better scanned."""
-    tables = [pair for pair in zip(tables_of(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
-
-    parts = [queries[i : i + LOOKED_UP_AT_ONCE] for i in range(0, len(queries), LOOKED_UP_AT_ONCE)]
-    return RadiusMatches.joined([_plan_part(index, part, radius, size, tables) for part in parts])
-
-
 def _plan_part(
     index: HashIndex, queries: np.ndarray, radius: int, size: int, tables: list[tuple[AddressTable, int]]
-) -> RadiusMatches:
+) -> Iterator[Hits]:
     """Buckets tell how many codes they hold before any is looked at.
 
     Where looking would cost more than a scan, as when most codes share a bucket, it is a scan; where it would take much
@@ -57,11 +67,12 @@ def _plan_part(
     total = sum(int(buckets.size.sum(dtype=np.int64)) for _, buckets in found)
     if total > CODES_AT_ONCE:
         if total * CANDIDATE > len(queries) * scan_cost(sizes_of(index), found=0):
-            parts = [_scan_part(index, queries[i : i + size], radius, size) for i in range(0, len(queries), size)]
-            return RadiusMatches.joined(parts)
+            yield from hits_in_parts(index, queries, radius, size, None)
+            return
         if len(queries) > 1:
-            halves = np.array_split(queries, 2)
-            return RadiusMatches.joined([_plan_part(index, half, radius, size, tables) for half in halves])
+            for half in np.array_split(queries, 2):
+                yield from _plan_part(index, half, radius, size, tables)
+            return
     query, rank = [], []
     for table, buckets in found:
         if table.starts is None:  # one code in each bucket
@@ -71,7 +82,7 @@ def _plan_part(
             place = consecutive(buckets.first, buckets.size)
             query.append(np.repeat(buckets.query, buckets.size))
         rank.append(place if table.ranks is None else table.ranks[place])
-    return matches_among(index, queries, np.concatenate(query), np.concatenate(rank), radius)
+    yield hits_among(index, queries, np.concatenate(query), np.concatenate(rank), radius)
 
 
 def nearest_by_widening(

@@ -34,8 +34,30 @@ class RadiusMatches(NamedTuple):
         )
 
 
-def matches_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int) -> Iterator[RadiusMatches]:
-    """Yields the matches of consecutive runs of queries from the groups that the scan has marked.
+class Hits(NamedTuple):
+    """The codes within a radius of each of q queries, by (query, distance, code)."""
+
+    num_queries: int
+    keys: np.ndarray  # uint64 [h], of 16 bits the query, of 17 the distance, of 31 the rank of the code
+
+    @property
+    def queries(self) -> np.ndarray:
+        """Which query each is for: int64 `[h]`."""
+        return (self.keys >> np.uint64(48)).astype(np.int64)
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Int32 `[h]`."""
+        return (self.keys >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Int32 `[h]`."""
+        return (self.keys & np.uint64(2**31 - 1)).astype(np.int32)
+
+
+def hits_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int) -> Iterator[Hits]:
+    """Yields the hits of consecutive runs of queries from the groups that the scan has marked.
 
     Args:
         index: a `HashIndex`.
@@ -55,55 +77,45 @@ def matches_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, r
         run = slice(starts[first], starts[last])
         ranks = (group[run, None] * group_size + np.arange(group_size)).reshape(-1)
         known = ranks < int(index.num_codes)
-        yield matches_among(
+        yield hits_among(
             index, queries[first:last], np.repeat(query[run] - first, group_size)[known], ranks[known], radius
         )
         first = last
 
 
-def matches_among(
-    index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int
-) -> RadiusMatches:
-    """The matches among candidates.
+def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int) -> Hits:
+    """The hits among candidates.
 
     Args:
         index: a `HashIndex`.
-        queries: uint32 `[q, w]`.
+        queries: uint32 `[q, w]`, q below 2^16.
         query: int `[m]`, which query a candidate is for.
         rank: int `[m]`, which code it is; a pair may come more than once.
         radius: the largest distance that counts as a match, inclusive.
     """
     distance = _distances(index, queries, query, rank)
     near = np.flatnonzero(distance <= radius)
-    return _filled(index, _sorted_keys(query[near], distance[near], rank[near]), len(queries))
+    keys = query[near].astype(np.uint64) << np.uint64(48)
+    keys |= distance[near].astype(np.uint64) << np.uint64(31)
+    keys |= rank[near].astype(np.uint64)
+    keys.sort()
+    return Hits(len(queries), keys[run_starts(keys)])
 
 
-def _filled(index: HashIndex, key: np.ndarray, num_queries: int) -> RadiusMatches:
-    """The items of codes that match, given by sorted keys uint64 `[m]`."""
-    rank = (key & _RANK_MASK).astype(np.int32)
+def matches_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
+    """The items of the codes that were hit."""
+    rank = hits.ranks
     first = np.asarray(index.offsets)[rank]
     sizes = np.asarray(index.offsets)[1:][rank] - first
     ends = np.append(0, np.cumsum(sizes, dtype=np.int64))
-    starts = np.searchsorted(key, np.arange(num_queries + 1, dtype=np.uint64) << np.uint64(48))
+    starts = np.searchsorted(hits.keys, np.arange(hits.num_queries + 1, dtype=np.uint64) << np.uint64(48))
     place = first if ends[-1] == len(rank) else consecutive(first, sizes)
 
     # A query's matches of one distance stand together: long runs repeat far faster than single codes.
-    runs = run_starts(key >> np.uint64(31))
-    distance = (key[runs] >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
-    distances = np.repeat(distance, np.diff(ends[np.append(runs, len(key))]))
+    runs = run_starts(hits.keys >> np.uint64(31))
+    distance = Hits(hits.num_queries, hits.keys[runs]).distances
+    distances = np.repeat(distance, np.diff(ends[np.append(runs, len(rank))]))
     return RadiusMatches(ends[starts], distances, np.asarray(index.ids)[place])
-
-
-_RANK_MASK = np.uint64(2**31 - 1)
-
-
-def _sorted_keys(query: np.ndarray, distance: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Distinct triples in order, each as one number uint64: q and b are below 2^16, ranks below 2^31."""
-    key = query.astype(np.uint64) << np.uint64(48)
-    key |= distance.astype(np.uint64) << np.uint64(31)
-    key |= rank.astype(np.uint64)
-    key.sort()
-    return key[run_starts(key)]
 
 
 def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:

@@ -143,8 +143,8 @@ def test_skewed_buckets_stay_exact_and_small(shared, rng, monkeypatch):
     for module in (lookup, matches):  # so that one query's bucket exceeds what is looked at together
         monkeypatch.setattr(module, "CODES_AT_ONCE", 1000)
     largest = []
-    real = lookup.matches_among
-    monkeypatch.setattr(lookup, "matches_among", lambda *a: largest.append(len(a[3])) or real(*a))
+    real = lookup.hits_among
+    monkeypatch.setattr(lookup, "hits_among", lambda *a: largest.append(len(a[3])) or real(*a))
     same(jh.radius_search(index, queries, radius=2, method="probe"), expected)
     assert max(largest, default=0) <= 1000
 
