@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jaxhash.archive import CorruptFileError
+from jaxhash.bags import BagMatches, bag_search
 from jaxhash.bits import (
     codes_from_bytes,
     codes_from_integers,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from jaxhash.epochs import History
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
     from jaxhash.objectives import Reconstruct, Retrieve
+    from jaxhash.patches import encode_patches, extract_patches
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import (
@@ -61,6 +63,7 @@ _LAZY = {
     "epochs": ("History",),
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
     "objectives": ("Reconstruct", "Retrieve"),
+    "patches": ("encode_patches", "extract_patches"),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": (
@@ -80,6 +83,7 @@ _ROOM_OF = {name: room for room, names in _LAZY.items() for name in names}
 __all__ = [
     "AffineWarp",
     "Autoencoder",
+    "BagMatches",
     "BitStatistics",
     "CheckpointError",
     "CodeWarning",
@@ -99,6 +103,7 @@ __all__ = [
     "Retriever",
     "ShardedIndex",
     "add_items",
+    "bag_search",
     "bit_statistics",
     "build_index",
     "codes_from_bytes",
@@ -109,8 +114,10 @@ __all__ = [
     "distance_counts",
     "duplicate_groups",
     "encode",
+    "encode_patches",
     "estimate_matches",
     "expected_matches",
+    "extract_patches",
     "fit",
     "hamming_distance",
     "load_dataset",

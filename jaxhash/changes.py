@@ -7,8 +7,16 @@ once, and leave the old one as it was, whatever happens: who is searching it mea
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.checks import INT32_MAX, check_ids
-from jaxhash.index import HashIndex, check_size, check_table, index_from_sorted, sorted_arrays, sorted_pairs
+from jaxhash.checks import INT32_MAX
+from jaxhash.index import (
+    HashIndex,
+    check_pairs,
+    check_size,
+    check_table,
+    index_from_sorted,
+    sorted_arrays,
+    sorted_pairs,
+)
 
 # Distinct codes uint32 [u, w] in ascending order, offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -22,7 +30,8 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
         codes: uint32 `[m, w]`, as for `build_index`.
         ids: distinct integers in [0, 2^31) that are not in the index, `[m]`, one for each code; by default they go on
             after the largest id in the index (from 0 if it is empty), so that additions number items as one build
-            would. The number of a removed item is given again if it was the largest.
+            would. The number of a removed item is given again if it was the largest. Where items may have several
+            codes, ids may repeat or be in the index, and get more codes.
 
     Returns:
         A `HashIndex`; `index` itself if there is nothing to add.
@@ -32,13 +41,16 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
         TypeError: `index` is no `HashIndex`, `codes` is not uint32, or `ids` are not integers.
     """
     old = _contents("index", index)
-    table = check_table(codes, index.num_bits)
+    codes = check_table(codes, index.num_bits, index.multi)
+    if ids is None:
+        ids = _following(old[2], len(codes))
+    table, labels = check_pairs(codes, index.num_bits, ids, index.multi)
     check_size(len(old[2]) + len(table), index.num_bits)
-    labels = _following(old[2], len(table)) if ids is None else check_ids(ids, len(table))
-    _check_apart(old[2], labels, "ids must be new, but {} is in the index already")
+    if not index.multi:
+        _check_apart(old[2], labels, "ids must be new, but {} is in the index already")
     if not len(labels):
         return index
-    return index_from_sorted(*_merged(old, sorted_pairs(table, labels)), index.num_bits)
+    return _joined(old, sorted_pairs(table, labels), index)
 
 
 def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") -> HashIndex:
@@ -69,27 +81,34 @@ def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") ->
             raise KeyError(f"id {unknown[0]} is not in the index; missing='ignore' passes over such ids")
     if not removed.any():
         return index
-    ends = np.append(0, np.cumsum(~removed, dtype=np.int32))[offsets]
-    taken = ends[1:] > ends[:-1]
-    return index_from_sorted(
-        table[taken], np.append(0, ends[1:][taken]).astype(np.int32), old[~removed], index.num_bits
-    )
+    return index_from_sorted(*_kept((table, offsets, old), ~removed), index.num_bits, index.multi)
 
 
 def merge_indexes(a: HashIndex, b: HashIndex) -> HashIndex:
     """Returns an index of the items of two indexes; the order of the two does not matter.
 
     Raises:
-        ValueError: the two differ in their number of bits, share an id, or are too large together.
+        ValueError: the two differ in their number of bits or in whether items may have several codes, share an id
+            though they may not, or are too large together.
         TypeError: one of them is no `HashIndex`.
     """
     parts = sorted((_contents("a", a), _contents("b", b)), key=lambda part: len(part[0]))
     if a.num_bits != b.num_bits:
         raise ValueError(f"a and b must have codes of the same length, got {a.num_bits} and {b.num_bits} bits")
+    if a.multi != b.multi:
+        raise ValueError("a and b must both be indexes of items with several codes, or neither")
     small, large = parts
     check_size(len(small[2]) + len(large[2]), a.num_bits)
-    _check_apart(large[2], small[2], "a and b must have no id in common, but both have {}")
-    return index_from_sorted(*_merged(large, small), a.num_bits)
+    if not a.multi:
+        _check_apart(large[2], small[2], "a and b must have no id in common, but both have {}")
+    return _joined(large, small, a)
+
+
+def _joined(large: Sorted, small: Sorted, like: HashIndex) -> HashIndex:
+    """An index of two collections. If items may have several codes, both may hold the same pair: it is left out."""
+    if like.multi:
+        small = _without(small, large)
+    return index_from_sorted(*_merged(large, small), like.num_bits, like.multi)
 
 
 def _contents(name: str, index: HashIndex) -> Sorted:
@@ -122,8 +141,25 @@ def _check_apart(old: np.ndarray, new: np.ndarray, message: str) -> None:
         raise ValueError(message.format(common.min()))
 
 
+def _without(new: Sorted, old: Sorted) -> Sorted:
+    """What of a sorted collection another one does not hold."""
+    table, offsets, ids = new
+    before, known = _places(old[0], table)
+    sizes = np.diff(offsets)
+    pairs = _keys(np.repeat(np.where(known, before, len(old[0])), sizes), ids)
+    return _kept(new, ~np.isin(pairs, _keys(np.repeat(np.arange(len(old[0])), np.diff(old[1])), old[2])))
+
+
+def _kept(items: Sorted, keep: np.ndarray) -> Sorted:
+    """A sorted collection without some of its items, and without the codes that have none left; bool `[n]`."""
+    table, offsets, ids = items
+    ends = np.append(0, np.cumsum(keep, dtype=np.int32))[offsets]
+    left = ends[1:] > ends[:-1]
+    return table[left], np.append(0, ends[1:][left]).astype(np.int32), ids[keep]
+
+
 def _merged(old: Sorted, new: Sorted) -> Sorted:
-    """Merges two sorted collections that share no id; quicker the smaller `new` is."""
+    """Merges two sorted collections that share no pair; quicker the smaller `new` is."""
     table, offsets, ids = old
     more, more_offsets, more_ids = new
     before, known = _places(table, more)

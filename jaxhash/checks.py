@@ -81,8 +81,11 @@ def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
     return array
 
 
-def check_ids(ids: ArrayLike | None, num_items: int) -> np.ndarray:
-    """Returns ids as int32 `[num_items]`; `None` stands for 0, 1, 2, ... They must be distinct and in [0, 2^31)."""
+def check_ids(ids: ArrayLike | None, num_items: int, *, distinct: bool = True) -> np.ndarray:
+    """Returns ids as int32 `[num_items]`; `None` stands for 0, 1, 2, ...
+
+    They must lie in [0, 2^31), and mostly be distinct.
+    """
     if ids is None:
         return np.arange(num_items, dtype=np.int32)
     array = np.asarray(ids)
@@ -96,8 +99,16 @@ def check_ids(ids: ArrayLike | None, num_items: int) -> np.ndarray:
             f"ids must lie between 0 and {INT32_MAX}, got {wrong}; keep other ids in an array of your own "
             "and look up my_ids[ids]"
         )
-    ordered = np.sort(array)
+    if distinct:
+        _check_distinct(array)
+    return array.astype(np.int32, copy=False)
+
+
+def _check_distinct(ids: np.ndarray) -> None:
+    ordered = np.sort(ids)
     repeated = ordered[1:] == ordered[:-1]
     if repeated.any():
-        raise ValueError(f"ids must be distinct, but {ordered[1:][repeated][0]} came more than once")
-    return array.astype(np.int32, copy=False)
+        raise ValueError(
+            f"ids must be distinct, but {ordered[1:][repeated][0]} came more than once "
+            "(multi=True lets items have several codes)"
+        )

@@ -26,12 +26,14 @@ def duplicate_groups(index: HashIndex, radius: int) -> list[np.ndarray]:
         their first ids. Items that are near to no other are in none.
 
     Raises:
-        ValueError: the radius is negative.
+        ValueError: the radius is negative, or items may have several codes, which says nothing of pairs of items.
         TypeError: an argument is of the wrong kind.
         ImportError: there is no scipy.
     """
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    if index.multi:
+        raise ValueError("index must hold one code for each item, got one of items with several codes")
     group = _component_of_codes(index, check_integer("radius", radius, 0))
     _, offsets, ids = sorted_arrays(index)
     of_item = np.repeat(group, np.diff(offsets))

@@ -32,7 +32,7 @@ NO_ID = -1
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["codes", "offsets", "ids", "num_codes", "num_items"],
-    meta_fields=["num_bits"],
+    meta_fields=["num_bits", "multi"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class HashIndex:
@@ -44,8 +44,9 @@ class HashIndex:
     offsets: int32 `[capacity + 1]`, where the items of each code start in `ids`; `num_items` behind the last code.
     ids: int32 `[item_capacity]`, ascending within each code; `NO_ID` behind the last item.
     num_codes: int32 `[]`, the number of distinct codes, `u`.
-    num_items: int32 `[]`, the number of items, `n`.
+    num_items: int32 `[]`, the number of items, `n`; if they may have several codes, of pairs of code and id.
     num_bits: the number of bits of a code, `b` (static).
+    multi: whether an id may stand under several codes (static).
     """
 
     codes: jax.Array  # uint32 [w, blocks, g, L]
@@ -54,6 +55,7 @@ class HashIndex:
     num_codes: jax.Array  # int32 []
     num_items: jax.Array  # int32 []
     num_bits: int
+    multi: bool = False
 
     @property
     def num_words(self) -> int:
@@ -70,7 +72,11 @@ class HashIndex:
 
 
 def build_index(
-    codes: ArrayLike | Iterable[ArrayLike | tuple[ArrayLike, ArrayLike]], num_bits: int, *, ids: ArrayLike | None = None
+    codes: ArrayLike | Iterable[ArrayLike | tuple[ArrayLike, ArrayLike]],
+    num_bits: int,
+    *,
+    ids: ArrayLike | None = None,
+    multi: bool = False,
 ) -> HashIndex:
     """Builds an index of packed codes.
 
@@ -80,6 +86,9 @@ def build_index(
             codes and ids are in memory some three times over.
         num_bits: the number of bits of a code, `b`.
         ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Batches bring their own.
+        multi: lets an item have several codes, as the patches of an image have: ids may repeat, and codes `[n, p, w]`
+            are the p codes of each of n items. Each code of an item counts once. Searches then find pairs of code and
+            id, so that an id may come several times; `bag_search` finds items.
 
     Returns:
         A `HashIndex`. It depends only on the pairs of code and id, not on their order.
@@ -93,33 +102,45 @@ def build_index(
     if is_stream(codes):
         if ids is not None:
             raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
-        codes, ids = _collected(codes, check_num_bits(num_bits))
-    table = check_table(cast(ArrayLike, codes), num_bits)
-    return index_from_sorted(*sorted_pairs(table, check_ids(ids, len(table))), num_bits)
+        codes, ids = _collected(codes, check_num_bits(num_bits), multi)
+    table, labels = check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)
+    return index_from_sorted(*sorted_pairs(table, labels), num_bits, multi)
 
 
-def _collected(batches: Iterable[Any], num_bits: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """All codes of a stream, `[n, w]`, and all ids, `[n]`, if it has any."""
+def _collected(batches: Iterable[Any], num_bits: int, multi: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """All codes of a stream, `[n, w]` or `[n, p, w]`, and all ids, `[n]`, if it has any."""
     tables, labels = [], []
     for batch in batches:
         codes, ids = batch if isinstance(batch, tuple) else (batch, None)
-        tables.append(np.array(check_table(codes, num_bits)))  # a copy: loaders may use their memory again
+        tables.append(np.array(check_table(codes, num_bits, multi)))  # a copy: loaders may use their memory again
         if ids is not None:
-            labels.append(check_ids(ids, len(tables[-1])).copy())
+            labels.append(check_ids(ids, len(tables[-1]), distinct=not multi).copy())
         if len(labels) not in (0, len(tables)):
             raise ValueError("either all batches must have ids or none")
     if not tables:
         raise ValueError("codes must come in at least one batch; an iterator can only be gone through once")
+    if len({table.shape[1:] for table in tables}) > 1:
+        raise ValueError("items must have equally many codes in all batches; give batches [m, w] and repeat ids")
     return np.concatenate(tables), np.concatenate(labels) if labels else None
 
 
-def check_table(codes: ArrayLike, num_bits: int) -> np.ndarray:
-    """Returns codes as a native uint32 array `[n, w]`, once they are what an index can take."""
-    check_num_bits(num_bits)
+def check_pairs(codes: ArrayLike, num_bits: int, ids: ArrayLike | None, multi: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns codes uint32 `[n, w]` and their ids int32 `[n]`, once they are what an index can take."""
+    table = check_table(codes, num_bits, multi)
+    labels = check_ids(ids, len(table), distinct=not multi)
+    if table.ndim == 2:
+        return table, labels
+    return table.reshape(-1, table.shape[2]), np.repeat(labels, table.shape[1])
+
+
+def check_table(codes: ArrayLike, num_bits: int, multi: bool = False) -> np.ndarray:
+    """Returns codes as a native uint32 array `[n, w]`, or perhaps `[n, p, w]`, once they are what an index can take."""
+    width = num_words(check_num_bits(num_bits))
     shape = np.shape(codes)
-    if len(shape) != 2:
-        raise ValueError(f"codes must have shape [n, {num_words(num_bits)}], got {shape}")
-    check_size(shape[0], num_bits)
+    if len(shape) != 2 and not (multi and len(shape) == 3):
+        several = f" or [n, p, {width}]" if multi else ""
+        raise ValueError(f"codes must have shape [n, {width}]{several}, got {shape}")
+    check_size(math.prod(shape[:-1]), num_bits)
     return check_codes("codes", codes, num_bits)
 
 
@@ -133,12 +154,21 @@ def check_size(num_items: int, num_bits: int) -> None:
 
 
 def sorted_pairs(table: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`."""
+    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`.
+
+    A pair that comes twice is kept once.
+    """
     if (ids[1:] < ids[:-1]).any():
         by_id = np.argsort(ids)
         table, ids = table[by_id], ids[by_id]
     order = sorted_order(table)
-    return *_grouped(table[order]), ids[order]
+    table, ids = table[order], ids[order]
+    same = ids[1:] == ids[:-1]
+    if same.any():
+        same[same] = (table[1:][same] == table[:-1][same]).all(axis=1)
+        new = np.append(True, ~same)
+        table, ids = table[new], ids[new]
+    return *_grouped(table), ids
 
 
 def sorted_order(table: np.ndarray) -> np.ndarray:
@@ -187,10 +217,12 @@ def run_starts(rows: np.ndarray) -> np.ndarray:
     return np.flatnonzero(new)
 
 
-def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> HashIndex:
+def index_from_sorted(
+    table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False
+) -> HashIndex:
     """Lays out what is already sorted: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`."""
     arrays = jax.device_put(layout(table, offsets, ids, len(table), len(ids)))
-    return HashIndex(**arrays, num_bits=num_bits)
+    return HashIndex(**arrays, num_bits=num_bits, multi=multi)
 
 
 def layout(

@@ -22,34 +22,36 @@ def index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
     codes, offsets, ids = sorted_arrays(index)
-    return {"index": {"num_bits": index.num_bits}}, {
+    meta = {"num_bits": index.num_bits} | ({"multi": True} if index.multi else {})
+    return {"index": meta}, {
         "index.codes": codes,
         "index.offsets": offsets,
         "index.ids": ids,
     }
 
 
-def sorted_from(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def sorted_from(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
     """What `index_from_sorted` takes, from a file whose digest is right; or raises `CorruptFileError`."""
     try:
         num_bits = check_num_bits(archive.meta["index"]["num_bits"])
+        multi = archive.meta["index"].get("multi", False) is True
         codes, offsets, ids = (archive.arrays[f"index.{name}"] for name in ("codes", "offsets", "ids"))
         codes = check_codes("codes", codes, num_bits)
-        check_sorted(codes, offsets, ids, num_bits)
+        check_sorted(codes, offsets, ids, num_bits, multi)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
         ) from None
-    return codes, offsets, ids, num_bits
+    return codes, offsets, ids, num_bits, multi
 
 
-def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> None:
+def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:
     """Raises unless sorted codes, their offsets and ids are what `build_index` would have made of some input."""
     if codes.ndim != 2 or offsets.shape != (len(codes) + 1,) or offsets.dtype != np.int32 or ids.dtype != np.int32:
         raise ValueError(
             f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} do not belong together"
         )
-    check_ids(ids, len(ids))
+    check_ids(ids, len(ids), distinct=not multi)
     check_size(len(ids), num_bits)
     if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
         raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")

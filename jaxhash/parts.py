@@ -172,7 +172,7 @@ def _reader(path: AnyPath, listing: Listing) -> Callable[[int], Sorted]:
             archive = read_archive(place, "index")
         except FileNotFoundError:
             raise CorruptFileError(f"{path}: its part {place.name} is missing") from None
-        table, offsets, ids, num_bits = sorted_from(place, archive)
+        table, offsets, ids, num_bits, _ = sorted_from(place, archive)
         expected = (listing.digests[number], listing.num_bits, listing.starts[number + 1] - listing.starts[number])
         if (archive.digest, num_bits, len(table)) != expected:
             raise CorruptFileError(f"{path}: its part {place.name} is not the file that was saved")

@@ -93,11 +93,13 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
 
     Raises:
         ValueError: the mesh has no such axis, or the axis is not of the type Auto, or the mesh leaves out devices of
-            some processes only.
+            some processes only, or items have several codes.
         TypeError: `index` is no `HashIndex`, or `mesh` no mesh.
     """
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    if index.multi:
+        raise ValueError("an index of items with several codes can't be spread over devices; search it as a whole")
     check_mesh(mesh, axis_name)
     table, offsets, ids = sorted_arrays(index)
     cuts = even_cuts(len(table), mesh.shape[axis_name])
