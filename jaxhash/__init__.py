@@ -17,6 +17,7 @@ from jaxhash.bits import (
     codes_from_integers,
     codes_to_bytes,
     codes_to_integers,
+    first_bits,
     hamming_distance,
     pack_bits,
     unpack_bits,
@@ -25,6 +26,7 @@ from jaxhash.changes import add_items, merge_indexes, remove_items
 from jaxhash.duplicates import duplicate_groups
 from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
+from jaxhash.reranking import rerank
 from jaxhash.scan import Neighbors, PaddedMatches
 from jaxhash.search import radius_search, radius_search_padded, search
 from jaxhash.sharding import ShardedIndex, shard_index
@@ -118,6 +120,7 @@ __all__ = [
     "estimate_matches",
     "expected_matches",
     "extract_patches",
+    "first_bits",
     "fit",
     "hamming_distance",
     "load_dataset",
@@ -136,6 +139,7 @@ __all__ = [
     "reconstruct",
     "reconstruction_loss",
     "remove_items",
+    "rerank",
     "retrieve",
     "save_index",
     "save_model",

@@ -20,6 +20,7 @@ from jaxhash.checks import (
     dtype_of,
     is_traced,
     num_words,
+    padding_mask,
 )
 
 
@@ -84,6 +85,26 @@ def _unpack(codes: ArrayLike, num_bits: int) -> jax.Array:
     words = jnp.asarray(codes)[..., None]
     planes = (words >> _shifts(32, 1, words.ndim)) & jnp.uint32(1)
     return planes.reshape(*words.shape[:-2], -1)[..., :num_bits] != 0
+
+
+def first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
+    """Cuts codes, uint32 `[..., w]`, off after their first bits: uint32 `[..., ceil(num_bits / 32)]`.
+
+    The first bits of a code that was trained with `short_bits` are a code of their own.
+    """
+    width = num_words(check_num_bits(num_bits))
+    check_code_array("codes", codes)
+    if width > np.shape(codes)[-1]:
+        raise ValueError(f"num_bits must be at most {32 * np.shape(codes)[-1]} for these codes, got {num_bits}")
+    return _first_bits(_native(codes), num_bits)
+
+
+@partial(jax.jit, static_argnums=1)
+def _first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
+    mask = np.full(num_words(num_bits), 0xFFFFFFFF, np.uint32)
+    mask[-1] ^= padding_mask(num_bits)
+    first = jnp.asarray(codes)[..., : len(mask)]
+    return first & jnp.broadcast_to(mask, first.shape)
 
 
 def hamming_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:

@@ -52,6 +52,7 @@ LAYERS = {
     "input_rule": set(),
     "autoencoder": {"bits", "checks", "dispatch", "input_rule"},
     "convolutional": {"autoencoder", "checks", "input_rule"},
+    "reranking": {"checks", "dispatch", "index", "kernels", "scan"},
     "patches": {"autoencoder", "checks"},
     "neighbors": {"dispatch"},
     "warps": set(),
