@@ -23,9 +23,24 @@ Batch = tuple[jax.Array, ...]
 LEAST_COARSE_BITS = 12
 
 
+def _check_short_bits(short_bits: int | None) -> None:
+    if short_bits is not None:
+        check_integer("short_bits", short_bits, 1)
+
+
 @dataclass(frozen=True)
 class Reconstruct:
-    """Gives items back: the loss is that of the outputs."""
+    """Gives items back: the loss is that of the outputs.
+
+    Attributes:
+        short_bits: how many of the first bits are to be a code of their own, which gives items back without the others;
+            `None` if there is to be no such code.
+    """
+
+    short_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_short_bits(self.short_bits)
 
     def partners(self, items: np.ndarray, seed: int) -> np.ndarray | None:
         """Which items may stand beside each in a batch: none."""
@@ -37,7 +52,10 @@ class Reconstruct:
         """The loss of a batch `(items [m, ...],)`, and its bits float32 `[m, b]`."""
         items = _inputs(model, scaled(batch[0]))
         bits = rounded(standardized(model.code_logits(items), statistics))
-        return item_losses(model, model.output_logits(bits), items).mean(), bits
+        loss = item_losses(model, model.output_logits(bits), items).mean()
+        if self.short_bits is not None:
+            loss += item_losses(model, model.output_logits(_first_alone(bits, self.short_bits)), items).mean()
+        return loss, bits
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,8 @@ class Retrieve:
         fine_temperature: of their softmax.
         decorrelation: the weight of the fine bits' mutual squared correlations.
         copying: the weight of what any two bits' correlation exceeds 0.9 by, squared.
+        short_bits: how many of the first bits are to be a code of their own, which feels contrast by itself; `None` if
+            there is to be no such code.
 
     They were compared on training images of MNIST and Fashion-MNIST that were held out of training, for both together;
     the default lies between the values compared, as what serves one set or measure best costs another.
@@ -71,8 +91,10 @@ class Retrieve:
     fine_temperature: float = 0.2
     decorrelation: float = 0.025
     copying: float = 2.5
+    short_bits: int | None = None
 
     def __post_init__(self) -> None:
+        _check_short_bits(self.short_bits)
         check_integer("num_neighbors", self.num_neighbors, 1)
         if not 0 < self.coarse_share <= 1:
             raise ValueError(f"coarse_share must lie above 0 and be at most 1, got {self.coarse_share!r}")
@@ -103,6 +125,8 @@ class Retrieve:
         correlation = correlations(signs)
         excess = jax.nn.relu(jnp.abs(correlation) - 0.9)
         loss = self.contrast * contrast(coarse, self.temperature) + self.copying * (excess**2).sum() / num_bits
+        if self.short_bits is not None:
+            loss += self.contrast * contrast(signs[:, : self.short_bits], self.temperature)
         if num_coarse == num_bits:
             return loss
         loss += self.fine_contrast * contrast(fine, self.fine_temperature)
@@ -114,14 +138,21 @@ Objective = Reconstruct | Retrieve
 OBJECTIVES: dict[str, Objective] = {"reconstruct": Reconstruct(), "retrieve": Retrieve()}
 
 
-def objective_named(objective: str | Objective) -> Objective:
-    """The objective of a name, or the one given."""
+def objective_named(objective: str | Objective, num_bits: int) -> Objective:
+    """The objective of a name, or the one given, for codes of so many bits."""
     if isinstance(objective, Objective):
+        if objective.short_bits is not None and objective.short_bits > num_bits:
+            raise ValueError(f"short_bits must be at most the model's {num_bits} bits, got {objective.short_bits}")
         return objective
     if not isinstance(objective, str) or objective not in OBJECTIVES:
         names = ", ".join(OBJECTIVES)
         raise ValueError(f"objective must be one of {names}, or a Reconstruct or Retrieve, got {objective!r}")
     return OBJECTIVES[objective]
+
+
+def _first_alone(bits: jax.Array, count: int) -> jax.Array:
+    """Bits `[n, b]` with one half, which tells the decoder nothing, for all but the first."""
+    return jnp.where(jnp.arange(bits.shape[1])[None] < count, bits, 0.5)
 
 
 def _inputs(model: Autoencoder, items: jax.Array) -> jax.Array:

@@ -1,15 +1,20 @@
 """From pixels to neighbours: a model and an index as one pytree, searched by one compiled program."""
 
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.autoencoder import Autoencoder, check_items, encode_items
-from jaxhash.checks import check_integer, is_traced
+from jaxhash.bits import first_bits
+from jaxhash.checks import check_code_array, check_integer, is_traced, num_words
 from jaxhash.dispatch import entry_point, in_batches, in_parallel, one_at_a_time
+from jaxhash.index import HashIndex
+from jaxhash.reranking import nearest_candidates
 from jaxhash.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
 from jaxhash.search import check_places
 from jaxhash.sharding import ShardedIndex
@@ -17,40 +22,65 @@ from jaxhash.sharding import ShardedIndex
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["model", "index"], meta_fields=[])
+# How many items short codes shortlist for long ones, unless the caller says.
+NUM_CANDIDATES = 1000
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Retriever(Generic[IndexT]):
-    """A model and an index of codes that it made; a pytree of both."""
+    """A model and an index of codes that it made; a pytree of both.
+
+    model: an autoencoder of b-bit codes.
+    index: of all items' codes; or of their first bits, if there are long codes.
+    long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, to rank by what the index
+        shortlists; or `None`.
+    """
 
     model: Autoencoder
     index: IndexT
+    long_codes: jax.Array | None = None
 
 
-def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int) -> Neighbors:
+def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candidates: int | None = None) -> Neighbors:
     """Finds the k indexed items whose codes are nearest to those of images, in one compiled program.
 
     Args:
         retriever: a model and an index of its codes.
         images: `[..., *input_shape]`, as for `encode`.
         k: how many items to find, at least 1 (static).
+        num_candidates: for a retriever with long codes, how many items to shortlist by short ones (static), at least
+            k; by default 1,000, or k if that is more.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
-        `search(index, encode(model, images), k=k)` gives.
+        `search(index, encode(model, images), k=k)` gives; with long codes, what `rerank` gives for the nearest items
+        by the codes' first bits.
 
     Raises:
-        ValueError: images don't fit the model, k is out of range, or model and index differ in their number of bits.
+        ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
+            bits, or long codes are not those of the model and the index.
         TypeError: an argument is of the wrong kind.
     """
     check_retriever(retriever)
     k = check_integer("k", k, 1)
     items, lead, _ = check_items(retriever.model, images)
-    check_places(len(items), k)
+    places = _places(retriever, k, num_candidates)
+    check_places(len(items), places)
     if is_traced(retriever, images):
-        return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k)))
-    size = queries_at_once(retriever.index, k)
+        return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k, places=places)))
+    size = queries_at_once(retriever.index, places)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
-    return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k), items, size, lead, mapped)
+    return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k, places=places), items, size, lead, mapped)
+
+
+def _places(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
+    """How many items the index has to find."""
+    if retriever.long_codes is None:
+        if num_candidates is not None:
+            raise ValueError("num_candidates is for a retriever with long codes, and this one has none")
+        return k
+    return max(k, NUM_CANDIDATES) if num_candidates is None else check_integer("num_candidates", num_candidates, k)
 
 
 def check_retriever(retriever: Retriever[Any]) -> None:
@@ -58,12 +88,40 @@ def check_retriever(retriever: Retriever[Any]) -> None:
     if not isinstance(retriever, Retriever):
         raise TypeError(f"retriever must be a Retriever, got {type(retriever).__name__}")
     model_bits, index_bits = retriever.model.num_bits, retriever.index.num_bits
-    if model_bits != index_bits:
+    if retriever.long_codes is not None:
+        _check_long_codes(retriever.long_codes, retriever.index, model_bits)
+    elif model_bits != index_bits:
         raise ValueError(f"the model makes codes of {model_bits} bits, but the index holds codes of {index_bits} bits")
 
 
-def _retrieve(retriever: Retriever[Any], items: Any, *, k: int) -> Neighbors:
-    return nearest_items(retriever.index, encode_items(retriever.model, items), k=k)
+def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -> None:
+    if not isinstance(index, HashIndex):
+        raise TypeError(f"long codes go with a HashIndex, got {type(index).__name__}")
+    if index.num_bits > model_bits:
+        raise ValueError(f"the model makes codes of {model_bits} bits, but the index holds codes of {index.num_bits}")
+    check_code_array("long_codes", long_codes, num_words(model_bits))
+    if long_codes.ndim != 2:
+        raise ValueError(f"long_codes must have shape [n, {num_words(model_bits)}], got {long_codes.shape}")
+    if not is_traced(index) and _largest_id(index) >= len(long_codes):
+        raise ValueError(f"long_codes has {len(long_codes)} rows, but the index holds the id {_largest_id(index)}")
 
 
-_compiled_retrieve = entry_point(_retrieve, "k")
+_largest: "weakref.WeakKeyDictionary[HashIndex, int]" = weakref.WeakKeyDictionary()
+
+
+def _largest_id(index: HashIndex) -> int:
+    """The largest id in an index, or -1; remembered, as looking for it can take as long as a search."""
+    if index not in _largest:
+        _largest[index] = int(np.asarray(index.ids).max())
+    return _largest[index]
+
+
+def _retrieve(retriever: Retriever[Any], items: Any, *, k: int, places: int) -> Neighbors:
+    codes = encode_items(retriever.model, items)
+    if retriever.long_codes is None:
+        return nearest_items(retriever.index, codes, k=places)
+    shortlist = nearest_items(retriever.index, first_bits(codes, retriever.index.num_bits), k=places).ids
+    return nearest_candidates(retriever.long_codes, codes, shortlist, k=k)
+
+
+_compiled_retrieve = entry_point(_retrieve, "k", "places")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxhash.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.autoencoder import Autoencoder
-from jaxhash.checks import check_integer
+from jaxhash.checks import check_codes, check_integer
 from jaxhash.convolutional import ConvAutoencoder
 from jaxhash.index import HashIndex, index_from_sorted
 from jaxhash.index_files import AnyPath, Arrays, index_contents, sorted_from
@@ -109,15 +109,20 @@ def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any],
     check_retriever(retriever)
     index_meta, index_arrays = index_contents(retriever.index)
     model_meta, model_arrays = _model_contents(retriever.model)
-    return index_meta | model_meta, index_arrays | model_arrays
+    long_codes = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}
+    return index_meta | model_meta, index_arrays | model_arrays | long_codes
 
 
 def retriever_from(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
     """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
-    retriever = Retriever(_model_from(path, archive), index_from_sorted(*sorted_from(path, archive)))
+    model, index = _model_from(path, archive), index_from_sorted(*sorted_from(path, archive))
+    long_codes = archive.arrays.get("long_codes")
+    retriever = Retriever(model, index, None if long_codes is None else jax.device_put(long_codes))
     try:
         check_retriever(retriever)
-    except ValueError as error:
+        if long_codes is not None:
+            check_codes("long_codes", long_codes, model.num_bits)
+    except (TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: {error}") from None
     return retriever
 

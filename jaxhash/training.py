@@ -116,7 +116,7 @@ def fit(
     epochs = check_integer("epochs", epochs, 1)
     batch_size = min(check_integer("batch_size", batch_size, 1), max(1, len(items)))
     check_integer("seed", seed, 0, maximum=2**32 - 1)
-    objective = objective_named(objective)
+    objective = objective_named(objective, model.num_bits)
     if len(items) == 0:
         raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
 

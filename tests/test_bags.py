@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import jax
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 import jaxhash as jh
 from jaxhash import bags
 from jaxhash.index import sorted_arrays
-from tests import oracle
 
 
 def by_sets(codes, ids, bag, radius, k):

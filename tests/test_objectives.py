@@ -123,13 +123,13 @@ def test_one_seed_gives_one_result(digits):
 
 
 def test_objectives_go_by_name_or_as_they_are():
-    assert objective_named("reconstruct") == jh.Reconstruct()
-    assert objective_named("retrieve") == jh.Retrieve()
+    assert objective_named("reconstruct", 8) == jh.Reconstruct()
+    assert objective_named("retrieve", 8) == jh.Retrieve()
     mine = jh.Retrieve(num_neighbors=3)
-    assert objective_named(mine) is mine
+    assert objective_named(mine, 8) is mine
     for wrong in ("retreive", None, 3, jh.Retrieve):
         with pytest.raises(ValueError, match="objective must be one of reconstruct, retrieve"):
-            objective_named(wrong)
+            objective_named(wrong, 8)
 
 
 def test_wrong_settings_are_refused():
@@ -138,3 +138,44 @@ def test_wrong_settings_are_refused():
     for share in (0, -0.5, 1.5):
         with pytest.raises(ValueError, match="coarse_share"):
             jh.Retrieve(coarse_share=share)
+
+
+def test_short_codes_are_decoded_by_themselves(rng):
+    model = jh.Autoencoder(12, 8, (10,))
+    images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
+    loss, bits = jh.Reconstruct(short_bits=3)(model, (images,), KEY, own_statistics(8))
+    plain, same_bits = jh.Reconstruct()(model, (images,), KEY, own_statistics(8))
+    np.testing.assert_array_equal(bits, same_bits)
+    alone = np.array(bits)
+    alone[:, 3:] = 0.5
+    outputs = np.asarray(model.output_logits(jnp.asarray(alone)), np.float64)
+    items = np.asarray(images, np.float64).reshape(20, 12) / 255
+    short = np.mean(np.log1p(np.exp(outputs)) - items * outputs)
+    assert loss == pytest.approx(float(plain) + short, rel=1e-5)
+
+
+def test_short_codes_feel_contrast_by_themselves():
+    signs = jax.random.uniform(KEY, (20, 30), minval=-1, maxval=1)
+    whole, short = jh.Retrieve()._likeness_loss(signs), jh.Retrieve(short_bits=7)._likeness_loss(signs)
+    assert short == pytest.approx(float(whole + 0.5 * contrast(signs[:, :7], 0.3)), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+def test_training_with_short_bits_makes_the_first_bits_a_better_code(digits):
+    def short_precision(objective):
+        model = jh.Autoencoder(64, 48, (128, 64))
+        model, _ = jh.fit(model, digits.train_images, epochs=20, batch_size=64, objective=objective)
+        codes, queries = (jh.first_bits(jh.encode(model, x), 8) for x in (digits.train_images, digits.test_images))
+        return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 8).mean_average_precision()
+
+    assert short_precision(jh.Reconstruct(short_bits=8)) > short_precision(jh.Reconstruct()) + 0.03
+
+
+def test_wrong_short_bits_are_refused(digits):
+    for wrong, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
+        with pytest.raises(error, match="short_bits"):
+            jh.Reconstruct(short_bits=wrong)
+        with pytest.raises(error, match="short_bits"):
+            jh.Retrieve(short_bits=wrong)
+    with pytest.raises(ValueError, match="short_bits must be at most the model's 8 bits, got 9"):
+        jh.fit(jh.Autoencoder(64, 8, ()), digits.train_images, epochs=1, objective=jh.Reconstruct(short_bits=9))

@@ -63,7 +63,9 @@ LAYERS = {
         *("autoencoder", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "epochs"),
         *("input_rule", "objectives"),
     },
-    "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
+    "retriever": {
+        *("autoencoder", "bits", "checks", "dispatch", "index", "reranking", "scan", "search", "sharding"),
+    },
     "index_files": {"archive", "checks", "index"},
     "parts": {"archive", "checks", "index", "index_files", "processes", "replacing", "sharding"},
     "duplicates": {"checks", "index", "search"},

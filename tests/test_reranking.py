@@ -4,12 +4,12 @@ from functools import partial
 
 import jax
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxhash as jh
-from tests import oracle
 
 
 def by_sorting(long_codes, query, candidates, k):
