@@ -124,3 +124,19 @@ def test_a_cell_holds_mean_and_standard_deviation(quality):
     assert quality.cell([0.25, 0.75], ".2f") == "0.50 ± 0.35"
     assert quality.cell([1234], ",.0f") == "1,234"
     assert quality.cell([], ".3f") == ""
+
+
+def test_the_loop_over_a_dictionary_scores_as_bag_search_does(benchmark_named, rng):
+    papers = benchmark_named("papers")
+    codes = np.asarray(jh.pack_bits(rng.random((40, 6, papers.PATCH_BITS)) < 0.1))
+    index = jh.build_index(codes, papers.PATCH_BITS, multi=True)
+    found = jh.bag_search(index, codes[:2], radius=3, k=5)
+    papers.loop_seconds(papers.dictionary(codes), codes[:2], found, radius=3)  # raises where they differ
+    with pytest.raises(RuntimeError, match="query 0, radius 3"):
+        papers.loop_seconds(papers.dictionary(codes), codes[:2], found._replace(scores=found.scores + 1), radius=3)
+
+
+def test_average_precision_of_two_rankings_by_hand(benchmark_named):
+    data = jh.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
+    # Relevant in the first and the last of three places; and in none.
+    assert benchmark_named("papers").average_precision(np.array([[0, 1, 2]] * 2), data) == (1 + 2 / 3) / 2 / 2

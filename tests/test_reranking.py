@@ -102,6 +102,7 @@ def test_wrong_input_is_refused(change, error, message):
 # The first bits of codes.
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(0, 2**32), st.data())
 def test_first_bits_are_those_of_the_bits(num_bits, seed, data):
     bits = np.random.default_rng(seed).random((5, num_bits)) < 0.5
