@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_query(commands.add_parser("query", help="find what is most like an image or a vector"))
     _add_duplicates(commands.add_parser("duplicates", help="group what is nearly the same"))
     info = commands.add_parser("info", help="say what a file holds")
-    info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved, but for checkpoints of training")
+    info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved")
     info.set_defaults(run=_info)
     _add_demo(commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page"))
     return parser

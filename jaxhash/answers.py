@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxhash.archive import read_archive
 from jaxhash.autoencoder import Autoencoder
+from jaxhash.checkpoints import training_state
 from jaxhash.checks import check_integer
 from jaxhash.collection import Collection, load_collection
 from jaxhash.commands import check_target
@@ -120,14 +121,18 @@ def run_duplicates(path: str, radius: int) -> None:
 
 def run_info(path: str) -> None:
     """Prints what a file of ours holds: a word, a tab, and what there is of it."""
-    kind = read_archive(path).kind
-    collection, model, index = _parts(path, kind)
-    print(f"holds\t{kind}")
+    archive = read_archive(path)
+    if archive.kind == "training":
+        epoch, epochs, loss = training_state(path, archive)
+        print(f"holds\ttraining\nepochs\t{epoch} of {epochs}\nloss\t{loss:.4f}")
+        return
+    collection, model, index = _parts(path, archive.kind)
+    print(f"holds\t{archive.kind}")
     if collection is not None:
         print(f"source\t{'images' if collection.holds_images else 'vectors'} of {printable(collection.source)}")
     if index is not None:
         stats = describe(index)
-        print(f"items\t{stats.num_items:,}")
+        print(f"{'pairs of code and id' if index.multi else 'items'}\t{stats.num_items:,}")
         print(f"codes\t{stats.num_codes:,} distinct ones of {index.num_bits} bits")
         print(f"items on a code\t{stats.mean_density:.2f} on average, {stats.max_density:,} at most")
     if model is not None:

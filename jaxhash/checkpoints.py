@@ -93,6 +93,15 @@ def load_progress(path: str | os.PathLike[str], settings: dict[str, Any], start:
     return Progress(epoch, state, statistics, history)
 
 
+def training_state(path: str | os.PathLike[str], archive: Archive) -> tuple[int, int, float]:
+    """How many epochs of how many a checkpoint has seen, and the loss of the last."""
+    try:
+        meta = archive.meta
+        return int(meta["epoch"]), int(meta["settings"]["epochs"]), float(meta["history"]["loss"][-1])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{Path(path)}: checkpoint: {error!r}") from None
+
+
 def _leaves(progress: Progress) -> list[Any]:
     leaves = jax.tree.leaves((progress.state, progress.statistics))
     return [np.asarray(leaf, np.int32) if leaf.dtype == bool else leaf for leaf in leaves]

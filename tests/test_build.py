@@ -16,6 +16,7 @@ from test_report import Page, png_of
 import jaxhash as jh
 from jaxhash import __main__ as command
 from jaxhash import building, commands, pictures
+from jaxhash.archive import read_archive, write_archive
 from jaxhash.collection import load_collection
 
 COUNT, BITS, SIDE = 190, 10, 8
@@ -471,3 +472,28 @@ def test_a_browser_shows_the_gallery_with_its_thumbnails(tmp_path, capsys):
     assert shot.shape == (2000, 1000, 3)
     for shade, times in zip(shades.values(), (2, 1, 1), strict=True):  # red is the query, and found
         assert (shot == shade).all(2).sum() == pytest.approx(times * 128**2, rel=0.1)
+
+
+def test_info_says_how_far_a_training_is(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (64, 9), dtype=np.uint8)
+    with pytest.raises(KeyboardInterrupt):
+        jh.fit(jh.Autoencoder(9, 4, ()), images, epochs=5, checkpoint=tmp_path / "c", on_epoch=interrupted_after(2))
+    lines = run(capsys, "info", tmp_path / "c").out.splitlines()
+    assert lines[:2] == ["holds\ttraining", "epochs\t2 of 5"]
+    assert re.fullmatch(r"loss\t0\.\d{4}", lines[2])
+    write_archive(tmp_path / "c", read_archive(tmp_path / "c")._replace(meta={"epoch": 3}))
+    assert "checkpoint: KeyError('settings')" in error_of(capsys, "info", tmp_path / "c")
+
+
+def interrupted_after(last):
+    def stop(epoch, history):
+        if epoch == last:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_info_counts_pairs_where_items_have_several_codes(tmp_path, capsys):
+    codes = np.array([[[0], [0]], [[0], [1 << 24]]], np.uint32)
+    jh.save_index(tmp_path / "i", jh.build_index(codes, 8, multi=True))
+    assert "pairs of code and id\t3" in run(capsys, "info", tmp_path / "i").out.splitlines()
