@@ -14,7 +14,7 @@ import optax
 
 from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
-from jaxhash.code_layer import LogitStatistics, rounded, soft_signs, standardized
+from jaxhash.code_layer import CodeLayer, rounded, soft_signs
 from jaxhash.neighbors import nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 
@@ -32,12 +32,13 @@ class Reconstruct:
         return None
 
     def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...],)`, and its bits float32 `[m, b]`."""
         items = _inputs(model, scaled(batch[0]))
-        bits = rounded(standardized(model.code_logits(items), statistics))
-        return item_losses(model, model.output_logits(bits), items).mean(), bits
+        logits = layer.normalized(model.code_logits(items))
+        outputs = model.output_logits(layer.passed_on(logits, key))
+        return item_losses(model, outputs, items).mean(), rounded(logits)
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,17 @@ class Retrieve:
         return nearest_neighbors(items, k, seed) if k > 0 else np.zeros((1, 1), np.int32)
 
     def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...], partners [m, ...])`, and its items' bits float32 `[m, b]`."""
         items = scaled(batch[0])
         views = jnp.concatenate([items, scaled(batch[1])])
         if self.warp is not None:
             views = self.warp(key, views)
-        logits = standardized(model.code_logits(_inputs(model, views)), statistics)
-        bits = rounded(logits[: len(items)])
-        loss = item_losses(model, model.output_logits(bits), _inputs(model, items)).mean()
-        return loss + self._likeness_loss(soft_signs(logits)), bits
+        logits = layer.normalized(model.code_logits(_inputs(model, views)))
+        outputs = model.output_logits(layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1)))
+        loss = item_losses(model, outputs, _inputs(model, items)).mean()
+        return loss + self._likeness_loss(soft_signs(logits)), rounded(logits[: len(items)])
 
     def _likeness_loss(self, signs: jax.Array) -> jax.Array:
         """The contrast of soft signs `[2 m, b]`, of m items and then their partners, and what keeps bits apart."""

@@ -57,7 +57,7 @@ LAYERS = {
     "epochs": {"bits", "code_layer", "objectives"},
     "checkpoints": {"archive", "autoencoder", "code_layer", "epochs"},
     "training": {
-        *("autoencoder", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "epochs"),
+        *("autoencoder", "binarize", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "epochs"),
         *("input_rule", "objectives"),
     },
     "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
