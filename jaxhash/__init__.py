@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jaxhash.epochs import History
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
     from jaxhash.objectives import Reconstruct, Retrieve
+    from jaxhash.pretraining import pretrain
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import (
@@ -61,6 +62,7 @@ _LAZY = {
     "epochs": ("History",),
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
     "objectives": ("Reconstruct", "Retrieve"),
+    "pretraining": ("pretrain",),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": (
@@ -123,6 +125,7 @@ __all__ = [
     "pack_bits",
     "precision_at_k",
     "precision_in_radius",
+    "pretrain",
     "radius_search",
     "radius_search_padded",
     "recall",

@@ -60,6 +60,7 @@ LAYERS = {
         *("autoencoder", "binarize", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "epochs"),
         *("input_rule", "objectives"),
     },
+    "pretraining": {"autoencoder", "checks"},
     "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
     "index_files": {"archive", "checks", "index"},
     "parts": {"archive", "checks", "index", "index_files", "processes", "replacing", "sharding"},
