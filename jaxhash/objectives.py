@@ -15,6 +15,7 @@ import optax
 from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
 from jaxhash.code_layer import CodeLayer, rounded, soft_signs
+from jaxhash.documents import word_losses
 from jaxhash.neighbors import nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 
@@ -132,8 +133,11 @@ def _inputs(model: Autoencoder, items: jax.Array) -> jax.Array:
 def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
     """The loss of each item, averaged over its values: float32 `[n]`.
 
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others.
+    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
+    cross-entropy of a document's words, averaged over them.
     """
+    if model.output_activation == "softmax":
+        return word_losses(logits, items)
     if model.output_activation == "sigmoid":
         losses = optax.sigmoid_binary_cross_entropy(logits, items)
     else:

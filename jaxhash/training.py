@@ -247,7 +247,8 @@ def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
 def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     """The mean loss over all values of all images, with the codes that `encode` gives.
 
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others.
+    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
+    cross-entropy of a document's words, averaged over them and then over documents.
     """
     items, _, _ = check_items(model, images)
     losses = in_batches(lambda batch: _compiled_losses(model, batch), items, ITEMS_AT_ONCE)
