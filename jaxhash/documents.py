@@ -22,9 +22,19 @@ def length_free(counts: jax.Array) -> jax.Array:
 
 
 def word_losses(logits: jax.Array, counts: jax.Array) -> jax.Array:
-    """The cross-entropy of each document's words, in nats a word: float32 `[n]`; 0 for an empty document."""
-    lengths = counts.sum(1)
-    return -(counts * jax.nn.log_softmax(logits)).sum(1) / jnp.where(lengths > 0, lengths, 1.0)
+    """The cross-entropy of each document's words, weighted by their counts, in nats: float32 `[n]`."""
+    return -(counts * jax.nn.log_softmax(logits)).sum(1)
+
+
+def mean_length(counts: jax.Array | np.ndarray) -> jax.Array:
+    """How many words documents `[n, d]` have on average; 1 if all are empty.
+
+    Word losses are divided by that of their batch, so that a loss is in nats a word while long documents, of which
+    counts tell more, keep their weight. With one weight for all documents, codes of 32 bits of SciPy's docstrings
+    retrieved less: .57 mean average precision instead of .60.
+    """
+    length = counts.sum(1).mean()
+    return jnp.where(length > 0, length, 1.0)
 
 
 def expected_counts(shares: jax.Array, counts: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import optax
 from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
 from jaxhash.code_layer import CodeLayer, rounded, soft_signs
-from jaxhash.documents import word_losses
+from jaxhash.documents import mean_length, word_losses
 from jaxhash.neighbors import nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 
@@ -39,7 +39,7 @@ class Reconstruct:
         items = _inputs(model, scaled(batch[0]))
         logits = layer.normalized(model.code_logits(items))
         outputs = model.output_logits(layer.passed_on(logits, key))
-        return item_losses(model, outputs, items).mean(), rounded(logits)
+        return mean_loss(model, outputs, items), rounded(logits)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Retrieve:
             views = self.warp(key, views)
         logits = layer.normalized(model.code_logits(_inputs(model, views)))
         outputs = model.output_logits(layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1)))
-        loss = item_losses(model, outputs, _inputs(model, items)).mean()
+        loss = mean_loss(model, outputs, _inputs(model, items))
         return loss + self._likeness_loss(soft_signs(logits)), rounded(logits[: len(items)])
 
     def _likeness_loss(self, signs: jax.Array) -> jax.Array:
@@ -130,11 +130,17 @@ def _inputs(model: Autoencoder, items: jax.Array) -> jax.Array:
     return items.reshape(len(items), *model.input_shape)
 
 
-def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
-    """The loss of each item, averaged over its values: float32 `[n]`.
+def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
+    """The mean over all values of all items; of documents, over all words."""
+    loss = item_losses(model, logits, items).mean()
+    return loss / mean_length(items) if model.output_activation == "softmax" else loss
 
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
-    cross-entropy of a document's words, averaged over them.
+
+def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
+    """The loss of each item: float32 `[n]`.
+
+    Binary cross-entropy (natural logarithm) for sigmoid outputs and squared error for others, averaged over an item's
+    values; for softmax outputs the cross-entropy of all words of a document.
     """
     if model.output_activation == "softmax":
         return word_losses(logits, items)

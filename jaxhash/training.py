@@ -21,6 +21,7 @@ from jaxhash.checks import check_integer
 from jaxhash.code_layer import CodeLayer, LogitStatistics, own_statistics
 from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.documents import mean_length
 from jaxhash.epochs import Course, History, Seen, State, run_epoch
 from jaxhash.input_rule import trained_rule
 from jaxhash.objectives import Objective, item_losses, objective_named
@@ -248,11 +249,12 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     """The mean loss over all values of all images, with the codes that `encode` gives.
 
     Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
-    cross-entropy of a document's words, averaged over them and then over documents.
+    cross-entropy of all words, averaged over these.
     """
     items, _, _ = check_items(model, images)
     losses = in_batches(lambda batch: _compiled_losses(model, batch), items, ITEMS_AT_ONCE)
-    return float(np.asarray(losses).mean(dtype=np.float64))
+    loss = float(np.asarray(losses).mean(dtype=np.float64))
+    return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 
 
 def _losses(model: Autoencoder, items: jax.Array) -> jax.Array:

@@ -58,8 +58,8 @@ LAYERS = {
     "epochs": {"bits", "code_layer", "objectives"},
     "checkpoints": {"archive", "autoencoder", "code_layer", "epochs"},
     "training": {
-        *("autoencoder", "binarize", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "epochs"),
-        *("input_rule", "objectives"),
+        *("autoencoder", "binarize", "checkpoints", "checks", "code_layer", "code_statistics", "dispatch", "documents"),
+        *("epochs", "input_rule", "objectives"),
     },
     "pretraining": {"autoencoder", "checks"},
     "retriever": {"autoencoder", "checks", "dispatch", "scan", "search", "sharding"},
