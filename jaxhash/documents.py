@@ -2,8 +2,9 @@
 
 Salakhutdinov and Hinton, "Semantic Hashing" (2009), take a document for N draws from a distribution over words: outputs
 are a softmax, and the loss is the cross-entropy of the words, weighted by their counts. What goes in must not depend on
-a document's length. The paper divides counts by N; here their roots are brought to unit length, as in the Hellinger
-distance of two such distributions, so that a few frequent words do not drown the rest.
+a document's length. The paper divides counts by N; here their roots are brought to one length, as in the Hellinger
+distance of two such distributions, so that a few frequent words do not drown the rest: codes of 32 bits of SciPy's
+docstrings then had a mean average precision of .60, with the paper's shares .56.
 """
 
 import jax
@@ -30,8 +31,8 @@ def mean_length(counts: jax.Array | np.ndarray) -> jax.Array:
     """How many words documents `[n, d]` have on average; 1 if all are empty.
 
     Word losses are divided by that of their batch, so that a loss is in nats a word while long documents, of which
-    counts tell more, keep their weight. With one weight for all documents, codes of 32 bits of SciPy's docstrings
-    retrieved less: .57 mean average precision instead of .60.
+    counts tell more, keep their weight. With one weight for all documents, the docstrings' mean average precision was
+    .57 instead of .60.
     """
     length = counts.sum(1).mean()
     return jnp.where(length > 0, length, 1.0)
