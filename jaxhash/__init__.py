@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
     from jaxhash.objectives import Reconstruct, Retrieve
     from jaxhash.patches import encode_patches, extract_patches
+    from jaxhash.pretraining import pretrain
     from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
     from jaxhash.retriever import Retriever, retrieve
     from jaxhash.storage import (
@@ -66,6 +67,7 @@ _LAZY = {
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
     "objectives": ("Reconstruct", "Retrieve"),
     "patches": ("encode_patches", "extract_patches"),
+    "pretraining": ("pretrain",),
     "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
     "retriever": ("Retriever", "retrieve"),
     "storage": (
@@ -133,6 +135,7 @@ __all__ = [
     "pack_bits",
     "precision_at_k",
     "precision_in_radius",
+    "pretrain",
     "radius_search",
     "radius_search_padded",
     "recall",

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxhash.bits import pack_bits
 from jaxhash.checks import check_integer, check_num_bits, dtype_of, is_stream, is_traced
 from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.documents import expected_counts, length_free, log_shares
 from jaxhash.input_rule import check_values, untrained_rule
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -31,6 +32,7 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
     "tanh": jnp.tanh,
+    "softmax": jax.nn.softmax,
 }
 
 # One object for all models: it is part of what compiled programs are looked up by.
@@ -48,7 +50,8 @@ class Autoencoder(nnx.Module):
         num_bits: how many bits a code has, `b`.
         hidden_dims: widths of the encoder's layers up to but not including the code layer; the decoder mirrors them.
         output_activation: a name in `OUTPUT_ACTIVATIONS`, or a function (such a model can't be saved). "sigmoid" is for
-            values in [0, 1] and learns by binary cross-entropy, all others by squared error.
+            values in [0, 1] and learns by binary cross-entropy; "softmax" is for word counts (see `jaxhash.documents`)
+            and learns by theirs; all others learn by squared error.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -98,7 +101,8 @@ class Autoencoder(nnx.Module):
 
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Float32 items `[n, input_dim]` to the outputs of the code layer before standardisation, `[n, b]`."""
-        return through(self.encoder.layers, items)
+        inputs = length_free(items) if self.output_activation == "softmax" else items
+        return through(self.encoder.layers, inputs)
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Bits as float32 `[n, b]` to the outputs before their activation, `[n, input_dim]`."""
@@ -113,6 +117,8 @@ class Autoencoder(nnx.Module):
         if self.output_activation == "sigmoid":
             share = np.clip(mean, 1e-3, 1 - 1e-3)
             mean = np.log(share / (1 - share))
+        elif self.output_activation == "softmax":
+            mean = log_shares(mean)
         elif self.output_activation != "linear":
             return
         if not bias[...].any():
@@ -199,7 +205,10 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
-    """Encodes and decodes images: float32 of the same shape; takes the arrays that `encode` takes, but no iterable."""
+    """Encodes and decodes images: float32 of the same shape; takes the arrays that `encode` takes, but no iterable.
+
+    Of word counts, for "softmax" outputs, it gives the counts to be expected in documents of the same lengths.
+    """
     items, lead, item_shape = check_items(model, images)
     if is_traced(model, images):
         return _reconstruct(model, items).reshape(*lead, *item_shape)
@@ -213,8 +222,9 @@ def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
 
 
 def _reconstruct(model: Autoencoder, items: jax.Array) -> jax.Array:
-    bits = item_bits(model, scaled(items)).astype(jnp.float32)
-    return model.activation(model.output_logits(bits))
+    inputs = scaled(items)
+    outputs = model.activation(model.output_logits(item_bits(model, inputs).astype(jnp.float32)))
+    return expected_counts(outputs, inputs) if model.output_activation == "softmax" else outputs
 
 
 _compiled_encode = entry_point(encode_items)
@@ -239,6 +249,10 @@ def _checked_rows(
 ) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     """What `check_items` gives, but for numbers of other widths, which stay as they are."""
     _check_model(model)
+    if hasattr(images, "toarray"):
+        raise TypeError(
+            f"images must be a dense array, got {type(images).__name__}: use .toarray(), some rows at a time"
+        )
     dtype = dtype_of(images)
     if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
@@ -246,6 +260,8 @@ def _checked_rows(
     shape = (math.prod(lead), *model.input_shape)
     stored = model.input_rule[...]
     rule = untrained_rule(model.output_activation) if new_kind or is_traced(stored) else np.asarray(stored)
+    if dtype == np.uint8 and model.output_activation == "softmax":
+        raise TypeError("counts must be floating, got dtype uint8, which is divided by 255")
     if dtype == np.uint8 and not rule[2]:
         raise TypeError("images must be floating, scaled as those this model was trained on, got dtype uint8")
     if is_traced(images):

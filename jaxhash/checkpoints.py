@@ -40,6 +40,7 @@ def settings_of(model: Autoencoder, course: Course, state: State, epochs: int) -
         "batch_size": course.batch_size,
         "seed": course.seed,
         "objective": _plain(course.objective),
+        "binarization": course.binarization,
         "optimizer": [type(part).__name__ for part in jax.tree.leaves(state.opt_state, is_leaf=_is_named_tuple)],
         "images": f"{course.items.dtype}{course.items.shape}",
         "image values": hashlib.sha256(np.ascontiguousarray(few).tobytes()).hexdigest()[:16],

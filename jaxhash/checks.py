@@ -23,6 +23,8 @@ def is_traced(*trees: Any) -> bool:
 
 def is_stream(value: Any) -> TypeGuard[Iterable[Any]]:
     """Whether this is an iterable of batches (a generator, a data loader), and nothing that numpy takes as an array."""
+    if hasattr(value, "toarray"):  # a sparse matrix is an iterable of its rows
+        return False
     return isinstance(value, Iterable) and not isinstance(value, Sequence) and not hasattr(value, "__array__")
 
 

@@ -34,7 +34,7 @@ class ConvAutoencoder(Autoencoder):
         num_bits: how many bits a code has, `b`.
         channels: of each stage's output; by default 16, 32, 64, 128, 128, ... until 8x8 pixels are left or fewer.
         hidden_dims: widths of the dense layers between the last stage and the code layer.
-        output_activation: as for `Autoencoder`.
+        output_activation: as for `Autoencoder`, but for "softmax".
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -57,6 +57,8 @@ class ConvAutoencoder(Autoencoder):
         channels = default_channels(height, width) if channels is None else channels
         self.channels = tuple(check_integer("channels", count, 1) for count in channels)
         self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
+        if output_activation == "softmax":
+            raise ValueError("output_activation softmax is for word counts: use an Autoencoder for these")
         self.output_activation = check_activation(output_activation)
         rngs = nnx.Rngs(0) if rngs is None else rngs
         flat = math.prod(self.last_shape)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 
 from jaxhash.bits import pack_bits
-from jaxhash.code_layer import LogitStatistics
+from jaxhash.code_layer import CodeLayer
 from jaxhash.objectives import Objective
 
 BYTES_AT_ONCE = 2**28
@@ -32,6 +32,7 @@ class Course(NamedTuple):
     partners: np.ndarray | None  # int32 [n, k]
     batch_size: int
     seed: int
+    binarization: str
 
     @property
     def steps(self) -> int:
@@ -62,7 +63,7 @@ class Seen(NamedTuple):
     codes: np.ndarray  # uint32 [n, w]
 
 
-def run_epoch(course: Course, state: State, statistics: LogitStatistics, epoch: int) -> tuple[State, Seen]:
+def run_epoch(course: Course, state: State, layer: CodeLayer, epoch: int) -> tuple[State, Seen]:
     """Goes once through all items, in an order that seed and epoch decide."""
     key = jax.random.fold_in(jax.random.key(course.seed), epoch)
     losses, codes = [], []
@@ -73,7 +74,7 @@ def run_epoch(course: Course, state: State, statistics: LogitStatistics, epoch: 
                 course.optimizer,
                 course.objective,
                 course.rest,
-                statistics,
+                layer,
                 state,
                 batches,
                 jax.random.fold_in(key, number),
@@ -108,7 +109,7 @@ def _run_steps(
     optimizer: Any,
     objective: Objective,
     rest: Any,
-    statistics: LogitStatistics,
+    layer: CodeLayer,
     state: State,
     batches: tuple[jax.Array, ...],
     key: jax.Array,
@@ -116,7 +117,7 @@ def _run_steps(
     """One step for each batch `[steps, m, ...]`: also gives losses `[steps]` and codes `[steps, m, w]`."""
 
     def loss_of(weights: Any, batch: tuple[jax.Array, ...], key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return objective(nnx.merge(graph, weights, rest), batch, key, statistics)
+        return objective(nnx.merge(graph, weights, rest), batch, key, layer)
 
     def step(state: State, inputs: Any) -> tuple[State, tuple[jax.Array, jax.Array]]:
         batch, key = inputs

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-BYTES = np.array([0.0, 1.0, 1.0], np.float32)
 LIMIT = float(np.finfo(np.float32).max)
+BYTES = np.array([0.0, 1.0, 1.0], np.float32)
+COUNTS = np.array([0.0, LIMIT, 0.0], np.float32)
 
 
 def untrained_rule(activation: Any) -> np.ndarray:
-    """The rule before training: sigmoid outputs ask for values in [0, 1], all others for none."""
+    """The rule before training: sigmoid outputs ask for values in [0, 1], softmax ones for counts, others for none."""
+    if activation == "softmax":
+        return COUNTS
     return BYTES if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
 
 
@@ -23,6 +26,8 @@ def trained_rule(activation: Any, items: np.ndarray) -> np.ndarray:
     Values may lie outside theirs by as much as they span: other vectors of the kind are, bytes taken for floats or a
     forgotten normalisation mostly are not.
     """
+    if activation == "softmax":
+        return COUNTS
     if activation == "sigmoid" or items.dtype in (np.uint8, np.bool_):
         return BYTES
     low, high = float(items.min()), float(items.max())

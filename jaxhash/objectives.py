@@ -14,7 +14,8 @@ import optax
 
 from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
-from jaxhash.code_layer import LogitStatistics, rounded, soft_signs, standardized
+from jaxhash.code_layer import CodeLayer, rounded, soft_signs
+from jaxhash.documents import mean_length, word_losses
 from jaxhash.neighbors import nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 
@@ -47,15 +48,16 @@ class Reconstruct:
         return None
 
     def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...],)`, and its bits float32 `[m, b]`."""
         items = _inputs(model, scaled(batch[0]))
-        bits = rounded(standardized(model.code_logits(items), statistics))
-        loss = item_losses(model, model.output_logits(bits), items).mean()
+        logits = layer.normalized(model.code_logits(items))
+        bits = layer.passed_on(logits, key)
+        loss = mean_loss(model, model.output_logits(bits), items)
         if self.short_bits is not None:
-            loss += item_losses(model, model.output_logits(_first_alone(bits, self.short_bits)), items).mean()
-        return loss, bits
+            loss += mean_loss(model, model.output_logits(_first_alone(bits, self.short_bits)), items)
+        return loss, rounded(logits)
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,17 @@ class Retrieve:
         return nearest_neighbors(items, k, seed) if k > 0 else np.zeros((1, 1), np.int32)
 
     def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, statistics: LogitStatistics
+        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...], partners [m, ...])`, and its items' bits float32 `[m, b]`."""
         items = scaled(batch[0])
         views = jnp.concatenate([items, scaled(batch[1])])
         if self.warp is not None:
             views = self.warp(key, views)
-        logits = standardized(model.code_logits(_inputs(model, views)), statistics)
-        bits = rounded(logits[: len(items)])
-        loss = item_losses(model, model.output_logits(bits), _inputs(model, items)).mean()
-        return loss + self._likeness_loss(soft_signs(logits)), bits
+        logits = layer.normalized(model.code_logits(_inputs(model, views)))
+        outputs = model.output_logits(layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1)))
+        loss = mean_loss(model, outputs, _inputs(model, items))
+        return loss + self._likeness_loss(soft_signs(logits)), rounded(logits[: len(items)])
 
     def _likeness_loss(self, signs: jax.Array) -> jax.Array:
         """The contrast of soft signs `[2 m, b]`, of m items and then their partners, and what keeps bits apart."""
@@ -159,11 +161,20 @@ def _inputs(model: Autoencoder, items: jax.Array) -> jax.Array:
     return items.reshape(len(items), *model.input_shape)
 
 
-def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
-    """The loss of each item, averaged over its values: float32 `[n]`.
+def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
+    """The mean over all values of all items; of documents, over all words."""
+    loss = item_losses(model, logits, items).mean()
+    return loss / mean_length(items) if model.output_activation == "softmax" else loss
 
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others.
+
+def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
+    """The loss of each item: float32 `[n]`.
+
+    Binary cross-entropy (natural logarithm) for sigmoid outputs and squared error for others, averaged over an item's
+    values; for softmax outputs the cross-entropy of all words of a document.
     """
+    if model.output_activation == "softmax":
+        return word_losses(logits, items)
     if model.output_activation == "sigmoid":
         losses = optax.sigmoid_binary_cross_entropy(logits, items)
     else:

@@ -15,11 +15,13 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, encode, item_bits, scaled
+from jaxhash.binarize import check_binarization, noise_of_epoch
 from jaxhash.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.checks import check_integer
-from jaxhash.code_layer import LogitStatistics, own_statistics
+from jaxhash.code_layer import CodeLayer, LogitStatistics, own_statistics
 from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
+from jaxhash.documents import mean_length
 from jaxhash.epochs import Course, History, Seen, State, run_epoch
 from jaxhash.input_rule import trained_rule
 from jaxhash.objectives import Objective, item_losses, objective_named
@@ -75,6 +77,7 @@ def fit(
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
     objective: str | Objective = "reconstruct",
+    binarization: str = "rounding",
     checkpoint: Path | None = None,
 ) -> tuple[Autoencoder, History]:
     """Trains a model so that its bits say what an image shows.
@@ -94,6 +97,8 @@ def fit(
         on_epoch: called after each epoch with its number, from 1, and the history so far.
         objective: "reconstruct", or "retrieve" for codes that are near where images are alike; or a `Reconstruct` or
             `Retrieve` with settings of your own.
+        binarization: how the code layer comes to speak in bits while it is trained: by "rounding", by "gaussian_noise"
+            that grows from epoch to epoch, or by "stochastic" bits (see `jaxhash.binarize`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it is there already, training goes on from it, with
             the file's weights in place of the model's, and ends as if it had not been interrupted.
 
@@ -117,6 +122,7 @@ def fit(
     batch_size = min(check_integer("batch_size", batch_size, 1), max(1, len(items)))
     check_integer("seed", seed, 0, maximum=2**32 - 1)
     objective = objective_named(objective, model.num_bits)
+    check_binarization(binarization)
     if len(items) == 0:
         raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
 
@@ -127,12 +133,13 @@ def fit(
     graph, *parts = nnx.split(model, nnx.Param, ...)
     weights, rest = parts
     shaped = items.reshape(len(items), *_image_shape(model.input_shape if len(model.input_shape) > 1 else item_shape))
-    course = Course(graph, rest, optimizer, objective, shaped, objective.partners(shaped, seed), batch_size, seed)
+    partners = objective.partners(shaped, seed)
+    course = Course(graph, rest, optimizer, objective, shaped, partners, batch_size, seed, binarization)
     start = Progress(0, State(weights, optimizer.init(weights)), own_statistics(model.num_bits), History())
     settings = settings_of(model, course, start.state, epochs)
     progress = start if checkpoint is None else load_progress(checkpoint, settings, start)
     while progress.epoch < epochs:
-        progress = _next(course, progress, sample, hold=progress.epoch + 1 == epochs > 1)
+        progress = _next(course, progress, sample, epochs)
         if checkpoint is not None:
             _save(checkpoint, settings, course, progress, sample)
         if on_epoch is not None:
@@ -142,11 +149,13 @@ def fit(
     return trained, progress.history
 
 
-def _next(course: Course, progress: Progress, sample: np.ndarray, hold: bool) -> Progress:
-    """Trains for an epoch; `hold` makes it hold to the statistics that the code logits have now."""
+def _next(course: Course, progress: Progress, sample: np.ndarray, epochs: int) -> Progress:
+    """Trains for an epoch; the last of several holds to the statistics that the code logits have before it."""
     epoch = progress.epoch + 1
+    hold = epoch == epochs > 1
     statistics = _statistics(_merged(course, progress.state), sample) if hold else progress.statistics
-    state, seen = run_epoch(course, progress.state, statistics, epoch)
+    noise = jnp.asarray(noise_of_epoch(epoch, epochs), jnp.float32)
+    state, seen = run_epoch(course, progress.state, CodeLayer(statistics, noise, course.binarization), epoch)
     finite = np.isfinite(seen.losses)
     if not finite.all():
         step = int(np.argmin(finite))
@@ -239,11 +248,13 @@ def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
 def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     """The mean loss over all values of all images, with the codes that `encode` gives.
 
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others.
+    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
+    cross-entropy of all words, averaged over these.
     """
     items, _, _ = check_items(model, images)
     losses = in_batches(lambda batch: _compiled_losses(model, batch), items, ITEMS_AT_ONCE)
-    return float(np.asarray(losses).mean(dtype=np.float64))
+    loss = float(np.asarray(losses).mean(dtype=np.float64))
+    return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 
 
 def _losses(model: Autoencoder, items: jax.Array) -> jax.Array:

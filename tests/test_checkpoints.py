@@ -67,6 +67,16 @@ def test_a_resumed_run_ends_bit_equal_to_an_undisturbed_one(epoch, images, undis
     assert history == undisturbed[1]
 
 
+@pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
+def test_noise_grows_on_and_samples_follow_after_a_resume(binarization, images, tmp_path):
+    path, options = tmp_path / "checkpoint", {"objective": "reconstruct", "binarization": binarization}
+    with pytest.raises(KilledError):
+        fit(images, path, die_after=2, **options)
+    resumed, whole = fit(images, path, **options), fit(images, **options)
+    assert equal(resumed[0], whole[0])
+    assert resumed[1] == whole[1]
+
+
 def test_a_checkpoint_changes_nothing(images, undisturbed, tmp_path):
     model, history = fit(images, tmp_path / "checkpoint")
     assert equal(model, undisturbed[0])
@@ -100,6 +110,8 @@ def test_other_settings_are_refused_and_listed(images, tmp_path):
         fit(images, path, epochs=1, objective=jh.Retrieve(num_neighbors=3))
     with pytest.raises(ValueError, match="optimizer was"):
         fit(images, path, epochs=1, optimizer=optax.sgd(0.1))
+    with pytest.raises(ValueError, match="binarization was 'rounding', now 'stochastic'"):
+        fit(images, path, epochs=1, binarization="stochastic")
     with pytest.raises(ValueError, match="image values was"):
         fit(images[::-1], path, epochs=1)
     with pytest.raises(ValueError, match="hidden_dims was"):

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.code_layer import own_statistics
+from jaxhash.code_layer import CodeLayer, own_statistics
 from jaxhash.objectives import contrast, correlations, objective_named
 
 KEY = jax.random.key(0)
+
+
+def code_layer(num_bits):
+    return CodeLayer(own_statistics(num_bits), jnp.float32(0), "rounding")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,8 @@ def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
     plain = jh.Retrieve(warp=None, contrast=0.0, fine_contrast=0.0, decorrelation=0.0, copying=0.0)
     # Beside themselves, so that the code logits are standardised over the same items.
-    loss, bits = plain(model, (images, images), KEY, own_statistics(8))
-    expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, own_statistics(8))
+    loss, bits = plain(model, (images, images), KEY, code_layer(8))
+    expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
 
@@ -70,9 +74,7 @@ def test_any_number_of_bits_can_be_split(num_bits, share, rng):
     model = jh.Autoencoder(12, num_bits, (10,))
     images = jnp.asarray(rng.integers(0, 256, (6, 3, 4, 1), dtype=np.uint8))
     objective = jh.Retrieve(coarse_share=share)
-    loss, gradient = jax.value_and_grad(lambda m: objective(m, (images, images), KEY, own_statistics(num_bits))[0])(
-        model
-    )
+    loss, gradient = jax.value_and_grad(lambda m: objective(m, (images, images), KEY, code_layer(num_bits))[0])(model)
     assert jnp.isfinite(loss)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -143,8 +145,8 @@ def test_wrong_settings_are_refused():
 def test_short_codes_are_decoded_by_themselves(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    loss, bits = jh.Reconstruct(short_bits=3)(model, (images,), KEY, own_statistics(8))
-    plain, same_bits = jh.Reconstruct()(model, (images,), KEY, own_statistics(8))
+    loss, bits = jh.Reconstruct(short_bits=3)(model, (images,), KEY, code_layer(8))
+    plain, same_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
     np.testing.assert_array_equal(bits, same_bits)
     alone = np.array(bits)
     alone[:, 3:] = 0.5
