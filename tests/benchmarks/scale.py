@@ -3,7 +3,7 @@
 - `items`: microseconds per query against the number of items, by scan and by probe.
 - `devices`: the same against the number of shards, on as many devices of this host.
 - `building`: seconds and peak memory of building, saving in parts and loading.
-- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take.
+- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take, and trains on it.
 - `paper`: what 1, 10 and 100 billion items would take, from the cost per code that is measured here.
 
 Every measurement has a process of its own, as memory that was used once is seldom given back. Peak memory is what the
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -135,7 +136,7 @@ def step(name, function, *arguments):
 
 
 def stream(n):
-    """Encodes n images of 784 bytes from a mapped file in one pass, and indexes them; by a small network."""
+    """Encodes and indexes n images of 784 bytes from a mapped file, and trains on them; with a small network."""
     model = jh.Autoencoder(784, 64, (128,))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
@@ -148,13 +149,27 @@ def stream(n):
         mapped = np.load(path, mmap_mode="r")
         jh.encode(model, mapped[:4096])
         print(f"  {n:,} images, a file of {path.stat().st_size / 1e9:.2f} GB", flush=True)
-        for name, images in [("as an array", mapped), ("in batches", batches_of(mapped))]:
+        for name, images in [("as an array", mapped), ("in batches", Batches(mapped))]:
             step(f"encode and index, {name}", lambda images=images: jh.build_index(jh.encode(model, images), 64))
+        for name, images in [("as an array", mapped), ("in batches", Batches(mapped))]:
+            step(f"train for an epoch, {name}", lambda images=images: trained(model, images))
 
 
-def batches_of(rows, size=2**14):
-    """Rows in runs, each read from the file when it is asked for."""
-    return (np.array(rows[start : start + size]) for start in range(0, len(rows), size))
+def trained(model, images):
+    """The bits of these images, which are noise, mean nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jh.CodeWarning)
+        return jh.fit(model, images, epochs=1, batch_size=1024)[1].loss
+
+
+class Batches:
+    """Rows in runs, each read from the file when it is asked for, as often as is asked."""
+
+    def __init__(self, rows, size=2**14):
+        self.rows, self.size = rows, size
+
+    def __iter__(self):
+        return (np.array(self.rows[start : start + self.size]) for start in range(0, len(self.rows), self.size))
 
 
 def paper(per_code_word, per_build, memory=16 * 2**30, k=10):
