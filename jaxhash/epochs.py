@@ -75,6 +75,8 @@ def run_epoch(course: Course, state: State, statistics: LogitStatistics, epoch: 
             )
         losses.append(seen[0])
         codes.append((seen[1], part.fresh))
+        # Calls return before they are done: without waiting, the host would soon have gathered all parts.
+        jax.block_until_ready(losses[-2:-1])
     tables = [np.asarray(found).reshape(-1, found.shape[-1])[:fresh] for found, fresh in codes]
     return state, Seen(np.concatenate(losses), np.concatenate(tables))
 
