@@ -8,7 +8,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX, check_ids
-from jaxhash.index import HashIndex, check_size, check_table, index_from_sorted, sorted_arrays, sorted_pairs
+from jaxhash.index import HashIndex, check_size, check_table, index_from_sorted, sorted_arrays
+from jaxhash.sorting import Pairs, sorted_pairs
 
 # Distinct codes uint32 [u, w] in ascending order, offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -38,7 +39,7 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
     _check_apart(old[2], labels, "ids must be new, but {} is in the index already")
     if not len(labels):
         return index
-    return index_from_sorted(*_merged(old, sorted_pairs(table, labels)), index.num_bits)
+    return index_from_sorted(*_merged(old, sorted_pairs(Pairs(table, labels))), index.num_bits)
 
 
 def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") -> HashIndex:

@@ -1,6 +1,6 @@
 """The index: sorted codes with offsets into a list of ids, and nothing else.
 
-`build_index` sorts on the host with numpy, because XLA's sort is slow on CPU. Equal codes are stored once: code i is
+Equal codes are stored once: code i is
 that of the items `ids[offsets[i]:offsets[i + 1]]`. All arrays have some spare room, a function of their length alone,
 so that collections of about one size share one compiled search and equal collections have equal arrays.
 """
@@ -25,6 +25,7 @@ from jaxhash.checks import (
     is_stream,
     num_words,
 )
+from jaxhash.sorting import Pairs, chosen_rows, in_order, new_runs, places_of
 
 NO_ID = -1
 
@@ -93,13 +94,30 @@ def build_index(
     if is_stream(codes):
         if ids is not None:
             raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
-        codes, ids = _collected(codes, check_num_bits(num_bits))
+        return _index_of(in_order(_collected(codes, check_num_bits(num_bits))), num_bits)
     table = check_table(cast(ArrayLike, codes), num_bits)
-    return index_from_sorted(*sorted_pairs(table, check_ids(ids, len(table))), num_bits)
+    return _index_of(in_order(Pairs(table, check_ids(ids, len(table)))), num_bits)
 
 
-def _collected(batches: Iterable[Any], num_bits: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """All codes of a stream, `[n, w]`, and all ids, `[n]`, if it has any."""
+def _index_of(pairs: Pairs, num_bits: int) -> HashIndex:
+    """The index of sorted pairs. Each array is let go as soon as can be, since all together take several times more."""
+    codes, ids = pairs
+    del pairs
+    arrays = {"ids": _padded(ids, padded_size(len(ids)), NO_ID), "num_items": np.array(len(ids), np.int32)}
+    new = new_runs(codes)
+    table = chosen_rows(codes, new)
+    del codes, ids
+    group, lanes = tile_shape(table.shape[1])
+    num_codes, capacity = len(table), padded_size(len(table), group * lanes)
+    arrays["num_codes"] = np.array(num_codes, np.int32)
+    arrays["codes"] = _tiled(table, capacity // (group * lanes), lanes, group)
+    del table
+    arrays["offsets"] = places_of(new, len(new), capacity + 1)
+    return HashIndex(**jax.device_put(arrays), num_bits=num_bits)
+
+
+def _collected(batches: Iterable[Any], num_bits: int) -> Pairs:
+    """All codes of a stream and their ids."""
     tables, labels = [], []
     for batch in batches:
         codes, ids = batch if isinstance(batch, tuple) else (batch, None)
@@ -110,7 +128,9 @@ def _collected(batches: Iterable[Any], num_bits: int) -> tuple[np.ndarray, np.nd
             raise ValueError("either all batches must have ids or none")
     if not tables:
         raise ValueError("codes must come in at least one batch; an iterator can only be gone through once")
-    return np.concatenate(tables), np.concatenate(labels) if labels else None
+    table = np.concatenate(tables)
+    check_size(len(table), num_bits)
+    return Pairs(table, check_ids(np.concatenate(labels) if labels else None, len(table)))
 
 
 def check_table(codes: ArrayLike, num_bits: int) -> np.ndarray:
@@ -130,61 +150,6 @@ def check_size(num_items: int, num_bits: int) -> None:
             f"{num_items} codes of {num_bits} bits are more than the 2^31 words one device can address: "
             "split them over several indexes (sharding)"
         )
-
-
-def sorted_pairs(table: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`."""
-    if (ids[1:] < ids[:-1]).any():
-        by_id = np.argsort(ids)
-        table, ids = table[by_id], ids[by_id]
-    order = sorted_order(table)
-    return *_grouped(table[order]), ids[order]
-
-
-def sorted_order(table: np.ndarray) -> np.ndarray:
-    """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
-
-    Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
-    words only mend the ties; `lexsort` over all words is three times slower already for two.
-    """
-    keys = _sort_keys(table)
-    order = np.argsort(keys[0], kind="stable")
-    same = np.ones(max(0, len(order) - 1), bool)  # which codes agree with their predecessor in all keys so far
-    for depth in range(1, len(keys)):
-        placed = keys[depth - 1][order]
-        same &= placed[1:] == placed[:-1]
-        if not same.any():
-            break
-        run = np.concatenate([[0], np.cumsum(~same)])
-        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        mended = order[tied]
-        order[tied] = mended[np.lexsort((keys[depth][mended], run[tied]))]
-    return order
-
-
-def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
-    """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
-    words = table.T.astype(np.uint64)
-    return [
-        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i] for i in range(0, len(words), 2)
-    ]
-
-
-def _grouped(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits sorted codes, uint32 `[n, w]`, into the distinct ones `[u, w]` and offsets int32 `[u + 1]`."""
-    starts = run_starts(table)
-    return table[starts], np.append(starts, len(table)).astype(np.int32)
-
-
-def run_starts(rows: np.ndarray) -> np.ndarray:
-    """Where a new value begins in sorted numbers `[n]`, or codes `[n, w]`: int64, ascending.
-
-    `np.unique` hashes since numpy 2.3 and takes ten times as long.
-    """
-    new = np.ones(len(rows), bool)
-    differs = rows[1:] != rows[:-1]
-    new[1:] = differs if rows.ndim == 1 else differs.any(axis=1)
-    return np.flatnonzero(new)
 
 
 def index_from_sorted(table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> HashIndex:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxhash.index import HashIndex, run_starts, sorted_arrays
+from jaxhash.index import HashIndex, sorted_arrays
+from jaxhash.sorting import run_starts
 
 
 class Slice(NamedTuple):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jaxhash as jh
-from jaxhash.index import padded_size, sorted_arrays, sorted_order, tile_shape
+from jaxhash.index import padded_size, sorted_arrays, tile_shape
+from jaxhash.sorting import sorted_order
 
 
 def arrays_equal(a, b):
