@@ -95,7 +95,10 @@ def merge_indexes(a: HashIndex, b: HashIndex) -> HashIndex:
 
 def _contents(name: str, index: HashIndex) -> Sorted:
     if not isinstance(index, HashIndex):
-        raise TypeError(f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+        raise TypeError(
+            f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index (and shard_index, to "
+            "shard the whole index again once it has changed)"
+        )
     return sorted_arrays(index)
 
 

@@ -6,10 +6,10 @@ so that collections of about one size share one compiled search and equal collec
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from jaxhash.checks import (
     is_stream,
     num_words,
 )
-from jaxhash.sorting import Pairs, chosen_rows, in_order, new_runs, places_of
+from jaxhash.sorting import AT_ONCE, Pairs, chosen_rows, in_order, new_runs, places_of
 
 NO_ID = -1
 
@@ -224,31 +224,16 @@ def sorted_arrays(index: HashIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return table[:num_codes], np.asarray(index.offsets)[: num_codes + 1], np.asarray(index.ids)[:num_items]
 
 
-class IndexStats(NamedTuple):
-    """How items spread over codes. A density is a number of items that share one code (the post's bucket density)."""
-
-    num_items: int
-    num_codes: int
-    min_density: int
-    median_density: float
-    mean_density: float
-    max_density: int
-
-
-def describe(index: HashIndex) -> IndexStats:
-    """Counts items and distinct codes, and the items per distinct code; all zero for an empty index."""
-    num_codes, num_items = int(index.num_codes), int(index.num_items)
-    if num_codes == 0:
-        return IndexStats(0, 0, 0, 0.0, 0.0, 0)
-    density = np.diff(np.asarray(index.offsets)[: num_codes + 1])
-    return IndexStats(
-        num_items,
-        num_codes,
-        int(density.min()),
-        float(np.median(density)),
-        num_items / num_codes,
-        int(density.max()),
-    )
+def code_runs(index: HashIndex) -> Iterator[np.ndarray]:
+    """Yields the distinct codes in order, some at a time: uint32 `[m, w]`."""
+    tiles, left = np.asarray(index.codes), int(index.num_codes)
+    width, blocks, group, lanes = tiles.shape
+    size = max(1, AT_ONCE // (group * lanes))
+    for start in range(0, blocks, size):
+        codes = tiles[:, start : start + size].transpose(1, 3, 2, 0).reshape(-1, width)[:left]
+        if len(codes):
+            yield codes
+        left -= len(codes)
 
 
 def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:

@@ -31,6 +31,7 @@ LAYERS = {
     "planning": {"index", "probe", "tables"},
     "processes": set(),
     "sharding": {"index"},
+    "density": {"index", "processes", "sharding"},
     "scan": {"checks", "index", "kernels", "sharding"},
     "lookup": {
         "checks",
@@ -45,7 +46,7 @@ LAYERS = {
         "tables",
     },
     "search": {"checks", "dispatch", "index", "lookup", "matches", "planning", "scan", "sharding"},
-    "code_statistics": {"bits", "checks", "dispatch", "index", "search"},
+    "code_statistics": {"bits", "checks", "density", "dispatch", "index", "search"},
     "evaluation": {"checks", "code_statistics", "ranking"},
     "ranking": {"bits", "checks"},
     "code_layer": {"binarize"},
@@ -87,6 +88,7 @@ LAYERS = {
         "building",
         "checks",
         "collection",
+        "density",
         "epochs",
         "folders",
         "index",
@@ -108,7 +110,7 @@ LAYERS = {
         "scan",
         "sharding",
     },
-    "plots": {"epochs", "index"},
+    "plots": {"density", "epochs", "index", "sharding"},
 }
 
 
