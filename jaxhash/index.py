@@ -77,8 +77,8 @@ def build_index(
 
     Args:
         codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array. Or an iterable of batches:
-            of such arrays, or of tuples of codes and their ids. It is gone through once, and while the index is built
-            codes and ids are in memory some three times over.
+            of such arrays, or of tuples of codes and their ids. It is gone through once. Building takes 17 bytes of
+            memory for each item where codes have one word, and 34 where they have two, the finished index among them.
         num_bits: the number of bits of a code, `b`.
         ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Batches bring their own.
 

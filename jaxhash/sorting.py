@@ -43,12 +43,13 @@ def sorted_order(table: np.ndarray) -> np.ndarray:
     """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
 
     Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
-    words only mend the ties; `lexsort` over all words is three times slower already for two.
+    words, and at last the places, only mend the ties; `lexsort` over all words is three times slower already for two,
+    and so is a first sort that is stable by itself.
     """
     keys = _sort_keys(table)
-    order = np.argsort(keys[0], kind="stable")
+    order = np.argsort(keys[0])
     same = np.ones(max(0, len(order) - 1), bool)  # which codes agree with their predecessor in all keys so far
-    for depth in range(1, len(keys)):
+    for depth in range(1, len(keys) + 1):
         placed = keys[depth - 1][order]
         same &= placed[1:] == placed[:-1]
         if not same.any():
@@ -56,16 +57,21 @@ def sorted_order(table: np.ndarray) -> np.ndarray:
         run = np.concatenate([[0], np.cumsum(~same)])
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
         mended = order[tied]
-        order[tied] = mended[np.lexsort((keys[depth][mended], run[tied]))]
+        key = keys[depth][mended] if depth < len(keys) else mended
+        order[tied] = mended[np.lexsort((key, run[tied]))]
     return order
 
 
 def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
     """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
-    words = table.T.astype(np.uint64)
-    return [
-        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i] for i in range(0, len(words), 2)
-    ]
+    keys = []
+    for first in range(0, table.shape[1], 2):
+        key = table[:, first].astype(np.uint64)
+        if first + 1 < table.shape[1]:
+            key <<= np.uint64(32)
+            key |= table[:, first + 1]
+        keys.append(key)
+    return keys
 
 
 def run_starts(rows: np.ndarray) -> np.ndarray:
