@@ -23,8 +23,9 @@ from jaxhash.bits import (
     unpack_bits,
 )
 from jaxhash.changes import add_items, merge_indexes, remove_items
+from jaxhash.density import IndexStats, describe
 from jaxhash.duplicates import duplicate_groups
-from jaxhash.index import HashIndex, IndexStats, build_index, describe, expected_matches, suggest_num_bits
+from jaxhash.index import HashIndex, build_index, expected_matches, suggest_num_bits
 from jaxhash.matches import RadiusMatches
 from jaxhash.reranking import rerank
 from jaxhash.scan import Neighbors, PaddedMatches

@@ -12,9 +12,10 @@ from jaxhash.checkpoints import training_state
 from jaxhash.checks import check_integer
 from jaxhash.collection import Collection, load_collection
 from jaxhash.commands import check_target
+from jaxhash.density import describe
 from jaxhash.duplicates import duplicate_groups
 from jaxhash.gallery import Found, check_gallery, gallery
-from jaxhash.index import HashIndex, describe
+from jaxhash.index import HashIndex
 from jaxhash.pictures import ImageError, careful_pillow, read_image
 from jaxhash.replacing import replacing
 from jaxhash.report import printable

@@ -195,7 +195,7 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
         TypeError: images are neither uint8, bool nor floating; or uint8 where the model was trained on other floats.
     """
     if is_stream(images):
-        _check_model(model)
+        check_model(model)
         return (encode(model, batch) for batch in images)
     items, lead, _ = _checked_rows(model, cast(ArrayLike, images))
     if is_traced(model, images):
@@ -248,7 +248,7 @@ def _checked_rows(
     model: Autoencoder, images: ArrayLike, new_kind: bool = False
 ) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     """What `check_items` gives, but for numbers of other widths, which stay as they are."""
-    _check_model(model)
+    check_model(model)
     if hasattr(images, "toarray"):
         raise TypeError(
             f"images must be a dense array, got {type(images).__name__}: use .toarray(), some rows at a time"
@@ -274,7 +274,8 @@ def _checked_rows(
     return items, lead, item_shape
 
 
-def _check_model(model: Autoencoder) -> None:
+def check_model(model: Autoencoder) -> None:
+    """Raises unless this is an autoencoder."""
     if not isinstance(model, Autoencoder):
         raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
 

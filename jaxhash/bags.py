@@ -23,11 +23,12 @@ from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX, check_codes, check_integer, is_traced
 from jaxhash.dispatch import in_parallel
-from jaxhash.index import NO_ID, HashIndex, run_starts, sorted_order
+from jaxhash.index import NO_ID, HashIndex
 from jaxhash.lookup import hits_in_parts
 from jaxhash.matches import Hits, consecutive
 from jaxhash.planning import radius_plan
 from jaxhash.scan import queries_at_once
+from jaxhash.sorting import run_starts, sorted_order
 
 # What one bag's board may take, and how many ids are entered in it at a time.
 BOARD_BYTES = 2**25

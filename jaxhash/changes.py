@@ -8,15 +8,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX
-from jaxhash.index import (
-    HashIndex,
-    check_pairs,
-    check_size,
-    check_table,
-    index_from_sorted,
-    sorted_arrays,
-    sorted_pairs,
-)
+from jaxhash.index import HashIndex, check_pairs, check_size, check_table, index_from_sorted, sorted_arrays
+from jaxhash.sorting import sorted_pairs
 
 # Distinct codes uint32 [u, w] in ascending order, offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -44,13 +37,13 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
     codes = check_table(codes, index.num_bits, index.multi)
     if ids is None:
         ids = _following(old[2], len(codes))
-    table, labels = check_pairs(codes, index.num_bits, ids, index.multi)
-    check_size(len(old[2]) + len(table), index.num_bits)
+    pairs = check_pairs(codes, index.num_bits, ids, index.multi)
+    check_size(len(old[2]) + len(pairs.ids), index.num_bits)
     if not index.multi:
-        _check_apart(old[2], labels, "ids must be new, but {} is in the index already")
-    if not len(labels):
+        _check_apart(old[2], pairs.ids, "ids must be new, but {} is in the index already")
+    if not len(pairs.ids):
         return index
-    return _joined(old, sorted_pairs(table, labels), index)
+    return _joined(old, sorted_pairs(pairs), index)
 
 
 def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") -> HashIndex:
@@ -113,7 +106,10 @@ def _joined(large: Sorted, small: Sorted, like: HashIndex) -> HashIndex:
 
 def _contents(name: str, index: HashIndex) -> Sorted:
     if not isinstance(index, HashIndex):
-        raise TypeError(f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+        raise TypeError(
+            f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index (and shard_index, to "
+            "shard the whole index again once it has changed)"
+        )
     return sorted_arrays(index)
 
 

@@ -18,8 +18,6 @@ from jaxhash.autoencoder import Autoencoder
 from jaxhash.code_layer import LogitStatistics
 from jaxhash.epochs import Course, History, State
 
-ROWS_IN_FINGERPRINT = 256
-
 
 class Progress(NamedTuple):
     """How far training has come."""
@@ -32,7 +30,7 @@ class Progress(NamedTuple):
 
 def settings_of(model: Autoencoder, course: Course, state: State, epochs: int) -> dict[str, Any]:
     """All that decides how training goes on, as plain JSON data; of a user's functions it knows the names alone."""
-    few = course.items[:: -(-len(course.items) // ROWS_IN_FINGERPRINT)]
+    few = course.feed.few
     return {
         "model": type(model).__name__,
         **{name: _plain(value) for name, value in model.config.items()},
@@ -42,7 +40,7 @@ def settings_of(model: Autoencoder, course: Course, state: State, epochs: int) -
         "objective": _plain(course.objective),
         "binarization": course.binarization,
         "optimizer": [type(part).__name__ for part in jax.tree.leaves(state.opt_state, is_leaf=_is_named_tuple)],
-        "images": f"{course.items.dtype}{course.items.shape}",
+        "images": f"{few.dtype}{(course.feed.num_items, *few.shape[1:])}",
         "image values": hashlib.sha256(np.ascontiguousarray(few).tobytes()).hexdigest()[:16],
     }
 

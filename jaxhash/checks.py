@@ -76,7 +76,8 @@ def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
     """Returns concrete `codes` as a native uint32 array `[..., w]`, once width and padding bits are right."""
     check_code_array(name, codes, num_words(num_bits))
     array = np.asarray(codes).astype(np.uint32, copy=False)
-    stray = array[..., -1] & np.uint32(padding_mask(num_bits))
+    mask = np.uint32(padding_mask(num_bits))
+    stray = array[..., -1] & mask if mask else np.zeros(0, bool)
     if stray.any():
         place = tuple(int(i) for i in np.argwhere(stray)[0])
         raise ValueError(f"{name}: padding bits must be zero, but the code at {place} has bits past {num_bits}")

@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 
 from jaxhash.bits import unpack_bits
 from jaxhash.checks import check_codes, check_num_bits
+from jaxhash.density import describe
 from jaxhash.dispatch import padded_rows
-from jaxhash.index import HashIndex, build_index, describe, sorted_arrays
+from jaxhash.index import HashIndex, build_index, sorted_arrays
 from jaxhash.search import radius_search_padded
 
 # Two bits more alike than this, or more opposite, count as one bit duplicated.

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from jaxhash.building import Changes, new_collection, updated
 from jaxhash.checks import check_integer, check_num_bits
 from jaxhash.collection import Collection, load_collection, save_collection
+from jaxhash.density import describe
 from jaxhash.epochs import History
 from jaxhash.folders import read_folder
-from jaxhash.index import describe
 from jaxhash.items import Items
 from jaxhash.pictures import check_pillow
 from jaxhash.report import printable

@@ -16,9 +16,10 @@ from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
 from jaxhash.bits import unpack_bits
 from jaxhash.checks import check_integer, check_num_bits
 from jaxhash.datasets import Dataset, load_dataset
+from jaxhash.density import describe
 from jaxhash.epochs import History
 from jaxhash.evaluation import precision_at_k, vote_accuracy
-from jaxhash.index import HashIndex, build_index, describe, expected_matches, suggest_num_bits
+from jaxhash.index import HashIndex, build_index, expected_matches, suggest_num_bits
 from jaxhash.replacing import replacing
 from jaxhash.retriever import Retriever, retrieve
 from jaxhash.search import radius_search, search

@@ -81,6 +81,11 @@ def in_batches(
     The last batch is padded with zeros to a power of two, so that every number of rows is served by the same few
     programs. Padding, cutting and joining are numpy's: in JAX they would be compiled anew for each length.
 
+    Rows stay on the host but for the batches in work, so that there may be more than the device has room for; results
+    go back to it all together in the end. Two threads each send a batch, wait for what comes of it and fetch that:
+    while one does so, the device can compute for the other. On several devices at once, batches take turns, and nothing
+    is hidden.
+
     Args:
         compiled: maps rows `[m, ...]` to a pytree of arrays `[m, ...]`, row by row.
         rows: `[n, ...]`.

@@ -31,7 +31,10 @@ def duplicate_groups(index: HashIndex, radius: int) -> list[np.ndarray]:
         ImportError: there is no scipy.
     """
     if not isinstance(index, HashIndex):
-        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+        raise TypeError(
+            f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index (and load_index, for what "
+            "was saved in parts)"
+        )
     if index.multi:
         raise ValueError("index must hold one code for each item, got one of items with several codes")
     group = _component_of_codes(index, check_integer("radius", radius, 0))

@@ -1,7 +1,7 @@
 """An epoch: one compiled scan over minibatches, with the shuffled items on the device as they came, mostly as bytes.
 
-Dispatching each step from Python takes twice as long. Items of more than `BYTES_AT_ONCE` pass through in several scans
-of equal length: the host gathers one part while the device is busy with the part before.
+Dispatching each step from Python takes twice as long. A run of items of more than `BYTES_AT_ONCE` passes through in
+several scans of equal length: the host gathers one part while the device is busy with the part before.
 """
 
 import functools
@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxhash.bits import pack_bits
 from jaxhash.code_layer import CodeLayer
+from jaxhash.feed import Feed
 from jaxhash.objectives import Objective
 
 BYTES_AT_ONCE = 2**28
@@ -28,16 +29,10 @@ class Course(NamedTuple):
     rest: Any  # the model's variables that are no weights
     optimizer: optax.GradientTransformation
     objective: Objective
-    items: np.ndarray  # [n, ...]
-    partners: np.ndarray | None  # int32 [n, k]
+    feed: Feed
     batch_size: int
     seed: int
     binarization: str
-
-    @property
-    def steps(self) -> int:
-        """How many steps an epoch has at least."""
-        return -(-len(self.items) // self.batch_size)
 
 
 class State(NamedTuple):
@@ -67,7 +62,7 @@ def run_epoch(course: Course, state: State, layer: CodeLayer, epoch: int) -> tup
     """Goes once through all items, in an order that seed and epoch decide."""
     key = jax.random.fold_in(jax.random.key(course.seed), epoch)
     losses, codes = [], []
-    for number, batches in enumerate(_shuffled(course, epoch)):
+    for number, part in enumerate(_shuffled(course, epoch)):
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which strict callers forbid
             state, *seen = _run_steps(
                 course.graph,
@@ -76,31 +71,39 @@ def run_epoch(course: Course, state: State, layer: CodeLayer, epoch: int) -> tup
                 course.rest,
                 layer,
                 state,
-                batches,
+                part.batches,
                 jax.random.fold_in(key, number),
             )
         losses.append(seen[0])
-        codes.append(seen[1])
-    table = np.concatenate([np.asarray(part).reshape(-1, part.shape[-1]) for part in codes])
-    return state, Seen(np.concatenate(losses), table[: len(course.items)])
+        codes.append((seen[1], part.fresh))
+        # Calls return before they are done: without waiting, the host would soon have gathered all parts.
+        jax.block_until_ready(losses[-2:-1])
+    tables = [np.asarray(found).reshape(-1, found.shape[-1])[:fresh] for found, fresh in codes]
+    return state, Seen(np.concatenate(losses), np.concatenate(tables))
 
 
-def _shuffled(course: Course, epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields batches `[steps, batch_size, ...]` of items, and of partners if there are any.
+class _Part(NamedTuple):
+    """What a scan goes through: batches `[steps, batch_size, ...]` of items, and of partners if there are any."""
 
-    The first items of the order come again at its end if the last batches would not be full.
-    """
+    batches: tuple[np.ndarray, ...]
+    fresh: int  # how many items have not come before in this epoch; those behind them have
+
+
+def _shuffled(course: Course, epoch: int) -> Iterator[_Part]:
+    """Yields all items of all runs. The first of a run's order come again at its end if batches would not be full."""
     rng = np.random.default_rng([course.seed, epoch])
-    fields = 1 if course.partners is None else 2
-    size = course.batch_size * max(1, course.items[:1].nbytes) * fields
-    parts = -(-course.steps * size // BYTES_AT_ONCE)
-    shape = (parts, -(-course.steps // parts), course.batch_size)
-    for rows in np.resize(rng.permutation(len(course.items)), shape):
-        if course.partners is None:
-            yield (course.items[rows],)
-        else:
-            chosen = rng.integers(course.partners.shape[1], size=rows.shape)
-            yield course.items[rows], course.items[course.partners[rows, chosen]]
+    for items, partners in course.feed.runs():
+        steps = -(-len(items) // course.batch_size)
+        size = course.batch_size * max(1, items[:1].nbytes) * (1 if partners is None else 2)
+        parts = -(-steps * size // BYTES_AT_ONCE)
+        shape = (parts, -(-steps // parts), course.batch_size)
+        left = len(items)
+        for rows in np.resize(rng.permutation(len(items)), shape):
+            batches = [items[rows]]
+            if partners is not None:
+                batches.append(items[partners[rows, rng.integers(partners.shape[1], size=rows.shape)]])
+            yield _Part(tuple(batches), min(left, rows.size))
+            left -= min(left, rows.size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -1,15 +1,15 @@
 """The index: sorted codes with offsets into a list of ids, and nothing else.
 
-`build_index` sorts on the host with numpy, because XLA's sort is slow on CPU. Equal codes are stored once: code i is
-that of the items `ids[offsets[i]:offsets[i + 1]]`. All arrays have some spare room, a function of their length alone,
-so that collections of about one size share one compiled search and equal collections have equal arrays.
+Equal codes are stored once: code i is that of the items `ids[offsets[i]:offsets[i + 1]]`. All arrays have some spare
+room, a function of their length alone, so that collections of about one size share one compiled search and equal
+collections have equal arrays.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from jaxhash.checks import (
     is_stream,
     num_words,
 )
+from jaxhash.sorting import AT_ONCE, Pairs, chosen_rows, in_order, new_runs, places_of, without_copies
 
 NO_ID = -1
 
@@ -82,8 +83,8 @@ def build_index(
 
     Args:
         codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array. Or an iterable of batches:
-            of such arrays, or of tuples of codes and their ids. It is gone through once, and while the index is built
-            codes and ids are in memory some three times over.
+            of such arrays, or of tuples of codes and their ids. It is gone through once. Building takes 17 bytes of
+            memory for each item where codes have one word, and 34 where they have two, the finished index among them.
         num_bits: the number of bits of a code, `b`.
         ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Batches bring their own.
         multi: lets an item have several codes, as the patches of an image have: ids may repeat, and codes `[n, p, w]`
@@ -102,13 +103,30 @@ def build_index(
     if is_stream(codes):
         if ids is not None:
             raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
-        codes, ids = _collected(codes, check_num_bits(num_bits), multi)
-    table, labels = check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)
-    return index_from_sorted(*sorted_pairs(table, labels), num_bits, multi)
+        return _index_of(in_order(_collected(codes, num_bits, multi)), num_bits, multi)
+    return _index_of(in_order(check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)), num_bits, multi)
 
 
-def _collected(batches: Iterable[Any], num_bits: int, multi: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """All codes of a stream, `[n, w]` or `[n, p, w]`, and all ids, `[n]`, if it has any."""
+def _index_of(pairs: Pairs, num_bits: int, multi: bool) -> HashIndex:
+    """The index of sorted pairs. Each array is let go as soon as can be, since all together take several times more."""
+    codes, ids = without_copies(pairs) if multi else pairs
+    del pairs
+    arrays = {"ids": _padded(ids, padded_size(len(ids)), NO_ID), "num_items": np.array(len(ids), np.int32)}
+    new = new_runs(codes)
+    table = chosen_rows(codes, new)
+    del codes, ids
+    group, lanes = tile_shape(table.shape[1])
+    num_codes, capacity = len(table), padded_size(len(table), group * lanes)
+    arrays["num_codes"] = np.array(num_codes, np.int32)
+    arrays["codes"] = _tiled(table, capacity // (group * lanes), lanes, group)
+    del table
+    arrays["offsets"] = places_of(new, len(new), capacity + 1)
+    return HashIndex(**jax.device_put(arrays), num_bits=num_bits, multi=multi)
+
+
+def _collected(batches: Iterable[Any], num_bits: int, multi: bool) -> Pairs:
+    """All codes of a stream and their ids."""
+    check_num_bits(num_bits)
     tables, labels = [], []
     for batch in batches:
         codes, ids = batch if isinstance(batch, tuple) else (batch, None)
@@ -121,16 +139,22 @@ def _collected(batches: Iterable[Any], num_bits: int, multi: bool) -> tuple[np.n
         raise ValueError("codes must come in at least one batch; an iterator can only be gone through once")
     if len({table.shape[1:] for table in tables}) > 1:
         raise ValueError("items must have equally many codes in all batches; give batches [m, w] and repeat ids")
-    return np.concatenate(tables), np.concatenate(labels) if labels else None
+    table = np.concatenate(tables)
+    check_size(math.prod(table.shape[:-1]), num_bits)
+    return _paired(table, check_ids(np.concatenate(labels) if labels else None, len(table), distinct=not multi))
 
 
-def check_pairs(codes: ArrayLike, num_bits: int, ids: ArrayLike | None, multi: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Returns codes uint32 `[n, w]` and their ids int32 `[n]`, once they are what an index can take."""
+def check_pairs(codes: ArrayLike, num_bits: int, ids: ArrayLike | None, multi: bool) -> Pairs:
+    """Returns codes and their ids, once they are what an index can take."""
     table = check_table(codes, num_bits, multi)
-    labels = check_ids(ids, len(table), distinct=not multi)
+    return _paired(table, check_ids(ids, len(table), distinct=not multi))
+
+
+def _paired(table: np.ndarray, ids: np.ndarray) -> Pairs:
+    """Codes `[n, w]`, or p codes of each item `[n, p, w]`, with the ids `[n]` of their items."""
     if table.ndim == 2:
-        return table, labels
-    return table.reshape(-1, table.shape[2]), np.repeat(labels, table.shape[1])
+        return Pairs(table, ids)
+    return Pairs(table.reshape(-1, table.shape[2]), np.repeat(ids, table.shape[1]))
 
 
 def check_table(codes: ArrayLike, num_bits: int, multi: bool = False) -> np.ndarray:
@@ -151,70 +175,6 @@ def check_size(num_items: int, num_bits: int) -> None:
             f"{num_items} codes of {num_bits} bits are more than the 2^31 words one device can address: "
             "split them over several indexes (sharding)"
         )
-
-
-def sorted_pairs(table: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts codes, uint32 `[n, w]`, with their ids: distinct codes `[u, w]`, offsets int32 `[u + 1]`, ids `[n]`.
-
-    A pair that comes twice is kept once.
-    """
-    if (ids[1:] < ids[:-1]).any():
-        by_id = np.argsort(ids)
-        table, ids = table[by_id], ids[by_id]
-    order = sorted_order(table)
-    table, ids = table[order], ids[order]
-    same = ids[1:] == ids[:-1]
-    if same.any():
-        same[same] = (table[1:][same] == table[:-1][same]).all(axis=1)
-        new = np.append(True, ~same)
-        table, ids = table[new], ids[new]
-    return *_grouped(table), ids
-
-
-def sorted_order(table: np.ndarray) -> np.ndarray:
-    """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
-
-    Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
-    words only mend the ties; `lexsort` over all words is three times slower already for two.
-    """
-    keys = _sort_keys(table)
-    order = np.argsort(keys[0], kind="stable")
-    same = np.ones(max(0, len(order) - 1), bool)  # which codes agree with their predecessor in all keys so far
-    for depth in range(1, len(keys)):
-        placed = keys[depth - 1][order]
-        same &= placed[1:] == placed[:-1]
-        if not same.any():
-            break
-        run = np.concatenate([[0], np.cumsum(~same)])
-        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        mended = order[tied]
-        order[tied] = mended[np.lexsort((keys[depth][mended], run[tied]))]
-    return order
-
-
-def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
-    """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
-    words = table.T.astype(np.uint64)
-    return [
-        (words[i] << np.uint64(32)) | words[i + 1] if i + 1 < len(words) else words[i] for i in range(0, len(words), 2)
-    ]
-
-
-def _grouped(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits sorted codes, uint32 `[n, w]`, into the distinct ones `[u, w]` and offsets int32 `[u + 1]`."""
-    starts = run_starts(table)
-    return table[starts], np.append(starts, len(table)).astype(np.int32)
-
-
-def run_starts(rows: np.ndarray) -> np.ndarray:
-    """Where a new value begins in sorted numbers `[n]`, or codes `[n, w]`: int64, ascending.
-
-    `np.unique` hashes since numpy 2.3 and takes ten times as long.
-    """
-    new = np.ones(len(rows), bool)
-    differs = rows[1:] != rows[:-1]
-    new[1:] = differs if rows.ndim == 1 else differs.any(axis=1)
-    return np.flatnonzero(new)
 
 
 def index_from_sorted(
@@ -291,31 +251,16 @@ def sorted_arrays(index: HashIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return table[:num_codes], np.asarray(index.offsets)[: num_codes + 1], np.asarray(index.ids)[:num_items]
 
 
-class IndexStats(NamedTuple):
-    """How items spread over codes. A density is a number of items that share one code (the post's bucket density)."""
-
-    num_items: int
-    num_codes: int
-    min_density: int
-    median_density: float
-    mean_density: float
-    max_density: int
-
-
-def describe(index: HashIndex) -> IndexStats:
-    """Counts items and distinct codes, and the items per distinct code; all zero for an empty index."""
-    num_codes, num_items = int(index.num_codes), int(index.num_items)
-    if num_codes == 0:
-        return IndexStats(0, 0, 0, 0.0, 0.0, 0)
-    density = np.diff(np.asarray(index.offsets)[: num_codes + 1])
-    return IndexStats(
-        num_items,
-        num_codes,
-        int(density.min()),
-        float(np.median(density)),
-        num_items / num_codes,
-        int(density.max()),
-    )
+def code_runs(index: HashIndex) -> Iterator[np.ndarray]:
+    """Yields the distinct codes in order, some at a time: uint32 `[m, w]`."""
+    tiles, left = np.asarray(index.codes), int(index.num_codes)
+    width, blocks, group, lanes = tiles.shape
+    size = max(1, AT_ONCE // (group * lanes))
+    for start in range(0, blocks, size):
+        codes = tiles[:, start : start + size].transpose(1, 3, 2, 0).reshape(-1, width)[:left]
+        if len(codes):
+            yield codes
+        left -= len(codes)
 
 
 def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:

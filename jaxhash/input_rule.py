@@ -20,17 +20,16 @@ def untrained_rule(activation: Any) -> np.ndarray:
     return BYTES if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
 
 
-def trained_rule(activation: Any, items: np.ndarray) -> np.ndarray:
-    """The rule after training on items.
+def trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: float) -> np.ndarray:
+    """The rule after training on items whose values lie between these two.
 
     Values may lie outside theirs by as much as they span: other vectors of the kind are, bytes taken for floats or a
     forgotten normalisation mostly are not.
     """
     if activation == "softmax":
         return COUNTS
-    if activation == "sigmoid" or items.dtype in (np.uint8, np.bool_):
+    if activation == "sigmoid" or dtype in (np.uint8, np.bool_):
         return BYTES
-    low, high = float(items.min()), float(items.max())
     span = max(high - low, abs(low), abs(high))
     return np.array([max(low - span, -LIMIT), min(high + span, LIMIT), 0.0], np.float32)
 

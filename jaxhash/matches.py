@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxhash.index import HashIndex, run_starts
+from jaxhash.index import HashIndex
+from jaxhash.sorting import run_starts
 
 # Codes looked at together: bounds the memory beside the answer to about a hundred megabytes.
 CODES_AT_ONCE = 2**21

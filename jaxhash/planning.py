@@ -31,7 +31,8 @@ BUILD_SORTED = 20.0  # to enter one code into the table of the first bits
 
 NEAR_BYTES = 2**23
 SPARE_BITS = 6  # how much longer an address is than would number the codes
-LARGEST_TABLE = 28  # bits of address; its bitmap and directory take 64 MiB
+LARGEST_TABLE = 28  # bits of address; its bitmap and directory take 64 MiB. More only where codes take far more
+LEAST_SPARE_BITS = 2  # how much longer than would number the codes it is even so
 MOST_PROBES = 2**16  # flip masks of one table
 
 
@@ -77,7 +78,8 @@ def even_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, 
     What is within some distance in a whole share is so in the first bits of it, so cutting loses no match; it bounds
     a table to some 16 to 32 bytes for each code, beside what `tables` says.
     """
-    longest = min(LARGEST_TABLE, max(8, math.ceil(math.log2(max(2, num_codes))) + SPARE_BITS))
+    numbering = math.ceil(math.log2(max(2, num_codes)))
+    longest = min(max(8, numbering + SPARE_BITS), max(LARGEST_TABLE, numbering + LEAST_SPARE_BITS), 32)
     cuts = [num_bits * i // num_tables for i in range(num_tables + 1)]
     return tuple(Slice(first, min(end - first, longest)) for first, end in itertools.pairwise(cuts))
 

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxhash.density import density_counts
 from jaxhash.epochs import History
-from jaxhash.index import HashIndex, describe
+from jaxhash.index import HashIndex
+from jaxhash.sharding import ShardedIndex
 
 INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 
@@ -89,18 +91,16 @@ def training_curve(history: History) -> Figure:
     return figure
 
 
-def bucket_histogram(index: HashIndex) -> Figure:
+def bucket_histogram(index: HashIndex | ShardedIndex) -> Figure:
     """How many codes have 1, 2, 3, ... items, on logarithmic axes."""
-    stats = describe(index)
-    density = np.diff(np.asarray(index.offsets)[: stats.num_codes + 1])
-    sizes, counts = np.unique(density, return_counts=True)
+    sizes, counts = density_counts(index)
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.loglog(sizes, counts, "o", markersize=4, color=ACCENT)
     axes.set(
         xlabel="items that share a code",
         ylabel="number of codes",
-        title=f"{stats.num_items:,} items on {stats.num_codes:,} codes of {index.num_bits} bits",
+        title=f"{sizes @ counts:,} items on {counts.sum():,} codes of {index.num_bits} bits",
     )
     axes.grid(alpha=0.3, which="both")
     return figure

@@ -95,7 +95,7 @@ def load_model(path: AnyPath) -> Autoencoder:
 
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
-    """Saves model and index in one file; raises what `save_model` raises."""
+    """Saves model and index in one file; raises what `save_model` raises, and `TypeError` for a `ShardedIndex`."""
     write_archive(path, Archive("retriever", *retriever_contents(retriever)))
 
 
@@ -107,6 +107,11 @@ def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
 def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
     """What of a retriever goes into a file: plain data, and arrays by name."""
     check_retriever(retriever)
+    if isinstance(retriever.index, ShardedIndex):
+        raise TypeError(
+            "retriever must have a HashIndex to go into one file, got a ShardedIndex: save its parts by save_model and "
+            "save_index, and make a Retriever of what load_model and load_sharded_index give"
+        )
     index_meta, index_arrays = index_contents(retriever.index)
     model_meta, model_arrays = _model_contents(retriever.model)
     long_codes = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}

@@ -12,13 +12,15 @@ part of it, so neither files nor equality know of them.
 
 import threading
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxhash.index import HashIndex, run_starts, sorted_arrays
+from jaxhash.index import HashIndex, code_runs
+from jaxhash.sorting import new_runs, places_of, run_starts
 
 
 class Slice(NamedTuple):
@@ -67,30 +69,40 @@ def addresses(codes: np.ndarray, bits: Slice) -> np.ndarray:
     return ((pair >> np.uint64(64 - shift - bits.size)) & mask).astype(np.uint32)
 
 
-def build_table(codes: np.ndarray, bits: Slice) -> AddressTable:
-    """Builds the table of a slice of distinct sorted codes, uint32 `[u, w]`."""
-    address, ranks = addresses(codes, bits), None
+def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
+    """Builds the table of a slice of distinct codes, which come in ascending order, in runs uint32 `[m, w]`."""
+    found, ranks = (addresses(codes, bits) for codes in runs), None
     if bits.first > 0:
-        order = np.argsort(address, kind="stable")
-        address, ranks = address[order], order.astype(np.int32)
-    starts = run_starts(address)
-    taken = address[starts]
-    word = taken >> np.uint32(5)
+        whole = np.concatenate([np.zeros(0, np.uint32), *found])
+        order = np.argsort(whole, kind="stable")
+        found, ranks = (address for address in [whole[order]]), order.astype(np.int32)
     bitmap = np.zeros(1 << max(0, bits.size - 5), np.uint32)
-    if len(taken):
-        firsts = run_starts(word)
-        bitmap[word[firsts]] = np.bitwise_or.reduceat(np.uint32(1) << (taken & np.uint32(31)), firsts)
+    fresh, last = [np.zeros(0, bool)], np.zeros(0, np.uint32)
+    for address in found:
+        fresh.append(new_runs(np.append(last, address))[len(last) :])
+        last = address[-1:]
+        _enter(bitmap, address[fresh[-1]])
+    new = np.concatenate(fresh)
+    num_buckets = int(new.sum())
     counts = np.bitwise_count(bitmap)
-    directory = np.cumsum(counts, dtype=np.int32) - counts
-    several = len(starts) < len(address)
+    directory = np.cumsum(counts, dtype=np.int32)
+    directory -= counts
     return AddressTable(
         bits=bits,
         bitmap=bitmap,
         device_bitmap=jax.device_put(bitmap),
-        directory=directory.astype(np.int32),
-        starts=np.append(starts, len(address)).astype(np.int32) if several else None,
+        directory=directory,
+        starts=places_of(new, len(new), num_buckets + 1) if num_buckets < len(new) else None,
         ranks=ranks,
     )
+
+
+def _enter(bitmap: np.ndarray, taken: np.ndarray) -> None:
+    """Sets the bits of distinct addresses in ascending order."""
+    word = taken >> np.uint32(5)
+    firsts = run_starts(word)
+    if len(firsts):
+        bitmap[word[firsts]] |= np.bitwise_or.reduceat(np.uint32(1) << (taken & np.uint32(31)), firsts)
 
 
 _lock = threading.Lock()
@@ -103,8 +115,7 @@ def tables_of(index: HashIndex, slices: tuple[Slice, ...]) -> list[AddressTable]
         tables = _built.setdefault(index, {})
         missing = [bits for bits in slices if bits not in tables]
         if missing:
-            codes = sorted_arrays(index)[0]
-            tables.update((bits, build_table(codes, bits)) for bits in missing)
+            tables.update((bits, build_table(code_runs(index), bits)) for bits in missing)
         return [tables[bits] for bits in slices]
 
 

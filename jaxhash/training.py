@@ -1,10 +1,9 @@
 """Training: from images to a model whose bits say what they show."""
 
 import functools
-import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,23 +13,20 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, encode, item_bits, scaled
+from jaxhash.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, check_model, encode, item_bits, scaled
 from jaxhash.binarize import check_binarization, noise_of_epoch
 from jaxhash.checkpoints import Progress, load_progress, save_progress, settings_of
-from jaxhash.checks import check_integer
+from jaxhash.checks import check_integer, is_stream
 from jaxhash.code_layer import CodeLayer, LogitStatistics, own_statistics
 from jaxhash.code_statistics import bit_statistics
 from jaxhash.dispatch import entry_point, in_batches
 from jaxhash.documents import mean_length
 from jaxhash.epochs import Course, History, Seen, State, run_epoch
+from jaxhash.feed import Feed, feed_of
 from jaxhash.input_rule import trained_rule
 from jaxhash.objectives import Objective, item_losses, objective_named
 
 Path = str | os.PathLike[str]
-
-# So many images, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
-# in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
-ITEMS_FOR_STATISTICS = 2**16
 
 # Of fewer images, different bits may agree by chance.
 ITEMS_TO_TELL_COPIES = 100
@@ -69,7 +65,7 @@ class CodeWarning(UserWarning):
 
 def fit(
     model: Autoencoder,
-    images: ArrayLike,
+    images: ArrayLike | Iterable[ArrayLike],
     *,
     epochs: int,
     batch_size: int = 256,
@@ -86,12 +82,22 @@ def fit(
     last batch is filled up with the first images of that order, so that none is left out. In the last of several epochs
     the code logits are standardised by a mean and spread that stay, as they do after training.
 
+    A collection that is larger than memory can be an array that is mapped from a file, of which some steps' images are
+    read at a time (but float16 and float64 are copied whole, and "retrieve" keeps some 400 bytes for each image). Or it
+    can be a stream: an iterable of batches, such as a data loader. It is gone through once to count the images and to
+    choose some for statistics, and then once in each epoch, in runs of 128 MiB. Images are shuffled within a run, and
+    their neighbours found there, so a stream should not come sorted. One of a single run and up to 2^16 images that
+    comes in the same order each time trains as an array does. What an epoch keeps beside a run are the codes.
+
     Args:
         model: an autoencoder; it stays as it is.
-        images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`.
+        images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
+            iterable of such arrays, all of one dtype. An iterator, such as a generator, can be gone through only once,
+            so that it is for a single epoch without a checkpoint.
         epochs: how often to go through the images.
         batch_size: images in a step; at most n are used.
-        optimizer: any Optax optimiser; by default `default_optimizer` for as many steps as there will be.
+        optimizer: any Optax optimiser; by default `default_optimizer` for as many steps as there will be. How many an
+            iterator makes is not known, and its learning rate stays as it is.
         seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
@@ -100,13 +106,15 @@ def fit(
         binarization: how the code layer comes to speak in bits while it is trained: by "rounding", by "gaussian_noise"
             that grows from epoch to epoch, or by "stochastic" bits (see `jaxhash.binarize`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it is there already, training goes on from it, with
-            the file's weights in place of the model's, and ends as if it had not been interrupted.
+            the file's weights in place of the model's, and ends as if it had not been interrupted; with a stream, if
+            that brings the same images in the same order each time.
 
     Returns:
         A trained model, and the `History`.
 
     Raises:
-        ValueError: there are no images, an image is not fit for the model, or an argument is out of range.
+        ValueError: there are no images, an image is not fit for the model, or an argument is out of range; an iterator
+            would have to be gone through again, or a stream brings more or fewer images in an epoch than at first.
         TypeError: an argument is of the wrong kind.
         DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
         CheckpointError: the checkpoint can't be written; the old one is untouched, and the error holds the model.
@@ -115,45 +123,67 @@ def fit(
     Warns:
         CodeWarning: bits are the same for all images, or copies of one another.
     """
-    items, _, item_shape = check_items(model, images, new_kind=True)
-    if isinstance(items, jax.core.Tracer):
-        raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
+    check_model(model)
     epochs = check_integer("epochs", epochs, 1)
-    batch_size = min(check_integer("batch_size", batch_size, 1), max(1, len(items)))
+    batch_size = check_integer("batch_size", batch_size, 1)
     check_integer("seed", seed, 0, maximum=2**32 - 1)
     objective = objective_named(objective, model.num_bits)
     check_binarization(binarization)
-    if len(items) == 0:
-        raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
+    if epochs > 1 or checkpoint is not None:
+        _check_repeatable(images)
 
-    optimizer = default_optimizer(epochs * -(-len(items) // batch_size)) if optimizer is None else optimizer
-    sample = _sample(items, seed)
-    model = nnx.clone(model)
-    model.start_outputs_at(sample.mean(axis=0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1))
-    graph, *parts = nnx.split(model, nnx.Param, ...)
-    weights, rest = parts
-    shaped = items.reshape(len(items), *_image_shape(model.input_shape if len(model.input_shape) > 1 else item_shape))
-    partners = objective.partners(shaped, seed)
-    course = Course(graph, rest, optimizer, objective, shaped, partners, batch_size, seed, binarization)
-    start = Progress(0, State(weights, optimizer.init(weights)), own_statistics(model.num_bits), History())
-    settings = settings_of(model, course, start.state, epochs)
+    feed = feed_of(model, images, objective, batch_size, seed)
+    batch_size = min(batch_size, feed.survey.count)
+    if optimizer is None:
+        optimizer = default_optimizer(feed.num_items and epochs * -(-feed.num_items // batch_size))
+    course, state = _started(nnx.clone(model), optimizer, objective, feed, batch_size, seed, binarization)
+    start = Progress(0, state, own_statistics(model.num_bits), History())
+    settings = settings_of(model, course, state, epochs)
     progress = start if checkpoint is None else load_progress(checkpoint, settings, start)
     while progress.epoch < epochs:
-        progress = _next(course, progress, sample, epochs)
+        progress = _next(course, progress, epochs)
         if checkpoint is not None:
-            _save(checkpoint, settings, course, progress, sample)
+            _save(checkpoint, settings, course, progress)
         if on_epoch is not None:
             on_epoch(progress.epoch, progress.history)
-    trained = _finished(course, progress, sample)
-    _warn_of_idle_bits(trained, sample)
+    trained = _finished(course, progress)
+    _warn_of_idle_bits(trained, feed.survey.sample)
     return trained, progress.history
 
 
-def _next(course: Course, progress: Progress, sample: np.ndarray, epochs: int) -> Progress:
+def _started(
+    model: Autoencoder,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    feed: Feed,
+    batch_size: int,
+    seed: int,
+    binarization: str,
+) -> tuple[Course, State]:
+    """Makes a model ready to learn, and changes it."""
+    mean = feed.survey.sample.mean(axis=0, dtype=np.float64)
+    model.start_outputs_at(mean / (255 if feed.survey.sample.dtype == np.uint8 else 1))
+    graph, *parts = nnx.split(model, nnx.Param, ...)
+    weights, rest = parts
+    course = Course(graph, rest, optimizer, objective, feed, batch_size, seed, binarization)
+    return course, State(weights, optimizer.init(weights))
+
+
+def _check_repeatable(images: Any) -> None:
+    if is_stream(images) and isinstance(images, Iterator):
+        raise ValueError(
+            "images must be something that can be gone through again, for several epochs or with a checkpoint; got an "
+            f"iterator ({type(images).__name__}): give an array, a data loader, or an object whose __iter__ starts anew"
+        )
+
+
+def _next(course: Course, progress: Progress, epochs: int) -> Progress:
     """Trains for an epoch; the last of several holds to the statistics that the code logits have before it."""
     epoch = progress.epoch + 1
     hold = epoch == epochs > 1
-    statistics = _statistics(_merged(course, progress.state), sample) if hold else progress.statistics
+    statistics = (
+        _statistics(_merged(course, progress.state), course.feed.survey.sample) if hold else progress.statistics
+    )
     noise = jnp.asarray(noise_of_epoch(epoch, epochs), jnp.float32)
     state, seen = run_epoch(course, progress.state, CodeLayer(statistics, noise, course.binarization), epoch)
     finite = np.isfinite(seen.losses)
@@ -161,58 +191,51 @@ def _next(course: Course, progress: Progress, sample: np.ndarray, epochs: int) -
         step = int(np.argmin(finite))
         raise DivergenceError(
             f"the loss became {seen.losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate",
-            _finished(course, progress, sample),
+            _finished(course, progress),
             progress.history,
         )
     return Progress(epoch, state, statistics, _extended(progress.history, seen, len(statistics.mean)))
 
 
-def _save(path: Path, settings: dict[str, Any], course: Course, progress: Progress, sample: np.ndarray) -> None:
+def _save(path: Path, settings: dict[str, Any], course: Course, progress: Progress) -> None:
     try:
         save_progress(path, settings, progress)
     except OSError as error:
-        raise CheckpointError(error, _finished(course, progress, sample), progress.history) from error
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an item as `[h, w, c]` if it is an image, or `[d]`."""
-    return (*shape, 1) if len(shape) == 2 else shape if len(shape) == 3 else (math.prod(shape),)
+        raise CheckpointError(error, _finished(course, progress), progress.history) from error
 
 
 @functools.cache
-def default_optimizer(steps: int) -> optax.GradientTransformation:
+def default_optimizer(steps: int | None) -> optax.GradientTransformation:
     """Nadam with 5 % of the steps to warm up, then a cosine down to zero. One object for each number of steps.
 
-    A new optimiser is a new static argument, for which the epoch would be compiled again.
+    If their number is not known, it takes steps of half the greatest rate. A new optimiser is a new static argument,
+    for which the epoch would be compiled again.
     """
+    if steps is None:
+        return optax.nadam(1e-3, b2=0.99)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, warmup_steps=steps // 20, decay_steps=steps)
     return optax.nadam(schedule, b2=0.99)
-
-
-def _sample(items: np.ndarray, seed: int) -> np.ndarray:
-    """All items, or `ITEMS_FOR_STATISTICS` of them."""
-    if len(items) <= ITEMS_FOR_STATISTICS:
-        return items
-    return items[np.random.default_rng(seed).choice(len(items), ITEMS_FOR_STATISTICS, replace=False)]
 
 
 def _merged(course: Course, state: State) -> Autoencoder:
     return nnx.merge(course.graph, state.weights, course.rest)
 
 
-def _finished(course: Course, progress: Progress, sample: np.ndarray) -> Autoencoder:
+def _finished(course: Course, progress: Progress) -> Autoencoder:
     """The model of an epoch's end, with the mean of the code logits that it was trained to or has now."""
-    trained = _merged(course, progress.state)
-    mean = (progress.statistics if progress.statistics.held else _statistics(trained, sample)).mean
+    trained, survey = _merged(course, progress.state), course.feed.survey
+    mean = (progress.statistics if progress.statistics.held else _statistics(trained, survey.sample)).mean
     # New variables, since `rest` still holds those of the given model.
     trained.logit_mean = nnx.BatchStat(mean)
-    trained.input_rule = nnx.BatchStat(jnp.asarray(trained_rule(trained.output_activation, course.items)))
+    rule = trained_rule(trained.output_activation, survey.sample.dtype, survey.low, survey.high)
+    trained.input_rule = nnx.BatchStat(jnp.asarray(rule))
     return trained
 
 
 def _statistics(model: Autoencoder, sample: np.ndarray) -> LogitStatistics:
     """The mean and variance of the code logits over a sample, to be held to."""
-    logits = np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), sample, ITEMS_AT_ONCE))
+    items = sample.reshape(len(sample), *model.input_shape)
+    logits = np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
     mean, variance = (getattr(logits, name)(axis=0, dtype=np.float64).astype(np.float32) for name in ("mean", "var"))
     return LogitStatistics(jnp.asarray(mean), jnp.asarray(variance), jnp.asarray(True))
 

@@ -114,6 +114,7 @@ def test_large_collections_on_paper(scale, capsys):
 def test_the_benchmark_of_scale_measures_small_sizes_too(scale, capsys, monkeypatch):
     monkeypatch.setattr(scale, "ROUNDS", 1)
     scale.items(2000)
+    scale.billion(2000)
     scale.stream(3000)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines[0].split()) == 5

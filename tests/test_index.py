@@ -6,10 +6,9 @@ import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import jaxhash as jh
-from jaxhash.index import padded_size, sorted_arrays, sorted_order, tile_shape
+from jaxhash.index import padded_size, sorted_arrays, tile_shape
 
 
 def arrays_equal(a, b):
@@ -36,17 +35,6 @@ def test_ranks_stand_where_the_docstring_says():
         tile = group * lanes
         place = (rank // tile, rank % group, rank % tile // group)
         np.testing.assert_array_equal(index.codes[(slice(None), *place)], table[rank])
-
-
-@given(
-    st.integers(1, 6).flatmap(
-        lambda w: hnp.arrays(
-            np.uint32, st.tuples(st.integers(0, 60), st.just(w)), elements=st.sampled_from([0, 1, 2, 2**31, 2**32 - 1])
-        )
-    )
-)
-def test_sorting_is_lexicographic_and_stable(table):
-    np.testing.assert_array_equal(sorted_order(table), np.lexsort(table.T[::-1]))
 
 
 @given(st.integers(0, 200), st.sampled_from([1, 17, 33, 65, 200]), st.integers(0, 2**32))

@@ -79,8 +79,15 @@ def test_slices_part_all_bits_or_stop_short_of_them(num_bits, num_tables, num_co
     slices = planning.even_slices(num_codes, num_bits, min(num_tables, num_bits))
     assert slices[0].first == 0
     for one, other in itertools.pairwise((*slices, Slice(num_bits, 0))):
-        assert 1 <= one.size <= planning.LARGEST_TABLE
+        assert 1 <= one.size <= 32
         assert one.first + one.size <= other.first
+
+
+@pytest.mark.parametrize(
+    ("num_codes", "num_bits", "size"), [(10**6, 20, 20), (10**6, 64, 26), (10**8, 64, 29), (10**9, 32, 32)]
+)
+def test_addresses_number_the_codes_with_bits_to_spare(num_codes, num_bits, size):
+    assert planning.even_slices(num_codes, num_bits, 1) == (Slice(0, size),)
 
 
 @pytest.mark.parametrize("bits", [Slice(0, 1), Slice(0, 7), Slice(5, 28), Slice(30, 4), Slice(60, 20), Slice(94, 6)])
@@ -93,7 +100,7 @@ def test_addresses_are_slices_of_the_bits(bits, rng):
 @pytest.mark.parametrize("bits", [Slice(0, 3), Slice(0, 9), Slice(4, 6), Slice(10, 10)])
 def test_a_table_leads_from_each_address_to_its_codes(bits, rng):
     codes = sorted_arrays(jh.build_index(oracle.pack(rng.random((300, 20)) < 0.5), 20))[0]
-    table = build_table(codes, bits)
+    table = build_table(np.array_split(codes, 3), bits)
     address = addresses(codes, bits)
     for value in range(2**bits.size):
         word, bit = divmod(value, 32)
@@ -110,7 +117,7 @@ def test_a_table_leads_from_each_address_to_its_codes(bits, rng):
 def test_a_probe_hits_exactly_the_addresses_within_its_radius(size, radius, rng):
     codes = sorted_arrays(jh.build_index(oracle.pack(rng.random((2**size // 2, size)) < 0.5), size))[0]
     queries = oracle.pack(rng.random((20, size)) < 0.5)
-    table = build_table(codes, Slice(0, size))
+    table = build_table([codes], Slice(0, size))
     found = probe.probe(table, queries, radius)
     pairs = {(int(i), int(codes[place, 0])) for i, place in zip(found.query, found.first, strict=True)}
     assert len(pairs) == len(found.query)

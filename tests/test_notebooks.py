@@ -12,7 +12,7 @@ pytest.importorskip("ipykernel", reason="the notebooks need ipykernel: pip insta
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["batch_queries", "choosing_bits_and_radius", "documents", "image_search", "your_own_vectors"]
+NAMES = ["batch_queries", "choosing_bits_and_radius", "documents", "image_search", "scale", "your_own_vectors"]
 COLAB = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

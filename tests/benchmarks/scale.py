@@ -3,7 +3,9 @@
 - `items`: microseconds per query against the number of items, by scan and by probe.
 - `devices`: the same against the number of shards, on as many devices of this host.
 - `building`: seconds and peak memory of building, saving in parts and loading.
-- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take.
+- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take, and trains on it.
+- `billion`: builds an index of so many codes of 32 bits from batches, and finds all within radius 2 of 4,096 queries;
+  a billion take about 17 GiB, so this case does not run unless it is asked for.
 - `paper`: what 1, 10 and 100 billion items would take, from the cost per code that is measured here.
 
 Every measurement has a process of its own, as memory that was used once is seldom given back. Peak memory is what the
@@ -19,12 +21,15 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import jaxhash as jh
+from jaxhash.planning import radius_plan
+from jaxhash.tables import tables_of
 
 ROUNDS = 5
 QUERIES = 256
@@ -135,7 +140,7 @@ def step(name, function, *arguments):
 
 
 def stream(n):
-    """Encodes n images of 784 bytes from a mapped file in one pass, and indexes them; by a small network."""
+    """Encodes and indexes n images of 784 bytes from a mapped file, and trains on them; with a small network."""
     model = jh.Autoencoder(784, 64, (128,))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
@@ -148,13 +153,50 @@ def stream(n):
         mapped = np.load(path, mmap_mode="r")
         jh.encode(model, mapped[:4096])
         print(f"  {n:,} images, a file of {path.stat().st_size / 1e9:.2f} GB", flush=True)
-        for name, images in [("as an array", mapped), ("in batches", batches_of(mapped))]:
+        for name, images in [("as an array", mapped), ("in batches", Batches(mapped))]:
             step(f"encode and index, {name}", lambda images=images: jh.build_index(jh.encode(model, images), 64))
+        for name, images in [("as an array", mapped), ("in batches", Batches(mapped))]:
+            step(f"train for an epoch, {name}", lambda images=images: trained(model, images))
 
 
-def batches_of(rows, size=2**14):
-    """Rows in runs, each read from the file when it is asked for."""
-    return (np.array(rows[start : start + size]) for start in range(0, len(rows), size))
+def trained(model, images):
+    """The bits of these images, which are noise, mean nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jh.CodeWarning)
+        return jh.fit(model, images, epochs=1, batch_size=1024)[1].loss
+
+
+class Batches:
+    """Rows in runs, each read from the file when it is asked for, as often as is asked."""
+
+    def __init__(self, rows, size=2**14):
+        self.rows, self.size = rows, size
+
+    def __iter__(self):
+        return (np.array(self.rows[start : start + self.size]) for start in range(0, len(self.rows), self.size))
+
+
+def billion(n, q=4096):
+    """Rows: seconds and peak memory of building and of the tables, time per query, and what bytes are there for."""
+    queries = codes_of(q, 32, seed=n)
+    batches = (codes_of(min(2**22, n - start), 32, seed=start) for start in range(0, n, 2**22))
+    index = step(f"build of {n:,} codes", jh.build_index, batches, 32)
+
+    def probe():
+        return jh.radius_search(index, queries, radius=2, method="probe")
+
+    matches = step(f"tables, and {q:,} queries", probe)
+    print(f"  radius 2: {timed(probe) / q * 1e6:,.1f} us per query, {len(matches.ids) / q:.1f} matches", flush=True)
+    start = time.perf_counter()
+    few = jh.radius_search(index, queries[:4], radius=2, method="scan")
+    print(f"  by scan:  {(time.perf_counter() - start) / 4 * 1e6:,.0f} us per query (4 at a time, once)")
+    np.testing.assert_array_equal(few.ids, matches.ids[: matches.offsets[4]])
+    (table,) = tables_of(index, radius_plan(index, q, 2, "probe", None).slices)
+    parts = {name: getattr(index, name) for name in ("codes", "offsets", "ids")}
+    parts |= {name: getattr(table, name) for name in ("bitmap", "device_bitmap", "directory", "starts")}
+    for name, array in parts.items():
+        if array is not None:
+            print(f"    {name:<14}{array.nbytes / 2**20:>8,.0f} MiB{array.nbytes / n:>8.2f} bytes per item", flush=True)
 
 
 def paper(per_code_word, per_build, memory=16 * 2**30, k=10):
@@ -217,7 +259,7 @@ def apart(num_devices, call):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", help="items, devices, building, stream or paper; by default all")
+    parser.add_argument("case", nargs="*", help="those above; by default all but billion")
     parser.add_argument("--items", type=int, help="the only size to measure")
     options = parser.parse_args()
     for case in options.case or ["items", "devices", "building", "stream", "paper"]:
@@ -231,7 +273,12 @@ def main():
         elif case == "building":
             apart(8, f"building({options.items or 10**7}, 8)")
         else:
-            apart(1, {"stream": f"stream({options.items or 10**7})", "paper": "measured_paper()"}[case])
+            calls = {
+                "stream": f"stream({options.items or 10**7})",
+                "billion": f"billion({options.items or 10**9})",
+                "paper": "measured_paper()",
+            }
+            apart(1, calls[case])
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ def test_any_k_and_any_shape_of_queries():
     same(jh.search(sharded, many, k=3), jh.search(index, many, k=3))
 
 
+@pytest.mark.parametrize("n", [0, 1, 5, 5000])
+def test_shards_are_described_as_the_whole(n):
+    index, queries = example(n, 24)
+    sharded = jh.shard_index(index, mesh_of(4))
+    assert jh.describe(sharded) == jh.describe(index)
+    assert jh.estimate_matches(sharded, queries, 2) == jh.estimate_matches(index, queries, 2)
+
+
 @pytest.mark.parametrize("method", ["scan", "probe", "multi-index"])
 def test_shards_find_the_same_by_every_method(method):
     index, queries = example(3000, 33)
@@ -189,18 +197,24 @@ def test_a_failed_batch_leaves_the_way_free():
 
 def test_what_cannot_be_sharded_is_refused():
     index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(8))
     explicit = jax.make_mesh((8,), ("shards",), axis_types=(jax.sharding.AxisType.Explicit,))
     for wrong, message in [
         (lambda: jh.shard_index(index, explicit), "must be of the type Auto"),
         (lambda: jh.shard_index(index, mesh_of(8), "devices"), "axis_name must be an axis of the mesh, shards, got"),
-        (lambda: jh.search(jh.shard_index(index, mesh_of(8)), queries, k=1, method="probe"), "ShardedIndex is scanned"),
+        (lambda: jh.search(sharded, queries, k=1, method="probe"), "ShardedIndex is scanned"),
     ]:
         with pytest.raises(ValueError, match=message):
             wrong()
     for wrong, message in [
         (lambda: jh.shard_index(queries, mesh_of(8)), "index must be a HashIndex"),
         (lambda: jh.shard_index(index, jax.devices()), "mesh must be a jax.sharding.Mesh"),
-        (lambda: jh.add_items(jh.shard_index(index, mesh_of(8)), queries), "index must be a HashIndex"),
+        (lambda: jh.add_items(sharded, queries), "shard the whole index again"),
+        (lambda: jh.remove_items(sharded, [0]), "shard the whole index again"),
+        (lambda: jh.merge_indexes(index, sharded), "b must be a HashIndex, got ShardedIndex"),
+        (lambda: jh.duplicate_groups(sharded, 2), "load_index, for what was saved in parts"),
+        (lambda: jh.save_retriever("x.npz", jh.Retriever(jh.Autoencoder(9, 64, ()), sharded)), "save_index, and make"),
+        (lambda: jh.describe(queries), "index must be a HashIndex or a ShardedIndex, got ndarray"),
     ]:
         with pytest.raises(TypeError, match=message):
             wrong()

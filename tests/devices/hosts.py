@@ -46,6 +46,7 @@ def equal():
     assert len(sharding.local_shards(sharded)) == 2
     assert not sharded.codes.is_fully_addressable
     same_answers(sharded)
+    assert jh.describe(sharded) == jh.describe(index)
     model = jh.Autoencoder(12, 64, (16,))
     images = rng.integers(0, 256, (37, 12), dtype=np.uint8)
     same(jh.retrieve(jh.Retriever(model, sharded), images, k=5), jh.retrieve(jh.Retriever(model, index), images, k=5))
