@@ -114,15 +114,20 @@ def _run_steps(
 
     def step(state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         batch, key = inputs
-        data = scaled(batch)
-        for kernel, bias in below:
-            data = jax.nn.relu(data @ kernel + bias[None])
+        data = risen(scaled(batch), below)
         machine, opt_state = state
         direction, error = divergence(machine, data, visible, hidden, key)
         updates, opt_state = OPTIMIZER.update(direction, opt_state, machine)
         return (optax.apply_updates(machine, updates), opt_state), error
 
     return lax.scan(step, state, (batches, jax.random.split(key, len(batches))))
+
+
+def risen(items: jax.Array, below: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """What a layer is given for items `[n, d]`: the outputs of the layers below it."""
+    for kernel, bias in below:
+        items = jax.nn.relu(items @ kernel + bias[None])
+    return items
 
 
 def divergence(

@@ -5,9 +5,10 @@ import optax
 import pytest
 
 import jaxhash as jh
-from jaxhash import binarize, straight_through_round
+from jaxhash import binarize, straight_through_round, training
 from jaxhash.binarize import BINARIZATIONS, noise_of_epoch, noisy_sigmoid, stochastic_round, straight_through
 from jaxhash.code_layer import LOGIT_GAIN, CodeLayer, own_statistics, rounded
+from jaxhash.epochs import run_epoch
 
 KEY = jax.random.key(0)
 
@@ -72,6 +73,19 @@ def test_noise_grows_from_epoch_to_epoch():
     noises = [noise_of_epoch(epoch, 5) for epoch in range(1, 6)]
     np.testing.assert_allclose(np.diff(noises), noises[0])
     assert noises[-1] == noise_of_epoch(1, 1) == binarize.GREATEST_NOISE
+
+
+def test_each_epoch_has_its_own_noise(monkeypatch):
+    noises = []
+
+    def recorded(course, state, layer, epoch):
+        noises.append(float(layer.noise))
+        return run_epoch(course, state, layer, epoch)
+
+    monkeypatch.setattr(training, "run_epoch", recorded)
+    images = jh.load_dataset("digits").train_images[:200]
+    jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
+    np.testing.assert_allclose(noises, binarize.GREATEST_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
 
 
 def passed_on(binarization, logits, key=KEY, noise=1.0):
