@@ -7,6 +7,7 @@
   straight-through estimator.
 - "gaussian_noise": Salakhutdinov and Hinton, "Semantic Hashing" (2009), add noise to what code units receive and round
   nothing while training. Outputs near 0 and 1 are all that comes through noise unharmed, so that is what units learn.
+  Their noise is the same for an item each time; here it is drawn anew, and grows from epoch to epoch.
 """
 
 import jax
@@ -15,7 +16,7 @@ from jax import lax
 
 BINARIZATIONS = ("rounding", "gaussian_noise", "stochastic")
 
-# The deviation of the noise in the last epoch: the paper's variance is 16.
+# The deviation of the noise in the last epoch: the best of 2, 4 and 6 for held-out training images of MNIST.
 GREATEST_NOISE = 4.0
 
 

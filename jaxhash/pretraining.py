@@ -39,12 +39,15 @@ def pretrain(
 ) -> Autoencoder:
     """Trains the layers of a dense autoencoder one after the other; `fit` then trains all of them together.
 
-    (figures)
+    With this package's initial weights and code layer it does not pay: on MNIST and Fashion-MNIST, with 17 and 32 bits
+    and 4 epochs of `fit`, it lowered the loss by 0.3 to 3 %, as one or two epochs more of `fit` do, which take the same
+    time; mean average precision was .02 to .03 lower, too (`tests/benchmarks/quality.py`). It is here to test the
+    papers' claim with.
 
     Args:
         model: a dense autoencoder with sigmoid outputs, for binary visible units, or linear ones, for Gaussian units of
             variance 1. It stays as it is.
-        images: `[n, ...]`, as for `fit`.
+        images: `[n, ...]`, as for `fit`; all are on the device at once.
         epochs: how often each layer goes through the images.
         batch_size: images in a step; at most n are used.
         seed: decides the order of the images and the samples of hidden units.
@@ -111,15 +114,20 @@ def _run_steps(
 
     def step(state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         batch, key = inputs
-        data = scaled(batch)
-        for kernel, bias in below:
-            data = jax.nn.relu(data @ kernel + bias[None])
+        data = risen(scaled(batch), below)
         machine, opt_state = state
         direction, error = divergence(machine, data, visible, hidden, key)
         updates, opt_state = OPTIMIZER.update(direction, opt_state, machine)
         return (optax.apply_updates(machine, updates), opt_state), error
 
     return lax.scan(step, state, (batches, jax.random.split(key, len(batches))))
+
+
+def risen(items: jax.Array, below: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """What a layer is given for items `[n, d]`: the outputs of the layers below it."""
+    for kernel, bias in below:
+        items = jax.nn.relu(items @ kernel + bias[None])
+    return items
 
 
 def divergence(

@@ -5,9 +5,10 @@ import optax
 import pytest
 
 import jaxhash as jh
-from jaxhash import binarize, straight_through_round
+from jaxhash import binarize, straight_through_round, training
 from jaxhash.binarize import BINARIZATIONS, noise_of_epoch, noisy_sigmoid, stochastic_round, straight_through
 from jaxhash.code_layer import LOGIT_GAIN, CodeLayer, own_statistics, rounded
+from jaxhash.epochs import run_epoch
 
 KEY = jax.random.key(0)
 
@@ -22,13 +23,13 @@ def test_values_are_exact_where_the_familiar_form_is_not():
     signs = -jnp.ones_like(x)
     assert (x + (signs - x) != signs).any()
     assert (straight_through(x, signs) == signs).all()
-    assert jnp.isin(straight_through_round(x), jnp.array([0.0, 1.0])).all()
+    assert jnp.isin(straight_through_round(x), jnp.float32([0.0, 1.0])).all()
 
 
 def test_gradient_is_that_of_the_identity():
     x = jnp.array([-1.2, 0.0, 0.3, 0.5, 0.8], jnp.float32)
     np.testing.assert_array_equal(jax.vmap(jax.grad(straight_through_round))(x), jnp.ones(5))
-    weights = jnp.array([3.0, -1.0, 2.0, 0.5, 7.0])
+    weights = jnp.float32([3.0, -1.0, 2.0, 0.5, 7.0])
     np.testing.assert_array_equal(jax.grad(lambda x: (weights * straight_through_round(x)).sum())(x), weights)
 
 
@@ -38,29 +39,29 @@ def test_gradient_flows_on_through_what_comes_before():
 
 
 def test_stochastic_bits_are_set_as_often_as_their_probabilities_say():
-    probabilities = jnp.tile(jnp.array([0.0, 0.1, 0.5, 0.8, 1.0]), (20_000, 1))
+    probabilities = jnp.tile(jnp.float32([0.0, 0.1, 0.5, 0.8, 1.0]), (20_000, 1))
     bits = stochastic_round(probabilities, KEY)
-    assert jnp.isin(bits, jnp.array([0.0, 1.0])).all()
+    assert jnp.isin(bits, jnp.float32([0.0, 1.0])).all()
     deviation = np.sqrt(0.25 / 20_000)
     np.testing.assert_allclose(bits.mean(0), probabilities[0], atol=5 * deviation)
     np.testing.assert_array_equal(bits[:, [0, 4]], probabilities[:, [0, 4]])
 
 
 def test_stochastic_gradient_is_that_of_the_expectation():
-    weights, probabilities = jnp.array([3.0, -1.0, 0.5]), jnp.array([0.2, 0.5, 0.9])
+    weights, probabilities = jnp.float32([3.0, -1.0, 0.5]), jnp.float32([0.2, 0.5, 0.9])
     slope = jax.grad(lambda p: (weights * stochastic_round(p, KEY)).sum())(probabilities)
     np.testing.assert_array_equal(slope, weights)
 
 
 def test_noise_is_added_before_the_sigmoid():
-    x = jnp.zeros(50_000)
+    x = jnp.zeros(50_000, jnp.float32)
     inputs = jax.scipy.special.logit(noisy_sigmoid(x + 0.5, jnp.float32(2.0), KEY))
     assert inputs.mean() == pytest.approx(0.5, abs=0.05)
     assert inputs.std() == pytest.approx(2.0, rel=0.02)
 
 
 def test_without_noise_there_is_the_plain_sigmoid():
-    x = jnp.linspace(-4, 4, 9)
+    x = jnp.linspace(-4, 4, 9, dtype=jnp.float32)
     nothing = jnp.float32(0.0)
     np.testing.assert_array_equal(noisy_sigmoid(x, nothing, KEY), jax.nn.sigmoid(x))
     slope = jax.grad(lambda x: noisy_sigmoid(x, nothing, KEY).sum())(x)
@@ -74,12 +75,25 @@ def test_noise_grows_from_epoch_to_epoch():
     assert noises[-1] == noise_of_epoch(1, 1) == binarize.GREATEST_NOISE
 
 
+def test_each_epoch_has_its_own_noise(monkeypatch):
+    noises = []
+
+    def recorded(course, state, layer, epoch):
+        noises.append(float(layer.noise))
+        return run_epoch(course, state, layer, epoch)
+
+    monkeypatch.setattr(training, "run_epoch", recorded)
+    images = jh.load_dataset("digits").train_images[:200]
+    jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
+    np.testing.assert_allclose(noises, binarize.GREATEST_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
+
+
 def passed_on(binarization, logits, key=KEY, noise=1.0):
     return CodeLayer(own_statistics(logits.shape[1]), jnp.float32(noise), binarization).passed_on(logits, key)
 
 
 def test_a_code_layer_passes_on_what_its_name_says():
-    logits = jax.random.normal(jax.random.key(1), (200, 8))
+    logits = jax.random.normal(jax.random.key(1), (200, 8), jnp.float32)
     np.testing.assert_array_equal(passed_on("rounding", logits), rounded(logits))
     np.testing.assert_array_equal(passed_on("gaussian_noise", logits, noise=0), jax.nn.sigmoid(LOGIT_GAIN * logits))
     bits = passed_on("stochastic", logits)
@@ -89,7 +103,7 @@ def test_a_code_layer_passes_on_what_its_name_says():
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
 def test_the_key_alone_decides_what_is_random(binarization):
-    logits = jax.random.normal(jax.random.key(1), (20, 8))
+    logits = jax.random.normal(jax.random.key(1), (20, 8), jnp.float32)
     first, same, other = (passed_on(binarization, logits, jax.random.key(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, same)
     assert np.array_equal(first, other) == (binarization == "rounding")
@@ -132,7 +146,7 @@ def test_other_names_are_refused_and_the_names_listed():
 
 
 def test_logits_can_outgrow_noise_and_are_standardised_where_there_is_none():
-    logits = 5 + 3 * jax.random.normal(KEY, (500, 4))
+    logits = 5 + 3 * jax.random.normal(KEY, (500, 4), jnp.float32)
     for binarization, deviation in (("rounding", 1.0), ("stochastic", 1.0), ("gaussian_noise", 3.0)):
         normalized = CodeLayer(own_statistics(4), jnp.float32(1.0), binarization).normalized(logits)
         np.testing.assert_allclose(normalized.mean(0), np.zeros(4), atol=1e-4)

@@ -40,14 +40,14 @@ def softmax(x):
 
 def test_inputs_are_roots_of_equal_length():
     # Roots 1, 2, 2 of length 3; times the root of 3 words.
-    inputs = length_free(jnp.array([[1.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]))
+    inputs = length_free(jnp.float32([[1.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]))
     expected = np.sqrt(3) * np.array([[1 / 3, 2 / 3, 2 / 3], [0, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(inputs, expected, rtol=1e-6)
 
 
 def test_the_loss_is_the_mean_surprise_of_all_words():
-    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 3))
-    counts = jnp.array([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    logits = jnp.log(jnp.float32([[0.5, 0.25, 0.25]] * 3))
+    counts = jnp.float32([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     bits = np.array([3 * 1 + 1 * 2, 2 * 2, 0])
     np.testing.assert_allclose(word_losses(logits, counts), np.log(2) * bits, rtol=1e-6)
     model = jh.Autoencoder(3, 2, (), output_activation="softmax")
@@ -61,7 +61,7 @@ def test_its_gradient_is_the_expected_less_the_true_counts(rng):
 
 
 def test_an_empty_document_has_no_gradient():
-    empty, some = jnp.zeros((1, 4)), jnp.ones((1, 4))
+    empty, some = jnp.zeros((1, 4), jnp.float32), jnp.ones((1, 4), jnp.float32)
     assert mean_length(empty) == 1
     assert (jax.grad(lambda x: word_losses(x, empty).sum())(some) == 0).all()
     assert jnp.isfinite(length_free(empty)).all()

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.pretraining import Machine, divergence, sampled, train_layer
+from jaxhash.pretraining import Machine, divergence, risen, sampled, train_layer
 
 KEY = jax.random.key(0)
 SMALL = {"input_dim": 64, "num_bits": 12, "hidden_dims": (48, 32)}
@@ -28,19 +28,34 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-@pytest.mark.parametrize(("visible", "mean"), [("sigmoid", sigmoid), ("linear", lambda x: x)])
-def test_one_step_of_divergence_is_that_of_numpy(visible, mean, rng):
-    machine = Machine(*(rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (4,), (3,)]))
-    # So far from zero that samples of the hidden units are certain.
-    machine = machine._replace(hidden_bias=np.float32([40, -40, 40]))
-    data = rng.uniform(size=(6, 4)).astype(np.float32)
-    hidden = np.float32([1, 0, 1]) * np.ones((6, 1), np.float32)
-    back = mean(hidden @ machine.kernel.T + machine.visible_bias)
-    expected = Machine(-(data.T @ hidden - back.T @ hidden) / 6, -(data - back).mean(0), np.zeros(3))
-    direction, error = divergence(Machine(*map(jnp.asarray, machine)), jnp.asarray(data), visible, "sigmoid", KEY)
+MEANS = {"sigmoid": sigmoid, "linear": lambda x: x, "relu": lambda x: np.maximum(x, 0)}
+
+
+@pytest.mark.parametrize(("visible", "hidden"), [("sigmoid", "relu"), ("linear", "relu"), ("relu", "sigmoid")])
+def test_one_step_of_divergence_is_that_of_numpy(visible, hidden, rng):
+    kernel, visible_bias, hidden_bias, data = (
+        rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (4,), (3,), (6, 4)]
+    )
+    machine = Machine(*map(jnp.asarray, (kernel, visible_bias, hidden_bias)))
+    direction, error = divergence(machine, jnp.asarray(data), visible, hidden, KEY)
+    given = data @ kernel + hidden_bias
+    sample = np.asarray(sampled(hidden, jnp.asarray(given), KEY))
+    back = MEANS[visible](sample @ kernel.T + visible_bias)
+    of_data, of_back = MEANS[hidden](given), MEANS[hidden](back @ kernel + hidden_bias)
+    expected = Machine(-(data.T @ of_data - back.T @ of_back) / 6, -(data - back).mean(0), -(of_data - of_back).mean(0))
     for found, wanted in zip(direction, expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert error == pytest.approx(((back - data) ** 2).mean(), rel=1e-4)
+
+
+def test_a_layer_is_given_what_the_encoder_would_give_it(images):
+    model = jh.Autoencoder(**SMALL)
+    below = [(layer.kernel[...], layer.bias[...] - 0.1) for layer in model.encoder.layers[:2]]
+    found = expected = images[:9].reshape(9, 64).astype(np.float32) / 255
+    for kernel, bias in below:
+        expected = np.maximum(expected @ np.asarray(kernel) + np.asarray(bias), 0)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(risen(jnp.asarray(found), below), expected, atol=1e-5)
 
 
 def test_data_that_come_back_unchanged_move_nothing():
