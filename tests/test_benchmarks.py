@@ -117,7 +117,7 @@ def test_the_benchmark_of_scale_measures_small_sizes_too(scale, capsys, monkeypa
     scale.billion(2000)
     scale.stream(3000)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines[0].split()) == 5
+    assert len(lines[0].split()) == 8
     assert lines[-1].endswith("MiB")
 
 

@@ -218,3 +218,24 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < mapped.nbytes / 2
+
+
+def test_the_host_is_no_more_than_two_parts_ahead(images, monkeypatch):
+    monkeypatch.setattr(epochs, "BYTES_AT_ONCE", 100 * 12)
+    run_steps, shuffled, losses, ready = epochs._run_steps, epochs._shuffled, [], []
+
+    def noting(*arguments):
+        results = run_steps(*arguments)
+        losses.append(results[1])
+        return results
+
+    def watched(course, epoch):
+        for part in shuffled(course, epoch):
+            ready.extend(loss.is_ready() for loss in losses[:-1])
+            yield part
+
+    monkeypatch.setattr(epochs, "_run_steps", noting)
+    monkeypatch.setattr(epochs, "_shuffled", watched)
+    jh.fit(jh.Autoencoder(12, 8, (1000, 1000)), images, epochs=1, batch_size=100)
+    assert len(losses) == 10
+    assert all(ready)

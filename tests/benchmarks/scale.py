@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash.planning import radius_plan
+from jaxhash.planning import SELECT, plan_of, radius_plan, scan_cost, sizes_of
 from jaxhash.tables import tables_of
 
 ROUNDS = 5
@@ -87,22 +87,25 @@ def mesh_of(num_devices):
 
 
 def items(n):
-    """One row: k-NN by scan in 64 bits; radius 2 by scan and by probe in codes of log2(n / 0.4) bits."""
+    """One row: k-NN by scan in 64 bits; radius 2 by probe and by scan in codes of log2(n / 0.4) bits.
+
+    Behind each comes what the cost model expects by which `method="auto"` chooses.
+    """
     num_bits = jh.suggest_num_bits(n)
-    scan = nearest(n)
-    cells = [scan, within(n, num_bits, "probe"), within(n, num_bits, "scan")]
-    row = "".join(f"{seconds / QUERIES * 1e6:>14,.1f}" for seconds in cells)
-    print(f"{n:>13,}{row}{scan / QUERIES / n * 1e9:>14.3f}", flush=True)
-
-
-def nearest(n, num_bits=64):
+    index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
+    scan = timed(lambda: jh.search(index, queries, k=10, method="scan"))
+    cells = [scan / QUERIES * 1e6, scan_cost(sizes_of(index), 10, SELECT) / 1e3]
     index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
-    return timed(lambda: jh.search(index, queries, k=10, method="scan"))
-
-
-def within(n, num_bits, method):
-    index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
-    return timed(lambda: jh.radius_search(index, queries, radius=2, method=method))
+    sizes = sizes_of(index)
+    expected = {
+        "probe": plan_of(sizes.num_codes, num_bits, radius=2, num_tables=1).cost,
+        "scan": scan_cost(sizes, jh.expected_matches(sizes.num_codes, num_bits, 2)),
+    }
+    for method, cost in expected.items():
+        seconds = timed(lambda method=method: jh.radius_search(index, queries, radius=2, method=method))
+        cells += [seconds / QUERIES * 1e6, cost / 1e3]
+    row = "".join(f"{cell:>12,.1f}" for cell in cells)
+    print(f"{n:>13,}{row}{scan / QUERIES / n * 1e9:>12.3f}", flush=True)
 
 
 def devices(n, num_devices):
@@ -243,7 +246,9 @@ def measured_paper(n=10**7):
 
 
 HEADS = {
-    "items": f"{'microseconds':>13}{'k-NN, 64 b':>14}{'r=2 probe':>14}{'r=2 scan':>14}{'ns per code':>14}",
+    "items": f"{'microseconds':>13}"
+    + "".join(f"{name:>12}{'model':>12}" for name in ("k-NN, 64 b", "r=2 probe", "r=2 scan"))
+    + f"{'ns per code':>12}",
     "devices": f"{'devices':>13}{'whole, k-NN':>14}{'shards, k-NN':>14}{'shards, r=2':>14}",
 }
 
