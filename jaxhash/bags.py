@@ -11,7 +11,6 @@ of the time of a scatter by maximum; adding up the board is a compiled program's
 import math
 import threading
 import weakref
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX, check_codes, check_integer, is_traced
-from jaxhash.dispatch import in_parallel
+from jaxhash.dispatch import entry_point, in_parallel
 from jaxhash.index import NO_ID, HashIndex
 from jaxhash.lookup import hits_in_parts
 from jaxhash.matches import Hits, consecutive
@@ -107,8 +106,8 @@ def _best_items(index: HashIndex, bag: np.ndarray, radius: int, k: int) -> tuple
         weights = np.zeros(rows, np.int32)
         weights[: len(counts[start : start + rows])] = counts[start : start + rows]
         board = _board(index, items, codes[start : start + rows], radius, (rows, room))
-        scores = _added(scores, board, weights)
-    best, places = (np.asarray(array) for array in _highest(scores, k=min(k, room)))
+        scores = _compiled_added(scores, board, weights)
+    best, places = (np.asarray(array) for array in _compiled_highest(scores, k=min(k, room)))
     matched = places[best > 0]
     ids = np.append(items.ids[matched], np.full(k - len(matched), NO_ID, np.int32))
     return np.append(best[best > 0], np.zeros(k - len(matched), np.int32)), ids
@@ -152,7 +151,6 @@ def _runs(sizes: np.ndarray) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise([0, *cuts.tolist(), len(sizes)])]
 
 
-@jax.jit
 def _added(scores: jax.Array, board: jax.Array, weights: jax.Array) -> jax.Array:
     """Adds the rows of a board, weighted, to scores int32 `[items]`.
 
@@ -165,11 +163,14 @@ def _added(scores: jax.Array, board: jax.Array, weights: jax.Array) -> jax.Array
     return lax.scan(add, scores, (board, weights))[0]
 
 
-@partial(jax.jit, static_argnames="k")
 def _highest(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
     """The k highest scores and where they stand, the first among equals first."""
     best, places = lax.top_k(scores, k)
     return best, places
+
+
+_compiled_added = entry_point(_added)
+_compiled_highest = entry_point(_highest, "k")
 
 
 _lock = threading.Lock()

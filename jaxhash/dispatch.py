@@ -16,28 +16,28 @@ _NO_TRACE = _trace_state()
 
 
 def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
-    """Compiles `function(tree, rows, **options)` for calls from Python.
+    """Compiles `function(tree, *rows, **options)` for calls from Python.
 
     On CPU, vectors of full width make the scan up to three times faster. That option is allowed on the outermost `jit`
     alone and other back ends reject it, so it stands here, and functions that callers trace stay bare.
 
     Args:
-        function: takes a pytree of arrays that live on a device, an array of rows, and options by name.
+        function: takes a pytree of arrays that mostly live on a device, arrays of rows, and options by name.
         static: the names of the options that are static.
     """
     plain = jax.jit(function, static_argnames=static)
     wide = jax.jit(function, static_argnames=static, compiler_options={"xla_cpu_prefer_vector_width": 512})
 
-    def call(tree: Any, rows: Any, **options: Any) -> Any:
+    def call(tree: Any, *rows: Any, **options: Any) -> Any:
         leaf = jax.tree.leaves(tree)[0]
         devices = leaf.devices() if isinstance(leaf, jax.Array) else jax.devices()
         on_cpu = next(iter(devices)).platform == "cpu"
         compiled = wide if on_cpu else plain
         if _trace_state() == _NO_TRACE:
-            return compiled(tree, rows, **options)
+            return compiled(tree, *rows, **options)
         # Somebody's jit is being traced around this call and would stage it, although all its inputs are known.
         with jax.ensure_compile_time_eval():
-            return compiled(tree, rows, **options)
+            return compiled(tree, *rows, **options)
 
     return call
 

@@ -147,6 +147,14 @@ def test_it_is_not_traced():
         jax.jit(lambda bag: jh.bag_search(index, bag, radius=1, k=1))(np.zeros((2, 1), np.uint32))
 
 
+def test_known_codes_inside_somebodys_jit_are_searched_while_it_is_traced():
+    index = jh.build_index(np.zeros((3, 1), np.uint32), 8)
+    bag = np.zeros((2, 1), np.uint32)
+    found = jax.jit(lambda: jh.bag_search(index, bag, radius=1, k=2))()
+    assert found.scores.tolist() == [4, 4]
+    assert found.ids.tolist() == [0, 1]
+
+
 # The index of items with several codes.
 
 
