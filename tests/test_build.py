@@ -294,9 +294,9 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
 
 def test_the_objective_and_the_epochs_follow_from_the_items():
     images, vectors = np.empty((200, 4, 4, 3), np.uint8), np.empty((200, 16), np.float32)
-    assert [building.objective_for(v) for v in (images, vectors)] == ["retrieve"] * 2
+    assert [building.objective_for(v) for v in (images, vectors)] == [jh.Retrieve(), building.VECTOR_OBJECTIVE]
     few = [images[:199], vectors[:199], vectors[:, :15]]
-    assert [building.objective_for(v) for v in few] == ["reconstruct"] * 3
+    assert [building.objective_for(v) for v in few] == [jh.Reconstruct()] * 3
     assert building.default_epochs(images) == building.IMAGE_STEPS
     assert building.default_epochs(np.empty((2000, 1, 1, 3), np.uint8)) == building.IMAGE_STEPS / 8
     assert building.default_epochs(np.empty((10**6, 1, 1, 3), np.uint8)) == building.LEAST_EPOCHS

@@ -87,6 +87,7 @@ LAYERS = {
         "epochs",
         "index",
         "items",
+        "objectives",
         "retriever",
         "training",
     },
