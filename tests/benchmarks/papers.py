@@ -17,7 +17,7 @@ from collections import defaultdict
 
 import jax
 import numpy as np
-from quality import judged, judged_by_ids, print_row
+from quality import COLUMNS, cell, judged, judged_by_ids, print_row
 
 import jaxhash as jh
 
@@ -118,9 +118,9 @@ def two_codes(data, options):
         for what, measures in [
             (f"first {SHORT}", judged(short, short_queries, data, SHORT)),
             (f"all {LONG}", judged(codes, queries, data, LONG)),
-            ("reranked", judged_by_ids(ranked, data)),
+            ("reranked", judged_by_ids(ranked[:, :100], data)),
         ]:
-            cells = [f"{measures[column]:,.3f}" if column in measures else "" for column in columns]
+            cells = [cell([measures[column]] if column in measures else [], COLUMNS[column]) for column in columns]
             shares = (
                 ["", "", ""] if what != "reranked" else [f"{reached:.4f}", f"{whole:.4f}", f"{reached / whole:.1%}"]
             )
