@@ -4,8 +4,8 @@ Krizhevsky and Hinton, "Using Very Deep Autoencoders for Content-Based Image Ret
 codes of their patches: each patch of the query votes for the images that have a near code, the nearer the more.
 
 Hits come from the tables or the scan that answer a radius search. A board holds, for each code of the query and each
-item, the points for the item's best code. Far hits are entered first and near ones write over them, which takes a tenth
-of the time of a scatter by maximum; adding up the board is a compiled program's.
+item, the points for the item's best code. Far hits are entered first and near ones write over them, so that no maximum
+has to be taken; adding up the board is a compiled program's.
 """
 
 import math
@@ -154,7 +154,7 @@ def _runs(sizes: np.ndarray) -> list[slice]:
 def _added(scores: jax.Array, board: jax.Array, weights: jax.Array) -> jax.Array:
     """Adds the rows of a board, weighted, to scores int32 `[items]`.
 
-    Row by row: a reduction over the first axis takes ten times as long.
+    Row by row: a reduction over the first axis takes several times as long.
     """
 
     def add(total: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
