@@ -23,7 +23,7 @@ IndexT = TypeVar("IndexT", bound=AnyIndex)
 
 
 # How many items short codes shortlist for long ones, unless the caller says.
-NUM_CANDIDATES = 1000
+NUM_CANDIDATES = 500
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes"], meta_fields=[])
@@ -50,7 +50,7 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
         images: `[..., *input_shape]`, as for `encode`.
         k: how many items to find, at least 1 (static).
         num_candidates: for a retriever with long codes, how many items to shortlist by short ones (static), at least
-            k; by default 1,000, or k if that is more.
+            k; by default 500, or k if that is more.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what

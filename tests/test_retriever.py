@@ -113,7 +113,7 @@ def test_long_codes_rank_the_shortlist(two_codes, images):
 def test_a_shortlist_of_all_items_is_a_search_by_long_codes(two_codes, images):
     whole = jh.build_index(two_codes.long_codes, 70)
     expected = jh.search(whole, jh.encode(two_codes.model, images), k=7)
-    same(jh.retrieve(two_codes, images, k=7), expected)  # 1,000 candidates by default
+    same(jh.retrieve(two_codes, images, k=7), expected)  # 500 candidates by default
     same(jh.retrieve(two_codes, images[:2], k=1200), jh.search(whole, jh.encode(two_codes.model, images[:2]), k=1200))
 
 

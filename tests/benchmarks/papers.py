@@ -3,8 +3,8 @@
 - `bags`: every image has a 28-bit code for each of its 256 patches of 13x13 pixels. Milliseconds a query of
   `bag_search` in a batch, against the radius, beside the loop of the post's author over a dictionary, for two queries;
   and how well it retrieves.
-- `two-codes`: 28 bits shortlist 1,000 items, the whole 256-bit code ranks them. Mean average precision of the first
-  1,000 places beside that of comparing all long codes.
+- `two-codes`: 28 bits shortlist 500 items, the whole 256-bit code ranks them. Mean average precision of the first
+  500 places beside that of comparing all long codes.
 - `speed`: microseconds per query of shortlisting and ranking among 1,000,000 items.
 
 Labels decide what is relevant; the training images are the database, the test images the queries.
@@ -23,7 +23,7 @@ import jaxhash as jh
 
 PATCH, PATCH_BITS = 13, 28
 SHORT, LONG = 28, 256
-CANDIDATES = 1000
+CANDIDATES = 500
 HIDDEN = (512, 256, 128)
 
 
