@@ -62,7 +62,7 @@ class AffineWarp:
         angle = _uniform(turn, math.radians(self.rotation))
         across = jnp.exp(_uniform(sizes, self.scale, (2,)))
         if self.flip:
-            across *= jnp.array([1.0, jnp.where(jax.random.bernoulli(mirror), -1.0, 1.0)])
+            across *= jnp.array([1.0, jnp.where(jax.random.bernoulli(mirror), -1.0, 1.0)], jnp.float32)
         rotation = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
         shear = jnp.array([[1.0, 0.0], [_uniform(lean, self.shear), 1.0]])
         return rotation @ shear * across[None], _uniform(shift, self.shift, (2,))

@@ -45,7 +45,9 @@ def test_correlations_are_those_of_numpy(rng):
     signs = rng.normal(size=(50, 6)).astype(np.float32)
     expected = np.corrcoef(signs.T) - np.eye(6)
     np.testing.assert_allclose(correlations(jnp.asarray(signs)), expected, atol=1e-5)
-    np.testing.assert_array_equal(correlations(jnp.ones((5, 3))), np.zeros((3, 3)))  # dead bits copy nothing
+    np.testing.assert_array_equal(
+        correlations(jnp.ones((5, 3), jnp.float32)), np.zeros((3, 3))
+    )  # dead bits copy nothing
 
 
 def test_only_copies_are_charged_for():
@@ -157,7 +159,7 @@ def test_short_codes_are_decoded_by_themselves(rng):
 
 
 def test_short_codes_feel_contrast_by_themselves():
-    signs = jax.random.uniform(KEY, (20, 30), minval=-1, maxval=1)
+    signs = jax.random.uniform(KEY, (20, 30), jnp.float32, minval=-1, maxval=1)
     whole, short = jh.Retrieve()._likeness_loss(signs), jh.Retrieve(short_bits=7)._likeness_loss(signs)
     assert short == pytest.approx(float(whole + 0.5 * contrast(signs[:, :7], 0.3)), rel=1e-5)
 

@@ -33,7 +33,7 @@ def test_half_of_the_images_are_mirrored(images):
 
 
 def test_a_shift_moves_a_spot_within_its_limit():
-    image = jnp.zeros((1, 21, 21, 1)).at[0, 10, 10].set(1.0)
+    image = jnp.zeros((1, 21, 21, 1), jnp.float32).at[0, 10, 10].set(1.0)
     warped = jh.AffineWarp(**{**STILL, "shift": 0.2})(KEY, jnp.tile(image, (100, 1, 1, 1)))
     rows, columns = jnp.indices((21, 21), dtype=jnp.float32)
     centre = [(warped[..., 0] * axis[None]).sum((1, 2)) / warped.sum((1, 2, 3)) - 10 for axis in (rows, columns)]
@@ -44,7 +44,7 @@ def test_a_shift_moves_a_spot_within_its_limit():
 
 
 def test_a_turn_carries_a_spot_round_the_middle():
-    image = jnp.zeros((1, 21, 21, 1)).at[0, 10, 18].set(1.0)
+    image = jnp.zeros((1, 21, 21, 1), jnp.float32).at[0, 10, 18].set(1.0)
     warped = jh.AffineWarp(**{**STILL, "rotation": 90.0})(KEY, jnp.tile(image, (50, 1, 1, 1)))
     rows, columns = jnp.indices((21, 21), dtype=jnp.float32) - 10
     weight = warped[..., 0] / warped.sum((1, 2, 3))[:, None, None]
@@ -54,7 +54,7 @@ def test_a_turn_carries_a_spot_round_the_middle():
 
 
 def test_beyond_an_edge_its_colour_goes_on():
-    image = jnp.full((20, 8, 8, 3), 0.7)
+    image = jnp.full((20, 8, 8, 3), 0.7, jnp.float32)
     np.testing.assert_allclose(jh.AffineWarp()(KEY, image), image, rtol=1e-5)
 
 
