@@ -166,7 +166,7 @@ def main(arguments=None):
         parser.error(f"there is no case {', '.join(unknown)}")
     if "speed" in cases:
         speed(options)
-    for name in options.datasets:
+    for name in options.datasets if CASES.keys() & set(cases) else []:
         data = jh.load_dataset(name, options.data)
         some = slice(options.queries)
         data = data._replace(test_images=data.test_images[some], test_labels=data.test_labels[some])
