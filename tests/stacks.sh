@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests on every stack whose Python is there: Python 3.11 with what pip gives, once more with 64-bit JAX;
-# Python 3.13 with the newest jax; and the oldest versions that pyproject.toml allows.
+# Python 3.13 with the newest jax, once more in Flax's tree mode; and the oldest versions that pyproject.toml allows.
 # Arguments are handed on to pytest: tests/stacks.sh -x tests/test_search.py
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -40,5 +40,6 @@ print(f"Python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__ver
 stack "what pip gives" python3.11 "" "" "$@"
 stack "64-bit JAX" python3.11 "JAX_ENABLE_X64=1" "" "$@"
 stack "newest" python3.13 "" "" "$@"
+stack "newest, tree mode" python3.13 "FLAX_NNX_GRAPH_MODE=false" "" "$@"
 stack "oldest" python3.11 "" "jax==0.7.2 jaxlib==0.7.2 flax==0.11.2 numpy==2.1.3" "$@"
 exit $failed
