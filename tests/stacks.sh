@@ -40,6 +40,6 @@ print(f"Python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__ver
 stack "what pip gives" python3.11 "" "" "$@"
 stack "64-bit JAX" python3.11 "JAX_ENABLE_X64=1" "" "$@"
 stack "newest" python3.13 "" "" "$@"
-stack "newest, tree mode" python3.13 "FLAX_NNX_GRAPH_MODE=false" "" "$@"
+stack "newest, tree mode" python3.13 "NNX_GRAPH_MODE=false" "" "$@"
 stack "oldest" python3.11 "" "jax==0.7.2 jaxlib==0.7.2 flax==0.11.2 numpy==2.1.3" "$@"
 exit $failed
