@@ -1,7 +1,7 @@
 """What the papers do beyond one code per image. `python tests/benchmarks/papers.py [CASE ...] --data DIR`
 
 - `bags`: every image has a 28-bit code for each of its 256 patches of 13x13 pixels. Milliseconds a query of
-  `bag_search` in a batch, against the radius, beside the loop of the post's author over a dictionary, for two queries;
+  `bag_search` in a batch, against the radius, beside a loop over a dictionary, as in the source post, for two queries;
   and how well it retrieves.
 - `two-codes`: 28 bits shortlist 500 items, the whole 256-bit code ranks them. Mean average precision of the first
   500 places beside that of comparing all long codes.
