@@ -77,9 +77,10 @@ def test_no_distance_escapes_all_slices(num_tables, radius):
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 10**9))
 def test_slices_part_all_bits_or_stop_short_of_them(num_bits, num_tables, num_codes):
     slices = planning.even_slices(num_codes, num_bits, min(num_tables, num_bits))
+    needed = (num_codes - 1).bit_length() + planning.LEAST_SPARE_BITS
     assert slices[0].first == 0
     for one, other in itertools.pairwise((*slices, Slice(num_bits, 0))):
-        assert 1 <= one.size <= 32
+        assert 1 <= one.size <= max(planning.LARGEST_TABLE, needed)
         assert one.first + one.size <= other.first
 
 
