@@ -83,7 +83,7 @@ def run_epoch(course: Course, state: State, layer: CodeLayer, epoch: int) -> tup
 
 
 class _Part(NamedTuple):
-    """What a scan goes through: batches `[steps, batch_size, ...]` of items, and of partners if there are any."""
+    """What a scan goes through: batches `[steps, batch_size, ...]` of items, and of what stands beside them."""
 
     batches: tuple[np.ndarray, ...]
     fresh: int  # how many items have not come before in this epoch; those behind them have
@@ -92,16 +92,17 @@ class _Part(NamedTuple):
 def _shuffled(course: Course, epoch: int) -> Iterator[_Part]:
     """Yields all items of all runs. The first of a run's order come again at its end if batches would not be full."""
     rng = np.random.default_rng([course.seed, epoch])
-    for items, partners in course.feed.runs():
+    for items, company in course.feed.runs():
         steps = -(-len(items) // course.batch_size)
-        size = course.batch_size * max(1, items[:1].nbytes) * (1 if partners is None else 2)
+        size = course.batch_size * max(1, items[:1].nbytes) * (1 if company is None else 2)
         parts = -(-steps * size // BYTES_AT_ONCE)
         shape = (parts, -(-steps // parts), course.batch_size)
         left = len(items)
         for rows in np.resize(rng.permutation(len(items)), shape):
             batches = [items[rows]]
-            if partners is not None:
-                batches.append(items[partners[rows, rng.integers(partners.shape[1], size=rows.shape)]])
+            if company is not None:
+                drawn = rng.integers(company.partners.shape[1], size=rows.shape)
+                batches += [items[company.partners[rows, drawn]], company.points[rows]]
             yield _Part(tuple(batches), min(left, rows.size))
             left -= min(left, rows.size)
 

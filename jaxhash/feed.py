@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.autoencoder import Autoencoder, check_items
 from jaxhash.checks import is_stream
-from jaxhash.objectives import Objective
+from jaxhash.objectives import Company, Objective
 
 BYTES_IN_RUN = 2**27
 
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     """Items that are shuffled together. Those of a stream are in memory that the next run is written to."""
 
     items: np.ndarray  # [m, h, w, c] or [m, d]
-    partners: np.ndarray | None  # int32 [m, k], positions in `items`
+    company: Company | None  # what stands beside the items in a batch
 
 
 class Survey:
@@ -103,7 +103,7 @@ def feed_of(
     if not len(items):
         raise ValueError(f"images must hold at least one image, got shape {np.shape(cast(ArrayLike, images))}")
     survey.whole(items)
-    run = Run(items, objective.partners(items, seed))
+    run = Run(items, objective.company(items, seed))
     return Feed(lambda: iter([run]), survey, len(items), _few(items))
 
 
@@ -118,7 +118,7 @@ def _stream_feed(batches: "_Batches", objective: Objective, batch_size: int, see
         count = 0
         for items in joined(batches, batch_size):
             count += len(items)
-            yield Run(items, objective.partners(items, seed))
+            yield Run(items, objective.company(items, seed))
         if count != survey.count:
             raise ValueError(f"images brought {survey.count} items when first gone through, but {count} in an epoch")
 
@@ -137,7 +137,7 @@ def _iterator_feed(batches: "_Batches", objective: Objective, batch_size: int, s
     first = next(runs, survey.sample)
     _check_count(survey)
     return Feed(
-        lambda: (Run(items, objective.partners(items, seed)) for items in chain([first], runs)),
+        lambda: (Run(items, objective.company(items, seed)) for items in chain([first], runs)),
         survey,
         None,
         _few(survey.sample),

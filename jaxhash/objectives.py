@@ -6,6 +6,7 @@ by chance, after Oord, Li and Vinyals 2018, "Representation learning with contra
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,21 @@ from jaxhash.autoencoder import Autoencoder, scaled
 from jaxhash.checks import check_integer
 from jaxhash.code_layer import CodeLayer, rounded, soft_signs
 from jaxhash.documents import mean_length, word_losses
-from jaxhash.neighbors import nearest_neighbors
+from jaxhash.features import feature_points
+from jaxhash.neighbors import mutual_neighbors, nearest_neighbors
 from jaxhash.warps import AffineWarp, Warp
 
 Batch = tuple[jax.Array, ...]
 
-LEAST_COARSE_BITS = 12
+LEAST_COARSE_BITS = 14
+RIDGE = 0.02  # keeps a batch of bits that copy each other from explaining its points without bound
+
+
+class Company(NamedTuple):
+    """What stands beside each of n items in a batch."""
+
+    partners: np.ndarray  # int32 [n, k], positions of items like each, of which one is drawn
+    points: np.ndarray  # float32 [n, p], where features place it among the others
 
 
 def _check_short_bits(short_bits: int | None) -> None:
@@ -40,11 +50,14 @@ class Reconstruct:
 
     short_bits: int | None = None
 
+    # Whether the statistics of the code logits are held to in the last epoch.
+    holds_statistics: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         _check_short_bits(self.short_bits)
 
-    def partners(self, items: np.ndarray, seed: int) -> np.ndarray | None:
-        """Which items may stand beside each in a batch: none."""
+    def company(self, items: np.ndarray, seed: int) -> Company | None:
+        """What stands beside items in a batch: nothing."""
         return None
 
     def __call__(
@@ -65,17 +78,17 @@ class Retrieve:
     """Gives items back, and neighbours like codes.
 
     The first bits, the coarse ones, are told apart by contrast and come to say what kind of thing an item is. The
-    others, the fine ones, feel little of it and are kept from following one another: they tell alike items apart.
+    others, the fine ones, tell alike items apart: they are to say what the coarse ones leave out about an item's
+    features, which see more than its pixels do (Wei et al. 2022, "Masked feature prediction for self-supervised visual
+    pre-training", arXiv:2112.09133). As each gains only by what no other says, they don't follow one another.
 
     Attributes:
         warp: changes items by chance; `None` leaves them alone, as `AffineWarp` does with items that are no images.
-        num_neighbors: among so many nearest training items a partner is drawn.
-        coarse_share: the share of bits that are coarse; a dozen are, if there are so many, as kinds need some room.
+        num_neighbors: among so many nearest training items a partner is drawn, if there are mutual ones, among these.
+        coarse_share: the share of bits that are coarse; 14 are, if there are so many, as kinds need some room.
         contrast: the weight of the contrast of the coarse bits.
         temperature: of their softmax; lower ones spread the codes.
-        fine_contrast: the weight of the contrast of the fine bits.
-        fine_temperature: of their softmax.
-        decorrelation: the weight of the fine bits' mutual squared correlations.
+        features: the weight of what the bits leave unexplained of the features, for the fine bits alone.
         copying: the weight of what any two bits' correlation exceeds 0.9 by, squared.
         short_bits: how many of the first bits are to be a code of their own, which feels contrast by itself; `None` if
             there is to be no such code.
@@ -86,14 +99,15 @@ class Retrieve:
 
     warp: Warp | None = field(default_factory=AffineWarp)
     num_neighbors: int = 10
-    coarse_share: float = 0.5
-    contrast: float = 0.5
-    temperature: float = 0.3
-    fine_contrast: float = 0.02
-    fine_temperature: float = 0.2
-    decorrelation: float = 0.025
-    copying: float = 2.5
+    coarse_share: float = 0.7
+    contrast: float = 1.0
+    temperature: float = 0.25
+    features: float = 2.0
+    copying: float = 10.0
     short_bits: int | None = None
+
+    # Those of items are not those of warped ones: to hold to them costs some precision.
+    holds_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_short_bits(self.short_bits)
@@ -101,38 +115,49 @@ class Retrieve:
         if not 0 < self.coarse_share <= 1:
             raise ValueError(f"coarse_share must lie above 0 and be at most 1, got {self.coarse_share!r}")
 
-    def partners(self, items: np.ndarray, seed: int) -> np.ndarray | None:
-        """Which items may stand beside each in a batch: int32 `[n, k]`; a single item is its own."""
+    def company(self, items: np.ndarray, seed: int) -> Company | None:
+        """What stands beside items in a batch; a single item is its own partner."""
         k = min(self.num_neighbors, len(items) - 1)
-        return nearest_neighbors(items, k, seed) if k > 0 else np.zeros((1, 1), np.int32)
+        points = feature_points(items, seed)
+        partners = mutual_neighbors(nearest_neighbors(points, k, seed)) if k > 0 else np.zeros((1, 1), np.int32)
+        return Company(partners, points)
 
     def __call__(
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch `(items [m, ...], partners [m, ...])`, and its items' bits float32 `[m, b]`."""
+        """The loss of a batch `(items [m, ...], partners [m, ...], points [m, p])`, and its items' bits `[m, b]`."""
         items = scaled(batch[0])
         views = jnp.concatenate([items, scaled(batch[1])])
         if self.warp is not None:
             views = self.warp(key, views)
         logits = layer.normalized(model.code_logits(_inputs(model, views)))
-        outputs = model.output_logits(layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1)))
-        loss = mean_loss(model, outputs, _inputs(model, items))
-        return loss + self._likeness_loss(soft_signs(logits)), rounded(logits[: len(items)])
+        bits = layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1))
+        loss = mean_loss(model, model.output_logits(bits), _inputs(model, items))
+        loss += self._likeness_loss(soft_signs(logits)) + self._features_loss(bits, batch[2])
+        return loss, rounded(logits[: len(items)])
+
+    def _num_coarse(self, num_bits: int) -> int:
+        return min(num_bits, max(LEAST_COARSE_BITS, round(self.coarse_share * num_bits)))
 
     def _likeness_loss(self, signs: jax.Array) -> jax.Array:
         """The contrast of soft signs `[2 m, b]`, of m items and then their partners, and what keeps bits apart."""
         num_bits = signs.shape[1]
-        num_coarse = min(num_bits, max(LEAST_COARSE_BITS, round(self.coarse_share * num_bits)))
-        coarse, fine = signs[:, :num_coarse], signs[:, num_coarse:]
+        num_coarse = self._num_coarse(num_bits)
         correlation = correlations(signs)
         excess = jax.nn.relu(jnp.abs(correlation) - 0.9)
-        loss = self.contrast * contrast(coarse, self.temperature) + self.copying * (excess**2).sum() / num_bits
+        loss = self.contrast * contrast(signs[:, :num_coarse], self.temperature)
+        loss += self.copying * (excess**2).sum() / num_bits
         if self.short_bits is not None:
             loss += self.contrast * contrast(signs[:, : self.short_bits], self.temperature)
-        if num_coarse == num_bits:
-            return loss
-        loss += self.fine_contrast * contrast(fine, self.fine_temperature)
-        return loss + self.decorrelation * (correlation[num_coarse:, num_coarse:] ** 2).sum() / num_bits
+        return loss
+
+    def _features_loss(self, bits: jax.Array, points: jax.Array) -> jax.Array:
+        """What bits `[m, b]` leave unexplained of points `[m, p]`, which is for the fine bits alone to mend."""
+        num_coarse = self._num_coarse(bits.shape[1])
+        if num_coarse == bits.shape[1]:
+            return jnp.float32(0)
+        coarse, fine = jax.lax.stop_gradient(bits[:, :num_coarse]), bits[:, num_coarse:]
+        return self.features * unexplained(2 * jnp.concatenate([coarse, fine], axis=1) - 1, points)
 
 
 Objective = Reconstruct | Retrieve
@@ -200,3 +225,31 @@ def correlations(signs: jax.Array) -> jax.Array:
     centred = signs - signs.mean(0, keepdims=True)
     normed = centred * jax.lax.rsqrt((centred**2).sum(0, keepdims=True) + 1e-9)
     return (normed.T @ normed) * (1 - jnp.eye(signs.shape[1], dtype=jnp.float32))
+
+
+def unexplained(signs: jax.Array, points: jax.Array) -> jax.Array:
+    """The share of the variance of points `[n, p]` that no linear map of signs `[n, b]` explains: float32 `[]`.
+
+    Coordinates are first divided by the fourth root of their variance, so that the largest don't count for all. The map
+    is the best one for these items but for a slight ridge. It is held still: it is best, so that what a change of the
+    signs does through it is nothing at first.
+    """
+    signs = signs - signs.mean(0, keepdims=True)
+    points = points - points.mean(0, keepdims=True)
+    points *= ((points**2).mean(0, keepdims=True) + 1e-9) ** -0.25
+    fixed = jax.lax.stop_gradient(signs)
+    products = fixed.T @ fixed / len(signs) + RIDGE * jnp.eye(signs.shape[1], dtype=jnp.float32)
+    best_map = inverse(products) @ (fixed.T @ points / len(signs))
+    return ((points - signs @ best_map) ** 2).sum() / ((points**2).sum() + 1e-9)
+
+
+def inverse(matrix: jax.Array) -> jax.Array:
+    """The inverse of a symmetric positive definite matrix, nearly, by Newton's iteration (Schulz 1933).
+
+    A call of LAPACK within the scan of an epoch takes as long as the rest of a step on a CPU.
+    """
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    found = identity / jnp.abs(matrix).sum(0).max()
+    for _ in range(10):
+        found = found @ (2 * identity - matrix @ found)
+    return found

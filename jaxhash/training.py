@@ -80,7 +80,7 @@ def fit(
 
     Each epoch goes through the images in a new random order. If their number is no multiple of the batch size, the
     last batch is filled up with the first images of that order, so that none is left out. In the last of several epochs
-    the code logits are standardised by a mean and spread that stay, as they do after training.
+    of "reconstruct" the code logits are standardised by a mean and spread that stay, as they do after training.
 
     A collection that is larger than memory can be an array that is mapped from a file, of which some steps' images are
     read at a time (but float16 and float64 are copied whole, and "retrieve" keeps some 400 bytes for each image). Or it
@@ -178,9 +178,9 @@ def _check_repeatable(images: Any) -> None:
 
 
 def _next(course: Course, progress: Progress, epochs: int) -> Progress:
-    """Trains for an epoch; the last of several holds to the statistics that the code logits have before it."""
+    """Trains for an epoch; the last of several may hold to the statistics that the code logits have before it."""
     epoch = progress.epoch + 1
-    hold = epoch == epochs > 1
+    hold = course.objective.holds_statistics and epoch == epochs > 1
     statistics = (
         _statistics(_merged(course, progress.state), course.feed.survey.sample) if hold else progress.statistics
     )

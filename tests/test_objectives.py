@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
+from jaxhash import objectives
 from jaxhash.code_layer import CodeLayer, own_statistics
-from jaxhash.objectives import contrast, correlations, objective_named
+from jaxhash.objectives import contrast, correlations, inverse, objective_named, unexplained
 
 KEY = jax.random.key(0)
 
@@ -50,21 +51,73 @@ def test_correlations_are_those_of_numpy(rng):
     )  # dead bits copy nothing
 
 
+def test_what_signs_leave_unexplained_is_what_least_squares_leaves(rng):
+    signs = rng.choice([-1.0, 1.0], (200, 6))
+    points = signs @ rng.normal(size=(6, 9)) + rng.normal(size=(200, 9)) * np.arange(1, 10)
+    centred = points - points.mean(0)
+    weighted = centred / np.sqrt(centred.std(0))
+    fit = np.linalg.lstsq(signs - signs.mean(0), weighted, rcond=None)[0]
+    expected = ((weighted - (signs - signs.mean(0)) @ fit) ** 2).sum() / (weighted**2).sum()
+    found = unexplained(jnp.asarray(signs, jnp.float32), jnp.asarray(points, jnp.float32))
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_signs_explain_what_they_decide_and_nothing_else(rng):
+    signs = jax.random.rademacher(KEY, (400, 4)).astype(jnp.float32)
+    noise = jax.random.normal(jax.random.key(1), (400, 3))
+    assert unexplained(signs, signs @ jnp.ones((4, 2)) + 5) < 0.01
+    assert unexplained(signs, noise) > 0.95
+    assert unexplained(jnp.repeat(signs, 3, axis=1), noise) > 0.95  # copies explain no more
+    assert unexplained(jnp.ones((1, 4)), jnp.ones((1, 3))) == 0  # nor is there anything about a single item
+
+
+def test_the_best_map_may_be_held_still(rng, monkeypatch):
+    monkeypatch.setattr(objectives, "RIDGE", 0.0)
+    # At the best map the gradient through it is zero, so that of a solved least-squares problem must be the same.
+    signs = jnp.asarray(rng.uniform(-1, 1, (50, 5)), jnp.float32)
+    points = jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
+
+    def solved(signs):
+        signs, weighted = signs - signs.mean(0)[None], points - points.mean(0)[None]
+        weighted /= jnp.sqrt(weighted.std(0))[None]
+        best_map = jnp.linalg.lstsq(signs, weighted)[0]
+        return ((weighted - signs @ best_map) ** 2).sum() / (weighted**2).sum()
+
+    found, expected = jax.grad(unexplained)(signs, points), jax.grad(solved)(signs)
+    np.testing.assert_allclose(found, expected, atol=0.01 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 32, 200])
+def test_inverse_is_that_of_numpy(size, rng):
+    samples = rng.choice([-1.0, 1.0], (4 * size + 20, size))
+    matrix = samples.T @ samples / len(samples) + 0.02 * np.eye(size)
+    np.testing.assert_allclose(inverse(jnp.asarray(matrix, jnp.float32)) @ matrix, np.eye(size), atol=1e-2)
+
+
+def test_features_are_for_the_fine_bits_alone(rng):
+    bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
+    points = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
+    gradient = np.asarray(jax.grad(jh.Retrieve()._features_loss)(bits, points))
+    assert (gradient[:, :14] == 0).all()
+    assert (gradient[:, 14:] != 0).any(axis=0).all()
+    assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, points) == 0
+
+
 def test_only_copies_are_charged_for():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])
-    silent = jh.Retrieve(contrast=0.0, fine_contrast=0.0, decorrelation=0.0)
+    silent = jh.Retrieve(contrast=0.0)
     assert silent._likeness_loss(apart) == 0
     # Two entries of the matrix exceed 0.9 by 0.1.
-    assert silent._likeness_loss(copied) == pytest.approx(2.5 * 2 * 0.01 / 8, rel=1e-2)
+    assert silent._likeness_loss(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
 
 
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    plain = jh.Retrieve(warp=None, contrast=0.0, fine_contrast=0.0, decorrelation=0.0, copying=0.0)
+    plain = jh.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
     # Beside themselves, so that the code logits are standardised over the same items.
-    loss, bits = plain(model, (images, images), KEY, code_layer(8))
+    loss, bits = plain(model, (images, images, jnp.zeros((20, 4))), KEY, code_layer(8))
     expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
@@ -75,9 +128,10 @@ def test_without_its_other_terms_retrieve_is_reconstruct(rng):
 def test_any_number_of_bits_can_be_split(num_bits, share, rng):
     model = jh.Autoencoder(12, num_bits, (10,))
     vectors = jnp.asarray(rng.integers(0, 256, (6, 12), dtype=np.uint8))  # no images, as warps take long to compile
+    points = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
     objective = jh.Retrieve(coarse_share=share)
     loss, gradient = jax.jit(
-        jax.value_and_grad(lambda m: objective(m, (vectors, vectors), KEY, code_layer(num_bits))[0])
+        jax.value_and_grad(lambda m: objective(m, (vectors, vectors, points), KEY, code_layer(num_bits))[0])
     )(model)
     assert jnp.isfinite(loss)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -163,7 +217,7 @@ def test_short_codes_are_decoded_by_themselves(rng):
 def test_short_codes_feel_contrast_by_themselves():
     signs = jax.random.uniform(KEY, (20, 30), jnp.float32, minval=-1, maxval=1)
     whole, short = jh.Retrieve()._likeness_loss(signs), jh.Retrieve(short_bits=7)._likeness_loss(signs)
-    assert short == pytest.approx(float(whole + 0.5 * contrast(signs[:, :7], 0.3)), rel=1e-5)
+    assert short == pytest.approx(float(whole + contrast(signs[:, :7], 0.25)), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
