@@ -94,7 +94,8 @@ def _shuffled(course: Course, epoch: int) -> Iterator[_Part]:
     rng = np.random.default_rng([course.seed, epoch])
     for items, company in course.feed.runs():
         steps = -(-len(items) // course.batch_size)
-        size = course.batch_size * max(1, items[:1].nbytes) * (1 if company is None else 2)
+        beside = 0 if company is None else items[:1].nbytes + company.points[:1].nbytes
+        size = course.batch_size * max(1, items[:1].nbytes + beside)
         parts = -(-steps * size // BYTES_AT_ONCE)
         shape = (parts, -(-steps // parts), course.batch_size)
         left = len(items)

@@ -220,6 +220,21 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
     assert peak < mapped.nbytes / 2
 
 
+@pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
+def test_a_scan_holds_no_more_than_so_many_bytes(images, objective, monkeypatch):
+    monkeypatch.setattr(epochs, "BYTES_AT_ONCE", 5000)
+    run_steps, sizes = epochs._run_steps, []
+
+    def noting(*arguments):
+        sizes.append(sum(table.nbytes for table in arguments[6]))
+        return run_steps(*arguments)
+
+    monkeypatch.setattr(epochs, "_run_steps", noting)
+    fit(images, epochs=1, batch_size=10, objective=objective)
+    assert max(sizes) < 5000 + 10 * (12 + 12 + 12 * 4)  # a step more, as steps are not divided
+    assert sum(sizes) >= 1000 * (12 if objective == "reconstruct" else 12 + 12 + 12 * 4)
+
+
 def test_the_host_is_no_more_than_two_parts_ahead(images, monkeypatch):
     monkeypatch.setattr(epochs, "BYTES_AT_ONCE", 100 * 12)
     run_steps, shuffled, losses, ready = epochs._run_steps, epochs._shuffled, [], []
