@@ -2,8 +2,8 @@
 
 Logits are standardised over the batch (Ioffe and Szegedy 2015, arXiv:1502.03167, without the learned scale and shift,
 which could undo it), so that each bit parts the items in about equal halves, and then rounded with gradients passing
-through, or what else `jaxhash.binarize` knows. Where there is noise to outgrow, logits are centred alone. At the end of
-training their statistics are held still, as they are afterwards.
+through, or what else `jaxhash.binarize` knows. Where there is noise to outgrow, logits are centred alone. In the last
+epoch of some objectives their statistics are held still, as they are afterwards.
 """
 
 from dataclasses import dataclass

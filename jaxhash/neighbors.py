@@ -16,7 +16,7 @@ from jaxhash.dispatch import entry_point, in_batches
 # Neighbours are looked for among so many items, chosen at random where there are more.
 CANDIDATES = 2**16
 ITEMS_AT_ONCE = 512
-ITEMS_TO_COMPARE = 2**16
+ITEMS_TO_COMPARE = 2**16  # whose neighbours' neighbours are looked through at once
 # A block of candidates stays in the caches for all items; with one block of 60,000 the search takes five times as long.
 BLOCK = 2048
 GROUP = 16

@@ -2,7 +2,8 @@
 
 `Reconstruct` is the source post's loss. `Retrieve` adds contrast between an item and one of its neighbours, both warped
 by chance, after Oord, Li and Vinyals 2018, "Representation learning with contrastive predictive coding"
-(arXiv:1807.03748): a softmax over the batch draws the codes of such a pair together and all others apart.
+(arXiv:1807.03748): a softmax over the batch draws the codes of such a pair together and all others apart. And some of
+its bits are to tell what the others leave out of an item's features.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from jaxhash.warps import AffineWarp, Warp
 Batch = tuple[jax.Array, ...]
 
 LEAST_COARSE_BITS = 14
-RIDGE = 0.02  # keeps a batch of bits that copy each other from explaining its points without bound
+RIDGE = 0.02  # bits that copy each other in a batch, or are dead in it, have no single best map; signs have variance 1
 
 
 class Company(NamedTuple):
@@ -106,7 +107,7 @@ class Retrieve:
     copying: float = 10.0
     short_bits: int | None = None
 
-    # Those of items are not those of warped ones: to hold to them costs some precision.
+    # Those of items are not those of warped ones, and to hold to them costs some precision.
     holds_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -231,8 +232,8 @@ def unexplained(signs: jax.Array, points: jax.Array) -> jax.Array:
     """The share of the variance of points `[n, p]` that no linear map of signs `[n, b]` explains: float32 `[]`.
 
     Coordinates are first divided by the fourth root of their variance, so that the largest don't count for all. The map
-    is the best one for these items but for a slight ridge. It is held still: it is best, so that what a change of the
-    signs does through it is nothing at first.
+    is the best one for these items but for a slight ridge. No gradient passes through it: where it is best, the share
+    does not change with it to first order.
     """
     signs = signs - signs.mean(0, keepdims=True)
     points = points - points.mean(0, keepdims=True)

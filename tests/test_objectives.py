@@ -62,13 +62,15 @@ def test_what_signs_leave_unexplained_is_what_least_squares_leaves(rng):
     assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_signs_explain_what_they_decide_and_nothing_else(rng):
+def test_signs_explain_what_they_decide_and_nothing_else():
     signs = jax.random.rademacher(KEY, (400, 4)).astype(jnp.float32)
-    noise = jax.random.normal(jax.random.key(1), (400, 3))
-    assert unexplained(signs, signs @ jnp.ones((4, 2)) + 5) < 0.01
+    noise = jax.random.normal(jax.random.key(1), (400, 3), jnp.float32)
+    assert unexplained(signs, signs @ jnp.ones((4, 2), jnp.float32) + 5) < 0.01
     assert unexplained(signs, noise) > 0.95
     assert unexplained(jnp.repeat(signs, 3, axis=1), noise) > 0.95  # copies explain no more
-    assert unexplained(jnp.ones((1, 4)), jnp.ones((1, 3))) == 0  # nor is there anything about a single item
+    assert (
+        unexplained(jnp.ones((1, 4), jnp.float32), jnp.ones((1, 3), jnp.float32)) == 0
+    )  # nor is there anything about a single item
 
 
 def test_the_best_map_may_be_held_still(rng, monkeypatch):
@@ -91,7 +93,8 @@ def test_the_best_map_may_be_held_still(rng, monkeypatch):
 def test_inverse_is_that_of_numpy(size, rng):
     samples = rng.choice([-1.0, 1.0], (4 * size + 20, size))
     matrix = samples.T @ samples / len(samples) + 0.02 * np.eye(size)
-    np.testing.assert_allclose(inverse(jnp.asarray(matrix, jnp.float32)) @ matrix, np.eye(size), atol=1e-2)
+    found = np.asarray(inverse(jnp.asarray(matrix, jnp.float32)))
+    np.testing.assert_allclose(found @ matrix, np.eye(size), atol=1e-2)
 
 
 def test_features_are_for_the_fine_bits_alone(rng):
@@ -117,7 +120,7 @@ def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
     plain = jh.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
     # Beside themselves, so that the code logits are standardised over the same items.
-    loss, bits = plain(model, (images, images, jnp.zeros((20, 4))), KEY, code_layer(8))
+    loss, bits = plain(model, (images, images, jnp.zeros((20, 4), jnp.float32)), KEY, code_layer(8))
     expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
