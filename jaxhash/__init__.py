@@ -35,10 +35,11 @@ from jaxhash.sharding import ShardedIndex, shard_index
 if TYPE_CHECKING:
     from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
     from jaxhash.binarize import straight_through_round
-    from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
+    from jaxhash.code_statistics import BitStatistics, bit_statistics
     from jaxhash.convolutional import ConvAutoencoder
     from jaxhash.datasets import Dataset, load_dataset
     from jaxhash.epochs import History
+    from jaxhash.estimate import estimate_matches
     from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
     from jaxhash.objectives import Reconstruct, Retrieve
     from jaxhash.patches import encode_patches, extract_patches
@@ -61,10 +62,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
     "binarize": ("straight_through_round",),
-    "code_statistics": ("BitStatistics", "bit_statistics", "estimate_matches"),
+    "code_statistics": ("BitStatistics", "bit_statistics"),
     "convolutional": ("ConvAutoencoder",),
     "datasets": ("Dataset", "load_dataset"),
     "epochs": ("History",),
+    "estimate": ("estimate_matches",),
     "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
     "objectives": ("Reconstruct", "Retrieve"),
     "patches": ("encode_patches", "extract_patches"),

@@ -10,10 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxhash.bits import unpack_bits
 from jaxhash.checks import check_codes, check_num_bits
-from jaxhash.density import describe
 from jaxhash.dispatch import padded_rows
-from jaxhash.index import HashIndex, build_index, sorted_arrays
-from jaxhash.search import radius_search_padded
+from jaxhash.sorting import run_starts, sorted_order
 
 # Two bits more alike than this, or more opposite, count as one bit duplicated.
 DUPLICATED = 0.95
@@ -62,8 +60,7 @@ def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE
     both = _ones_together(table, num_bits)
     ones = both.diagonal() / len(table)
     correlation = _correlation(both, len(table))
-    index = build_index(table, num_bits)
-    density = np.diff(sorted_arrays(index)[1])
+    density = _densities(table)
     return BitStatistics(
         ones,
         _entropy_terms(ones) + _entropy_terms(1 - ones),
@@ -72,8 +69,17 @@ def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE
         np.argwhere(np.triu(np.abs(correlation), 1) > threshold),
         len(density),
         float(_entropy_terms(density / len(table)).sum()),
-        *describe(index)[2:],
+        int(density.min()),
+        float(np.median(density)),
+        len(table) / len(density),
+        int(density.max()),
     )
+
+
+def _densities(table: np.ndarray) -> np.ndarray:
+    """The number of items that share each distinct code, in ascending order of the codes: int64 `[u]`."""
+    starts = run_starts(table[sorted_order(table)])
+    return np.diff(np.append(starts, len(table)))
 
 
 def _ones_together(table: np.ndarray, num_bits: int) -> np.ndarray:
@@ -102,24 +108,3 @@ def _correlation(both: np.ndarray, count: int) -> np.ndarray:
 
 def _entropy_terms(shares: np.ndarray) -> np.ndarray:
     return np.asarray(-shares * np.log2(np.where(shares == 0, 1, shares)))
-
-
-def estimate_matches(index: HashIndex, queries: ArrayLike, radius: int) -> float:
-    """How many items lie within `radius` of a query on average, from a sample of queries.
-
-    `expected_matches` assumes that codes spread evenly. Learned codes crowd where the queries are, so that many times
-    as many may match. A few hundred queries, drawn as those to come will be, tell; an indexed item also matches itself.
-
-    Args:
-        index: a `HashIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`, at least one.
-        radius: the largest Hamming distance that counts as a match, inclusive.
-
-    Raises:
-        ValueError: there are no queries, they don't fit the index, or the radius is negative.
-        TypeError: queries are not uint32.
-    """
-    counts = np.asarray(radius_search_padded(index, queries, radius=radius, max_results=1).counts)
-    if not counts.size:
-        raise ValueError(f"queries must hold at least one code, got shape {np.shape(queries)}")
-    return float(counts.mean(dtype=np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.checks import INT32_MAX
-from jaxhash.code_statistics import BitStatistics, bit_statistics, estimate_matches
+from jaxhash.code_statistics import BitStatistics, bit_statistics
 from jaxhash.ranking import (
     DistanceCounts,
     class_numbers,
@@ -22,7 +22,6 @@ __all__ = [
     "DistanceCounts",
     "bit_statistics",
     "distance_counts",
-    "estimate_matches",
     "mean_average_precision",
     "precision_at_k",
     "precision_in_radius",
