@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxhash.datasets import IDX_SETS, PACKAGED_SETS
-
 # Which extra brings a package that is not needed by all.
 EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend": "demo", "sklearn": "demo"}
 
@@ -108,8 +106,8 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--dataset",
-        choices=(*IDX_SETS, *PACKAGED_SETS),
-        help="by default mnist, or mnist-5k where full MNIST can't be had",
+        metavar="NAME",
+        help="mnist, fashion-mnist, mnist-5k or digits; by default mnist, or mnist-5k where full MNIST can't be had",
     )
     demo.add_argument(
         "--data-dir", metavar="DIR", help="folder of IDX files; by default $JAXHASH_DATA, then the network"

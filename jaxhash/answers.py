@@ -16,11 +16,13 @@ from jaxhash.density import describe
 from jaxhash.duplicates import duplicate_groups
 from jaxhash.gallery import Found, check_gallery, gallery
 from jaxhash.index import HashIndex
+from jaxhash.index_storage import load_index
+from jaxhash.model_files import load_model
 from jaxhash.pictures import ImageError, careful_pillow, read_image
 from jaxhash.replacing import replacing
 from jaxhash.report import printable
+from jaxhash.retriever import load_retriever
 from jaxhash.search import radius_search, search
-from jaxhash.storage import load_index, load_model, load_retriever
 from jaxhash.vectors import load_vectors
 
 NEIGHBOURS = 10

@@ -30,6 +30,10 @@ CHUNK = 2**22
 BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
 
 
+AnyPath = str | os.PathLike[str]
+Arrays = dict[str, np.ndarray]
+
+
 class CorruptFileError(ValueError):
     """A file is damaged, or is not what it should be; the message names the file and what is wrong."""
 
@@ -43,7 +47,7 @@ class Archive(NamedTuple):
     digest: str = ""  # of the file it was read from
 
 
-def write_archive(path: str | os.PathLike[str], archive: Archive) -> str:
+def write_archive(path: AnyPath, archive: Archive) -> str:
     """Writes a file and returns its digest.
 
     Raises:
@@ -110,7 +114,7 @@ def _digest(file: IO[bytes]) -> bytes:
     return digest.hexdigest().encode()
 
 
-def read_archive(path: str | os.PathLike[str], *kinds: str) -> Archive:
+def read_archive(path: AnyPath, *kinds: str) -> Archive:
     """Reads a file of one of the given kinds, or of any if none is given.
 
     Nothing in the file is trusted before its digest is right. Then a file is still taken only as it would be written:

@@ -19,8 +19,7 @@ from jaxhash.autoencoder import encode
 from jaxhash.convolutional import ConvAutoencoder
 from jaxhash.index import HashIndex, sorted_arrays
 from jaxhash.items import DIGEST_WORDS
-from jaxhash.retriever import Retriever
-from jaxhash.storage import retriever_contents, retriever_from
+from jaxhash.retriever import Retriever, retriever_contents, retriever_from
 
 KIND = "collection"
 FLOAT = np.dtype(np.float32)

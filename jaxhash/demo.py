@@ -21,9 +21,8 @@ from jaxhash.epochs import History
 from jaxhash.evaluation import precision_at_k, vote_accuracy
 from jaxhash.index import HashIndex, build_index, expected_matches, suggest_num_bits
 from jaxhash.replacing import replacing
-from jaxhash.retriever import Retriever, retrieve
+from jaxhash.retriever import Retriever, retrieve, save_retriever
 from jaxhash.search import radius_search, search
-from jaxhash.storage import save_retriever
 from jaxhash.training import fit, reconstruction_loss
 
 BATCH_SIZE = 256

@@ -4,17 +4,13 @@ Codes, offsets and ids, without spare room and tiling. A matching digest says th
 its writer was honest: everything the search relies on is checked again.
 """
 
-import os
 from typing import Any
 
 import numpy as np
 
-from jaxhash.archive import Archive, CorruptFileError
+from jaxhash.archive import AnyPath, Archive, Arrays, CorruptFileError
 from jaxhash.checks import check_codes, check_ids, check_num_bits
 from jaxhash.index import HashIndex, check_size, sorted_arrays
-
-AnyPath = str | os.PathLike[str]
-Arrays = dict[str, np.ndarray]
 
 
 def index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxhash.archive import DIGEST_LENGTH, Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.checks import check_num_bits
 from jaxhash.index import HashIndex, check_size, index_from_sorted
-from jaxhash.index_files import AnyPath, check_sorted, index_contents, sorted_from
+from jaxhash.index_files import check_sorted, index_contents, sorted_from
 from jaxhash.processes import rows_of_all
 from jaxhash.replacing import sync_directory
 from jaxhash.sharding import ShardedIndex, Sorted, assembled, even_cuts, local_shards, shard_index

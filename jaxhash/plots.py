@@ -4,6 +4,7 @@ Figures are made without pyplot, so that no window system is asked for and none 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -12,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxhash.density import density_counts
-from jaxhash.epochs import History
 from jaxhash.index import HashIndex
 from jaxhash.sharding import ShardedIndex
 
@@ -73,8 +73,8 @@ def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> N
         spine.set_edgecolor(color if color != INK else "#cccccc")
 
 
-def training_curve(history: History) -> Figure:
-    """The loss of each epoch, and beside it, where the history has them, the distinct codes and the bits' entropy."""
+def training_curve(history: Any) -> Figure:
+    """The loss of each epoch in the `History` that `fit` returns, and beside it, where the history has them, the distinct codes and the bits' entropy."""
     panels = {
         "loss per value": history.loss,
         "distinct codes": history.num_codes,

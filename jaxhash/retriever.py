@@ -9,11 +9,14 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxhash.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.autoencoder import Autoencoder, check_items, encode_items
 from jaxhash.bits import first_bits
-from jaxhash.checks import check_code_array, check_integer, is_traced, num_words
+from jaxhash.checks import check_code_array, check_codes, check_integer, is_traced, num_words
 from jaxhash.dispatch import entry_point, in_batches, in_parallel, one_at_a_time
-from jaxhash.index import HashIndex
+from jaxhash.index import HashIndex, index_from_sorted
+from jaxhash.index_files import index_contents, sorted_from
+from jaxhash.model_files import model_contents, model_from
 from jaxhash.reranking import nearest_candidates
 from jaxhash.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
 from jaxhash.search import check_places
@@ -125,3 +128,41 @@ def _retrieve(retriever: Retriever[Any], items: Any, *, k: int, places: int) -> 
 
 
 _compiled_retrieve = entry_point(_retrieve, "k", "places")
+
+
+def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
+    """Saves model and index in one file; raises what `save_model` raises, and `TypeError` for a `ShardedIndex`."""
+    write_archive(path, Archive("retriever", *retriever_contents(retriever)))
+
+
+def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
+    """Loads a model and its index; raises what `load_index` raises."""
+    return retriever_from(path, read_archive(path, "retriever"))
+
+
+def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
+    """What of a retriever goes into a file: plain data, and arrays by name."""
+    check_retriever(retriever)
+    if isinstance(retriever.index, ShardedIndex):
+        raise TypeError(
+            "retriever must have a HashIndex to go into one file, got a ShardedIndex: save its parts by save_model and "
+            "save_index, and make a Retriever of what load_model and load_sharded_index give"
+        )
+    index_meta, index_arrays = index_contents(retriever.index)
+    model_meta, model_arrays = model_contents(retriever.model)
+    long_codes = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}
+    return index_meta | model_meta, index_arrays | model_arrays | long_codes
+
+
+def retriever_from(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
+    """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
+    model, index = model_from(path, archive), index_from_sorted(*sorted_from(path, archive))
+    long_codes = archive.arrays.get("long_codes")
+    retriever = Retriever(model, index, None if long_codes is None else jax.device_put(long_codes))
+    try:
+        check_retriever(retriever)
+        if long_codes is not None:
+            check_codes("long_codes", long_codes, model.num_bits)
+    except (TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: {error}") from None
+    return retriever

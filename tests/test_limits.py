@@ -207,7 +207,7 @@ def test_importing_opens_no_connection_and_starts_no_thread():
 import sys, threading
 events = []
 sys.addaudithook(lambda event, _: events.append(event))
-import jaxhash, jaxhash.storage, jaxhash.training
+import jaxhash, jaxhash.retriever, jaxhash.training
 assert not [event for event in events if event.startswith("socket.")], events
 assert threading.active_count() == 1
 """

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxhash as jh
@@ -71,8 +72,11 @@ LAYERS = {
     },
     "pretraining": {"autoencoder", "checks"},
     "retriever": {
-        *("autoencoder", "bits", "checks", "dispatch", "index", "reranking", "scan", "search", "sharding"),
+        *("archive", "autoencoder", "bits", "checks", "dispatch", "index", "index_files", "model_files"),
+        *("reranking", "scan", "search", "sharding"),
     },
+    "model_files": {"archive", "autoencoder", "checks", "convolutional"},
+    "index_storage": {"archive", "index", "index_files", "parts", "sharding"},
     "index_files": {"archive", "checks", "index"},
     "parts": {"archive", "checks", "index", "index_files", "processes", "replacing", "sharding"},
     "duplicates": {"checks", "index", "search"},
@@ -80,7 +84,7 @@ LAYERS = {
     "items": set(),
     "folders": {"items", "pictures"},
     "vectors": {"items"},
-    "collection": {"archive", "autoencoder", "convolutional", "index", "items", "retriever", "storage"},
+    "collection": {"archive", "autoencoder", "convolutional", "index", "items", "retriever"},
     "building": {
         "autoencoder",
         "changes",
@@ -108,19 +112,7 @@ LAYERS = {
         "training",
         "vectors",
     },
-    "storage": {
-        "archive",
-        "autoencoder",
-        "checks",
-        "convolutional",
-        "index",
-        "index_files",
-        "parts",
-        "retriever",
-        "scan",
-        "sharding",
-    },
-    "plots": {"density", "epochs", "index", "sharding"},
+    "plots": {"density", "index", "sharding"},
 }
 
 
@@ -159,19 +151,60 @@ def run(code, *flags):
     return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_searching_loads_neither_flax_nor_optax_nor_matplotlib():
-    done = run("import sys, jaxhash.index, jaxhash.search\nprint(*sys.modules)")
+def loaded_by(code):
+    """The top-level packages that some code loads in a new process."""
+    done = run(f"import sys\n{code}\nprint(*sys.modules)")
     assert done.returncode == 0, done.stderr
-    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("code", ["import jaxhash", "import jaxhash.__main__"])
+def test_importing_loads_no_package_of_others(code):
+    assert not loaded_by(code) & {"jax", "jaxlib", "flax", "optax", "numpy"}
+
+
+def test_help_loads_no_package_of_others():
+    code = """
+import sys, jaxhash.__main__
+try:
+    jaxhash.__main__.main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+raise SystemExit(bool({"jax", "flax", "numpy"} & set(sys.modules)))
+"""
+    assert run(code).returncode == 0
+
+
+def test_searching_loads_neither_flax_nor_optax_nor_matplotlib():
+    loaded = loaded_by("import jaxhash.index, jaxhash.search")
     assert "jax" in loaded
     assert not loaded & {"flax", "optax", "matplotlib", "sklearn", "mlxtend"}
+
+
+def test_loading_an_index_loads_neither_flax_nor_optax(tmp_path):
+    jh.save_index(tmp_path / "index.npz", jh.build_index(np.zeros((2, 1), np.uint32), 8))
+    loaded = loaded_by(f"import jaxhash as jh\njh.load_index({str(tmp_path / 'index.npz')!r})")
+    assert "jax" in loaded
+    assert not loaded & {"flax", "optax"}
+
+
+def test_search_stays_a_function_when_the_module_of_its_name_is_imported():
+    code = """
+import jaxhash as jh, jaxhash.search, jaxhash.index
+from jaxhash.search import radius_search
+from jaxhash import search
+assert callable(jh.search) and jh.search is search and jh.radius_search is radius_search
+assert jh.index.build_index is jh.build_index
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_starts_no_device_and_changes_no_setting():
     code = """
 import warnings, numpy, jax
 before = (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
-import jaxhash, jaxhash.autoencoder, jaxhash.training, jaxhash.storage
+import jaxhash, jaxhash.autoencoder, jaxhash.training, jaxhash.retriever
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
 assert before == (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
@@ -193,7 +226,7 @@ def test_type_checkers_see_what_is_loaded_late():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {node.module.split(".")[1]: tuple(alias.name for alias in node.names) for node in block.body}
-    assert seen == jh._LAZY
+    assert seen == jh._MODULES
 
 
 def test_checks_hold_without_asserts():

@@ -31,9 +31,9 @@ class Jaxhash:
 
     def __init__(self):
         import jaxhash
-        from jaxhash import archive, storage
+        from jaxhash import archive, retriever
 
-        self.jh, self.archive, self.storage = jaxhash, archive, storage
+        self.jh, self.archive, self.retriever = jaxhash, archive, retriever
         self.codes = np.asarray(jaxhash.pack_bits(PLANES))
 
     def make(self, num_bits, codes, ids=None):

@@ -23,13 +23,21 @@ except ModuleNotFoundError:
 
 if atheris is None:
     import jaxhash as jh
-    from jaxhash import archive, collection, storage
+    from jaxhash import archive, collection, index_files, parts, retriever
 else:
     with atheris.instrument_imports(
-        include=["jaxhash.archive", "jaxhash.collection", "jaxhash.storage", "json", "zipfile"]
+        include=[
+            "jaxhash.archive",
+            "jaxhash.collection",
+            "jaxhash.index_files",
+            "jaxhash.parts",
+            "jaxhash.retriever",
+            "json",
+            "zipfile",
+        ]
     ):
         import jaxhash as jh
-        from jaxhash import archive, collection, storage  # noqa: F401
+        from jaxhash import archive, collection, index_files, parts, retriever  # noqa: F401
 
 import mutation
 
