@@ -16,11 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxhash.archive import CorruptFileError
-    from jaxhash.autoencoder import Autoencoder, encode, reconstruct, summary
-    from jaxhash.bags import BagMatches, bag_search
-    from jaxhash.binarize import straight_through_round
-    from jaxhash.bits import (
+    from jaxhash.codes.bits import (
         codes_from_bytes,
         codes_from_integers,
         codes_to_bytes,
@@ -30,38 +26,38 @@ if TYPE_CHECKING:
         pack_bits,
         unpack_bits,
     )
-    from jaxhash.changes import add_items, merge_indexes, remove_items
-    from jaxhash.code_statistics import BitStatistics, bit_statistics
-    from jaxhash.convolutional import ConvAutoencoder
+    from jaxhash.codes.statistics import BitStatistics, bit_statistics
     from jaxhash.datasets import Dataset, load_dataset
-    from jaxhash.density import IndexStats, describe
-    from jaxhash.duplicates import duplicate_groups
-    from jaxhash.epochs import History
-    from jaxhash.estimate import estimate_matches
-    from jaxhash.evaluation import precision_at_k, recall, vote_accuracy
-    from jaxhash.index import HashIndex, build_index, expected_matches, suggest_num_bits
-    from jaxhash.index_storage import load_index, load_sharded_index, save_index
-    from jaxhash.matches import RadiusMatches
-    from jaxhash.model_files import load_model, save_model
-    from jaxhash.objectives import Reconstruct, Retrieve
-    from jaxhash.patches import encode_patches, extract_patches
-    from jaxhash.pretraining import pretrain
-    from jaxhash.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
-    from jaxhash.reranking import rerank
+    from jaxhash.files.archive import CorruptFileError
+    from jaxhash.index.changes import add_items, merge_indexes, remove_items
+    from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
+    from jaxhash.index.file import load_index, load_sharded_index, save_index
+    from jaxhash.index.hash_index import HashIndex, build_index
+    from jaxhash.index.sharding import ShardedIndex, shard_index
+    from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
+    from jaxhash.metrics.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
+    from jaxhash.models.autoencoder import Autoencoder, encode, reconstruct, summary
+    from jaxhash.models.code_layer import straight_through_round
+    from jaxhash.models.convolutional import ConvAutoencoder
+    from jaxhash.models.file import load_model, save_model
+    from jaxhash.models.patches import encode_patches, extract_patches
+    from jaxhash.query.bags import BagMatches, bag_search
+    from jaxhash.query.estimate import estimate_matches
+    from jaxhash.query.matches import RadiusMatches
+    from jaxhash.query.nearest import radius_search, radius_search_padded, search
+    from jaxhash.query.pairs import duplicate_groups
+    from jaxhash.query.reranking import rerank
+    from jaxhash.query.scan import Neighbors, PaddedMatches
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
-    from jaxhash.scan import Neighbors, PaddedMatches
-    from jaxhash.search import radius_search, radius_search_padded, search
-    from jaxhash.sharding import ShardedIndex, shard_index
-    from jaxhash.training import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
-    from jaxhash.warps import AffineWarp
+    from jaxhash.training.augment import AffineWarp
+    from jaxhash.training.epoch import History
+    from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
+    from jaxhash.training.objectives import Reconstruct, Retrieve
+    from jaxhash.training.pretraining import pretrain
 
 # Public names by the module that defines them.
 _MODULES = {
-    "archive": ("CorruptFileError",),
-    "autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
-    "bags": ("BagMatches", "bag_search"),
-    "binarize": ("straight_through_round",),
-    "bits": (
+    "codes.bits": (
         "codes_from_bytes",
         "codes_from_integers",
         "codes_to_bytes",
@@ -71,30 +67,34 @@ _MODULES = {
         "pack_bits",
         "unpack_bits",
     ),
-    "changes": ("add_items", "merge_indexes", "remove_items"),
-    "code_statistics": ("BitStatistics", "bit_statistics"),
-    "convolutional": ("ConvAutoencoder",),
+    "codes.statistics": ("BitStatistics", "bit_statistics"),
     "datasets": ("Dataset", "load_dataset"),
-    "density": ("IndexStats", "describe"),
-    "duplicates": ("duplicate_groups",),
-    "epochs": ("History",),
-    "estimate": ("estimate_matches",),
-    "evaluation": ("precision_at_k", "recall", "vote_accuracy"),
-    "index": ("HashIndex", "build_index", "expected_matches", "suggest_num_bits"),
-    "index_storage": ("load_index", "load_sharded_index", "save_index"),
-    "matches": ("RadiusMatches",),
-    "model_files": ("load_model", "save_model"),
-    "objectives": ("Reconstruct", "Retrieve"),
-    "patches": ("encode_patches", "extract_patches"),
-    "pretraining": ("pretrain",),
-    "ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
-    "reranking": ("rerank",),
+    "files.archive": ("CorruptFileError",),
+    "index.changes": ("add_items", "merge_indexes", "remove_items"),
+    "index.density": ("IndexStats", "describe", "expected_matches", "suggest_num_bits"),
+    "index.file": ("load_index", "load_sharded_index", "save_index"),
+    "index.hash_index": ("HashIndex", "build_index"),
+    "index.sharding": ("ShardedIndex", "shard_index"),
+    "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
+    "metrics.ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
+    "models.autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
+    "models.code_layer": ("straight_through_round",),
+    "models.convolutional": ("ConvAutoencoder",),
+    "models.file": ("load_model", "save_model"),
+    "models.patches": ("encode_patches", "extract_patches"),
+    "query.bags": ("BagMatches", "bag_search"),
+    "query.estimate": ("estimate_matches",),
+    "query.matches": ("RadiusMatches",),
+    "query.nearest": ("radius_search", "radius_search_padded", "search"),
+    "query.pairs": ("duplicate_groups",),
+    "query.reranking": ("rerank",),
+    "query.scan": ("Neighbors", "PaddedMatches"),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
-    "scan": ("Neighbors", "PaddedMatches"),
-    "search": ("radius_search", "radius_search_padded", "search"),
-    "sharding": ("ShardedIndex", "shard_index"),
-    "training": ("CheckpointError", "CodeWarning", "DivergenceError", "fit", "reconstruction_loss"),
-    "warps": ("AffineWarp",),
+    "training.augment": ("AffineWarp",),
+    "training.epoch": ("History",),
+    "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit", "reconstruction_loss"),
+    "training.objectives": ("Reconstruct", "Retrieve"),
+    "training.pretraining": ("pretrain",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _SUBMODULES = ("datasets", "index", "plots")

@@ -119,32 +119,32 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from jaxhash.commands import Learning, run_build
+    from jaxhash.cli.build import Learning, run_build
 
     learning = Learning(options.bits, options.side, options.epochs)
     run_build(options.source, options.output, learning, retrain=options.retrain, strict=options.strict)
 
 
 def _query(options: argparse.Namespace) -> None:
-    from jaxhash.answers import run_query
+    from jaxhash.cli.query import run_query
 
     run_query(options.file, options.items, k=options.k, radius=options.radius, output=options.gallery)
 
 
 def _duplicates(options: argparse.Namespace) -> None:
-    from jaxhash.answers import run_duplicates
+    from jaxhash.cli.query import run_duplicates
 
     run_duplicates(options.file, options.radius)
 
 
 def _info(options: argparse.Namespace) -> None:
-    from jaxhash.answers import run_info
+    from jaxhash.cli.query import run_info
 
     run_info(options.file)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from jaxhash.demo import run_demo
+    from jaxhash.cli.demo import run_demo
 
     run_demo(options.dataset, options.data_dir, options.epochs, options.bits, options.output)
 

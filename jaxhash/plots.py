@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxhash.density import density_counts
-from jaxhash.index import HashIndex
-from jaxhash.sharding import ShardedIndex
+from jaxhash.index.density import density_counts
+from jaxhash.index.hash_index import HashIndex
+from jaxhash.index.sharding import ShardedIndex
 
 INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 
@@ -74,7 +74,7 @@ def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> N
 
 
 def training_curve(history: Any) -> Figure:
-    """The loss of each epoch in the `History` that `fit` returns, and beside it, where the history has them, the distinct codes and the bits' entropy."""
+    """The loss of each epoch of a `History`, and, where it has them, the distinct codes and the bits' entropy."""
     panels = {
         "loss per value": history.loss,
         "distinct codes": history.num_codes,

@@ -9,18 +9,18 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
-from jaxhash.autoencoder import Autoencoder, check_items, encode_items
-from jaxhash.bits import first_bits
-from jaxhash.checks import check_code_array, check_codes, check_integer, is_traced, num_words
-from jaxhash.dispatch import entry_point, in_batches, in_parallel, one_at_a_time
-from jaxhash.index import HashIndex, index_from_sorted
-from jaxhash.index_files import index_contents, sorted_from
-from jaxhash.model_files import model_contents, model_from
-from jaxhash.reranking import nearest_candidates
-from jaxhash.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
-from jaxhash.search import check_places
-from jaxhash.sharding import ShardedIndex
+from jaxhash.codes.bits import first_bits
+from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a_time
+from jaxhash.core.checks import check_code_array, check_codes, check_integer, is_traced, num_words
+from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
+from jaxhash.index.contents import index_contents, sorted_from
+from jaxhash.index.hash_index import HashIndex, index_from_sorted
+from jaxhash.index.sharding import ShardedIndex
+from jaxhash.models.autoencoder import Autoencoder, check_items, encode_items
+from jaxhash.models.file import model_contents, model_from
+from jaxhash.query.nearest import check_places
+from jaxhash.query.reranking import nearest_candidates
+from jaxhash.query.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 

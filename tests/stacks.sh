@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests on every stack whose Python is there: Python 3.11 with what pip gives, once more with 64-bit JAX;
 # Python 3.13 with the newest jax, once more in Flax's tree mode; and the oldest versions that pyproject.toml allows.
-# Arguments are handed on to pytest: tests/stacks.sh -x tests/test_search.py
+# Arguments are handed on to pytest: tests/stacks.sh -x tests/query
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

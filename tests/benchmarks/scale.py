@@ -28,8 +28,8 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash.planning import SELECT, plan_of, radius_plan, scan_cost, sizes_of
-from jaxhash.tables import tables_of
+from jaxhash.query.address_table import tables_of
+from jaxhash.query.cost_model import SELECT, plan_of, radius_plan, scan_cost, sizes_of
 
 ROUNDS = 5
 QUERIES = 256

@@ -31,7 +31,8 @@ class Jaxhash:
 
     def __init__(self):
         import jaxhash
-        from jaxhash import archive, retriever
+        from jaxhash import retriever
+        from jaxhash.files import archive
 
         self.jh, self.archive, self.retriever = jaxhash, archive, retriever
         self.codes = np.asarray(jaxhash.pack_bits(PLANES))

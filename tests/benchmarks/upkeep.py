@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash import archive
+from jaxhash.files import archive
 
 ROUNDS = 7
 RNG = np.random.default_rng(0)

@@ -1,0 +1,155 @@
+"""A collection: a retriever, where its items came from, and what each was when it was encoded.
+
+The file that the command keeps. Items have an id each, which stays theirs as the source grows and shrinks: for vectors
+it is the number of the row, for images it stands beside the path in a table.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.cli.sources import DIGEST_WORDS
+from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.index.hash_index import HashIndex, sorted_arrays
+from jaxhash.models.autoencoder import encode
+from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.retriever import Retriever, retriever_contents, retriever_from
+
+KIND = "collection"
+FLOAT = np.dtype(np.float32)
+
+
+class Scaling(NamedTuple):
+    """What vectors go through before their model sees them: less `shift`, over `scale`."""
+
+    shift: np.ndarray  # float32 [d]
+    scale: np.ndarray  # float32 [], above 0
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Items of a source, with a model and the index of their codes."""
+
+    retriever: Retriever[HashIndex]
+    source: str  # the absolute path of a folder of images or of a .npy file
+    ids: np.ndarray  # int32 [n], ascending
+    names: tuple[str, ...]  # of the items in this order: paths inside the folder, or row numbers
+    digests: np.ndarray  # uint32 [n, DIGEST_WORDS], of the files or rows when they were encoded
+    scaling: Scaling | None  # `None` for images
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether the items are images, and not vectors."""
+        return self.scaling is None
+
+    @property
+    def side(self) -> int:
+        """To what size images are brought; for vectors, how many values they have."""
+        return self.retriever.model.input_shape[0]
+
+    @property
+    def known(self) -> dict[str, bytes]:
+        """The digest of each item by its name."""
+        return dict(zip(self.names, map(bytes, self.digests.astype("<u4")), strict=True))
+
+    def encode(self, values: ArrayLike) -> jax.Array:
+        """The codes uint32 `[m, w]` of images uint8 `[m, side, side, 3]`, or of vectors float32 `[m, d]`."""
+        return encode_scaled(self.retriever.model, self.scaling, np.asarray(values))
+
+    def codes_of(self, ids: Sequence[int]) -> np.ndarray:
+        """The codes uint32 `[m, w]` of items; raises `ValueError` for an id that is not there."""
+        wanted = np.asarray(ids)
+        unknown = wanted[~np.isin(wanted, self.ids)]
+        if unknown.size:
+            raise ValueError(f"there is no item {unknown[0]}: ids go from {self.ids[0]} to {self.ids[-1]}")
+        table, offsets, ids_by_code = sorted_arrays(self.retriever.index)
+        order = np.argsort(ids_by_code)
+        return np.repeat(table, np.diff(offsets), axis=0)[order][np.searchsorted(self.ids, wanted)]
+
+    def paths_of(self, ids: ArrayLike) -> list[str]:
+        """Where items lie: paths of images, or row numbers."""
+        names = [self.names[place] for place in np.searchsorted(self.ids, np.asarray(ids))]
+        return [str(Path(self.source) / name) for name in names] if self.holds_images else names
+
+
+def encode_scaled(model: Any, scaling: Scaling | None, values: np.ndarray) -> jax.Array:
+    """Codes uint32 `[m, w]` of values, scaled first if that is how the model knows them."""
+    return encode(model, values if scaling is None else (values - scaling.shift) / scaling.scale)
+
+
+def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:
+    """Saves a collection; as `save_index`."""
+    meta, arrays = retriever_contents(collection.retriever)
+    meta = meta | {KIND: {"source": collection.source, "images": collection.holds_images}}
+    arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
+    if collection.scaling is None:
+        text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # in no file name there is a zero
+        arrays["collection.names"] = np.frombuffer(text, np.uint8)
+    else:
+        arrays |= {"collection.shift": collection.scaling.shift, "collection.scale": collection.scaling.scale}
+    write_archive(path, Archive(KIND, meta, arrays))
+
+
+def load_collection(path: str | os.PathLike[str]) -> Collection:
+    """Loads a collection.
+
+    Raises:
+        OSError: the file can't be read.
+        CorruptFileError: it is damaged, is not a saved collection, or its parts don't belong together.
+    """
+    archive = read_archive(path, KIND)
+    retriever = retriever_from(path, archive)
+    try:
+        return _collection_from(archive, retriever)
+    except KeyError as error:
+        raise CorruptFileError(f"{path}: collection: {error!r}") from None
+    except (TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: {error}") from None
+
+
+def _collection_from(archive: Archive, retriever: Retriever[HashIndex]) -> Collection:
+    source, images = archive.meta[KIND]["source"], archive.meta[KIND]["images"]
+    if not isinstance(source, str) or "\0" in source or not isinstance(images, bool):
+        raise ValueError(f"source must be a path and images true or false, got {source!r} and {images!r}")
+    ids, digests = archive.arrays["collection.ids"], archive.arrays["collection.digests"]
+    if not ids.size:
+        raise ValueError("there are no items in it")
+    if not np.array_equal(ids, np.sort(sorted_arrays(retriever.index)[2])) or ids.dtype != np.int32:
+        raise ValueError("the ids in the table are not those in the index, in order")
+    if digests.shape != (len(ids), DIGEST_WORDS) or digests.dtype != np.uint32:
+        raise ValueError(f"digests must be uint32 ({len(ids)}, {DIGEST_WORDS}), got {digests.dtype}{digests.shape}")
+    names = _names_from(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
+    scaling = None if images else _scaling_from(archive, retriever)
+    if not images and ids[-1] != len(ids) - 1:
+        raise ValueError("the ids of vectors are not the numbers of their rows")
+    if isinstance(retriever.model, ConvAutoencoder) != images or (images and not _is_square(retriever.model)):
+        raise ValueError(f"a model of items {retriever.model.input_shape} is none for these")
+    return Collection(retriever, source, ids, names, digests, scaling)
+
+
+def _is_square(model: Any) -> bool:
+    return bool(model.input_shape == (model.input_shape[0], model.input_shape[0], 3))
+
+
+def _names_from(text: np.ndarray, count: int) -> tuple[str, ...]:
+    if text.ndim != 1 or text.dtype != np.uint8:
+        raise ValueError(f"names must be bytes [m], got {text.dtype}{text.shape}")
+    *names, end = text.tobytes().split(b"\0")
+    if end or len(names) != count or len(set(names)) != count or b"" in names:
+        raise ValueError(f"the table of paths must hold {count} different ones, for as many items, got {len(names)}")
+    return tuple(map(os.fsdecode, names))
+
+
+def _scaling_from(archive: Archive, retriever: Retriever[HashIndex]) -> Scaling:
+    shift, scale = archive.arrays["collection.shift"], archive.arrays["collection.scale"]
+    if shift.shape != retriever.model.input_shape or scale.shape != () or {shift.dtype, scale.dtype} != {FLOAT}:
+        raise ValueError(f"shift and scale don't fit vectors of shape {retriever.model.input_shape}")
+    if not np.isfinite(shift).all() or not 0 < scale < np.inf:
+        raise ValueError("shift must be finite, and scale finite and above 0")
+    return Scaling(shift, scale)

@@ -1,0 +1,26 @@
+"""Packed binary codes: packing and comparing them, sorting them on the host, and measuring how they use their bits."""
+
+from jaxhash.codes.bits import (
+    codes_from_bytes,
+    codes_from_integers,
+    codes_to_bytes,
+    codes_to_integers,
+    first_bits,
+    hamming_distance,
+    pack_bits,
+    unpack_bits,
+)
+from jaxhash.codes.statistics import BitStatistics, bit_statistics
+
+__all__ = [
+    "BitStatistics",
+    "bit_statistics",
+    "codes_from_bytes",
+    "codes_from_integers",
+    "codes_to_bytes",
+    "codes_to_integers",
+    "first_bits",
+    "hamming_distance",
+    "pack_bits",
+    "unpack_bits",
+]

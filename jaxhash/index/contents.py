@@ -1,0 +1,77 @@
+"""What of an index goes into a file, and what a file must hold to become one.
+
+Codes, offsets and ids, without spare room and tiling. A matching digest says that a file is as it was written, not that
+its writer was honest: everything the search relies on is checked again.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxhash.core.checks import check_codes, check_ids, check_num_bits
+from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError
+from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
+
+
+def index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
+    """What of an index goes into a file: plain JSON data, and arrays by name."""
+    if not isinstance(index, HashIndex):
+        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
+    codes, offsets, ids = sorted_arrays(index)
+    meta = {"num_bits": index.num_bits} | ({"multi": True} if index.multi else {})
+    return {"index": meta}, {
+        "index.codes": codes,
+        "index.offsets": offsets,
+        "index.ids": ids,
+    }
+
+
+def sorted_from(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
+    """What `index_from_sorted` takes, from a file whose digest is right; or raises `CorruptFileError`."""
+    try:
+        num_bits = check_num_bits(archive.meta["index"]["num_bits"])
+        multi = archive.meta["index"].get("multi", False) is True
+        codes, offsets, ids = (archive.arrays[f"index.{name}"] for name in ("codes", "offsets", "ids"))
+        codes = check_codes("codes", codes, num_bits)
+        check_sorted(codes, offsets, ids, num_bits, multi)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
+        ) from None
+    return codes, offsets, ids, num_bits, multi
+
+
+def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:
+    """Raises unless sorted codes, their offsets and ids are what `build_index` would have made of some input."""
+    if codes.ndim != 2 or offsets.shape != (len(codes) + 1,) or offsets.dtype != np.int32 or ids.dtype != np.int32:
+        raise ValueError(
+            f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} do not belong together"
+        )
+    check_ids(ids, len(ids), distinct=not multi)
+    check_size(len(ids), num_bits)
+    if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
+        raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
+    if not _ascend(codes):
+        raise ValueError("codes must be distinct and in ascending order")
+    if len(codes) < len(ids) and not _ascend_within(offsets, ids):
+        raise ValueError("ids must ascend within each code")
+
+
+def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
+    in_order = ids[1:] > ids[:-1]
+    in_order[offsets[1:-1] - 1] = True  # from one code to the next
+    return bool(in_order.all())
+
+
+def _ascend(codes: np.ndarray) -> bool:
+    """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
+    tied: Any = slice(1, None)  # codes that agree with the one before in all words so far
+    before: Any = slice(None, -1)
+    for word in codes.T:
+        if (word[tied] < word[before]).any():
+            return False
+        equal = np.flatnonzero(word[tied] == word[before])
+        tied = equal + 1 if isinstance(tied, slice) else tied[equal]
+        before = tied - 1
+    return not len(tied)

@@ -1,0 +1,60 @@
+"""Saving and loading indexes, as a whole or in parts."""
+
+from jax.sharding import Mesh
+
+from jaxhash.files.archive import AnyPath, Archive, read_archive, write_archive
+from jaxhash.index.contents import index_contents, sorted_from
+from jaxhash.index.hash_index import HashIndex, index_from_sorted
+from jaxhash.index.parts import PARTS, load_shards, save_parts, whole_of_parts
+from jaxhash.index.sharding import ShardedIndex, check_mesh
+
+
+def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
+    """Saves an index. The old file, if any, stays until the new one is complete; equal indexes give equal bytes.
+
+    A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, which then gets a list of
+    them. All processes that hold shards have to make this call, and to see the same folder; only one index at a time
+    may be saved in parts under a name.
+
+    Raises:
+        OSError: the file can't be written; the old one is untouched.
+    """
+    if isinstance(index, ShardedIndex):
+        save_parts(path, index)
+        return
+    write_archive(path, Archive("index", *index_contents(index)))
+
+
+def load_index(path: AnyPath) -> HashIndex:
+    """Loads an index, as a whole if it was saved in parts.
+
+    Raises:
+        OSError: the file can't be read.
+        CorruptFileError: it is damaged or is not a saved index, or a part of it is missing.
+        ValueError: it was saved in parts, and is too large for one device.
+    """
+    archive = read_archive(path, "index", PARTS)
+    if archive.kind == PARTS:
+        return whole_of_parts(path, archive)
+    return index_from_sorted(*sorted_from(path, archive))
+
+
+def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:
+    """Loads an index, saved as a whole or in any number of parts, and spreads it over the devices of a mesh.
+
+    Of parts, each process reads those that its own devices need, one at a time. All processes that have devices in the
+    mesh have to make this call.
+
+    Args:
+        path: what was given to `save_index`.
+        mesh: as for `shard_index`.
+        axis_name: as for `shard_index`.
+
+    Raises:
+        ValueError: as for `shard_index`.
+        OSError: a file can't be read.
+        CorruptFileError: a file is damaged or is not a saved index, or a part is missing.
+        RuntimeError: another process failed, or has read another version: the file was replaced meanwhile.
+    """
+    check_mesh(mesh, axis_name)
+    return load_shards(path, mesh, axis_name)

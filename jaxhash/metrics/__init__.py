@@ -1,0 +1,19 @@
+"""How good a search or a ranking is, judged by labels or by the true neighbours."""
+
+from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
+from jaxhash.metrics.ranking import (
+    DistanceCounts,
+    distance_counts,
+    mean_average_precision,
+    precision_in_radius,
+)
+
+__all__ = [
+    "DistanceCounts",
+    "distance_counts",
+    "mean_average_precision",
+    "precision_at_k",
+    "precision_in_radius",
+    "recall",
+    "vote_accuracy",
+]

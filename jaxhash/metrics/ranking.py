@@ -1,0 +1,188 @@
+"""How good whole rankings by distance are, tied items being as likely in one order as in another.
+
+Hamming distances are small integers, so most of a ranking is ties, and a measure that follows the order in which tied
+items happen to stand measures that order too. The average precision here is the mean over all orders of the tied items
+(McSherry and Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied
+scores"). For codes, it only takes to know how many items, and relevant ones, lie at each distance from each query.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.codes.bits import hamming_distance
+from jaxhash.core.checks import check_codes, check_integer, check_num_bits
+
+# Pairs of query and item compared at a time: bounds the memory at about a hundred megabytes.
+PAIRS_AT_ONCE = 2**22
+
+
+def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | None = None) -> float:
+    """The mean over queries of the average precision: what is expected if tied items come in random order.
+
+    The average precision of a ranking is the mean, over the relevant items, of the precision down to each. Where no
+    distances are equal this is scikit-learn's `average_precision_score` (of negated distances); among equal ones
+    scikit-learn gives every item the precision at the end of the tie instead. For codes, `distance_counts` computes
+    the same without holding all distances.
+
+    Args:
+        distances: real numbers `[..., n]`, from each query to all items; the smallest comes first.
+        relevant: bool or 0/1 `[..., n]`, which items each query is looking for.
+        k: judge only the first k places. The sum of precisions is then divided by the number of relevant items or by
+            k, whichever is less, so that the best possible ranking still scores 1.
+
+    Returns:
+        A number from 0 to 1; queries without relevant items count as 0.
+
+    Raises:
+        ValueError: the shapes differ or hold no query, a distance is NaN or no real number, `relevant` holds something
+            else than 0 and 1, or k is less than 1.
+    """
+    gaps, hits = _legal_pairs(distances, relevant)
+    k = gaps.shape[1] if k is None else check_integer("k", k, 1)
+    harmonic = _harmonic_numbers(gaps.shape[1])
+    return float(np.mean([_average_precision(*_ties(*row), k, harmonic) for row in zip(gaps, hits, strict=True)]))
+
+
+def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, radius: float) -> float:
+    """The mean over queries of the share of relevant items among those within a radius.
+
+    A query with nothing in its radius counts as 0, as is usual in the literature on hashing: finding nothing is a
+    failure too, and long codes would else look better for it.
+
+    Args:
+        distances: real numbers `[..., n]`, from each query to all items.
+        relevant: bool or 0/1 `[..., n]`.
+        radius: the largest distance that counts, inclusive.
+
+    Raises:
+        ValueError: as for `mean_average_precision`.
+    """
+    gaps, hits = _legal_pairs(distances, relevant)
+    near = gaps <= radius
+    return _mean_share((near & hits).sum(1), near.sum(1))
+
+
+def _legal_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    gaps, hits = np.asarray(distances), np.asarray(relevant)
+    if gaps.ndim == 0 or gaps.shape != hits.shape or 0 in gaps.shape[:-1]:
+        raise ValueError(f"distances and relevant must both be [..., n], not empty, got {gaps.shape} and {hits.shape}")
+    if gaps.dtype.kind not in "iuf" or np.isnan(gaps).any():
+        raise ValueError(f"distances must be real numbers and not NaN, got dtype {gaps.dtype}")
+    if hits.dtype.kind not in "biuf" or not np.isin(hits, (0, 1)).all():
+        raise ValueError(f"relevant must be bool or 0/1, got dtype {hits.dtype}")
+    shape = (math.prod(gaps.shape[:-1]), gaps.shape[-1])
+    return gaps.reshape(shape), hits.reshape(shape).astype(bool)
+
+
+def _mean_share(hits: np.ndarray, found: np.ndarray) -> float:
+    return float((hits / np.maximum(found, 1)).mean())
+
+
+def _ties(distances: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many items, and how many relevant ones, stand no later than each group of tied items: two int `[g]`."""
+    order = np.argsort(distances)
+    ordered = distances[order]
+    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
+    return ends, np.append(0, np.cumsum(relevant[order]))[ends]
+
+
+def _harmonic_numbers(count: int) -> np.ndarray:
+    """0, 1, 1 + 1/2, ...: float64 `[count + 1]`."""
+    return np.append(0.0, np.cumsum(1.0 / np.arange(1, count + 1)))
+
+
+def _average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.ndarray) -> np.ndarray:
+    """Expected average precision from cumulative counts of items and relevant items by group of ties, `[..., g]`.
+
+    In a group of m items, r of them relevant, behind N items, R of them relevant, place N + j is relevant with
+    probability r / m, and then R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected down to it. Divided by
+    the place and summed over j, that is a constant and a difference of harmonic numbers.
+    """
+    items, relevant = np.diff(ends, prepend=0), np.diff(hits, prepend=0)
+    before, hits_before = np.minimum(ends - items, k), hits - relevant
+    counted = np.minimum(ends, k) - before
+    slope = (relevant - 1) / np.maximum(items - 1, 1)
+    offset = hits_before + 1 - slope * (before + 1)
+    precisions = slope * counted + offset * (harmonic[before + counted] - harmonic[before])
+    total = (relevant / np.maximum(items, 1) * precisions).sum(-1)
+    return np.asarray(total / np.maximum(np.minimum(hits[..., -1], k), 1))
+
+
+class DistanceCounts(NamedTuple):
+    """How many items lie at each Hamming distance from each query: all that tie-aware measures need to know."""
+
+    items: np.ndarray  # int32 [q, b + 1]
+    relevant: np.ndarray  # int32 [q, b + 1], those with the query's label
+
+    def mean_average_precision(self, k: int | None = None) -> float:
+        """What the function of this name computes from all distances."""
+        num_items = int(self.items[0].sum())
+        k = num_items if k is None else check_integer("k", k, 1)
+        harmonic, num_parts = _harmonic_numbers(num_items), self.items.size // PAIRS_AT_ONCE + 1
+        parts = zip(*(np.array_split(counts, num_parts) for counts in self), strict=True)
+        precisions = [_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
+        return float(np.concatenate(precisions).mean())
+
+    def precision_in_radius(self, radius: int) -> float:
+        """What the function of this name computes from all distances."""
+        near = check_integer("radius", radius, 0) + 1
+        return _mean_share(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
+
+
+def distance_counts(
+    codes: ArrayLike, labels: ArrayLike, queries: ArrayLike, query_labels: ArrayLike, num_bits: int
+) -> DistanceCounts:
+    """Counts items and items of the query's label by their distance from each query.
+
+    Args:
+        codes: uint32 `[n, w]`, the codes of the items.
+        labels: `[n]`.
+        queries: uint32 `[q, w]`, at least one.
+        query_labels: `[q]`.
+        num_bits: the number of bits of a code, `b`.
+
+    Raises:
+        ValueError: codes and labels don't go together, there is no query, or codes have bits past `num_bits`.
+        TypeError: codes are not uint32.
+    """
+    check_num_bits(num_bits)
+    table, rows = check_codes("codes", codes, num_bits), check_codes("queries", queries, num_bits)
+    for name, array, names in (("codes", table, labels), ("queries", rows, query_labels)):
+        if array.ndim != 2 or np.shape(names) != array.shape[:1]:
+            raise ValueError(f"{name} must be [n, w] and their labels [n], got {array.shape} and {np.shape(names)}")
+    if not len(rows):
+        raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
+    known, wanted = (classes.astype(np.int32) for classes in class_numbers(labels, query_labels))
+    items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_bits + 2))
+    counts = np.empty((len(rows), num_bits + 1, 2), np.int32)
+    for first in range(0, len(rows), size):
+        some = slice(first, first + size)
+        cells = np.asarray(_cells(*items, rows[some], wanted[some], num_bits))
+        counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
+    return DistanceCounts(counts.sum(2, dtype=np.int32), counts[..., 1])
+
+
+@partial(jax.jit, static_argnums=4)
+def _cells(codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax.Array, num_bits: int) -> jax.Array:
+    """Where each pair of query and item is counted, in `[q, b + 1, 2]` laid flat: int32 `[q, n]`.
+
+    Counting is left to numpy, since scattering on CPU takes XLA five times as long.
+    """
+    distances = hamming_distance(queries[:, None], codes[None])
+    rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * (num_bits + 1)
+    return (rows + distances) * 2 + (classes[None] == wanted[:, None]).astype(jnp.int32)
+
+
+def class_numbers(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of items and of queries as class numbers 0, 1, ... in the order of the labels."""
+    known, wanted = np.asarray(labels), np.asarray(query_labels)
+    if known.ndim != 1:
+        raise ValueError(f"labels must have shape [n], one for each item, got {known.shape}")
+    classes = np.unique(np.concatenate([known, wanted]), return_inverse=True)[1]
+    return classes[: len(known)], classes[len(known) :]

@@ -1,0 +1,106 @@
+"""Saving and loading models: what of a model goes into a file, and what a file must hold to become one.
+
+A model is kept as the arguments that make it and its weights.
+"""
+
+import inspect
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxhash.core.checks import check_integer
+from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.convolutional import ConvAutoencoder
+
+# The classes of models, by the names that files know them by.
+MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
+
+
+def save_model(path: AnyPath, model: Autoencoder) -> None:
+    """Saves a model; as `save_index`.
+
+    Raises:
+        OSError: the file can't be written; the old one is untouched.
+        ValueError: the model's output activation is a function, which can't be stored.
+    """
+    write_archive(path, Archive("model", *model_contents(model)))
+
+
+def load_model(path: AnyPath) -> Autoencoder:
+    """Loads a model; raises what `load_index` raises."""
+    return model_from(path, read_archive(path, "model"))
+
+
+def model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
+    """What of a model goes into a file: plain JSON data, and arrays by name."""
+    if not isinstance(model, Autoencoder):
+        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+    config = model.config
+    if not isinstance(config["output_activation"], str):
+        raise ValueError(
+            f"a model whose output_activation is a function ({config['output_activation']!r}) can't be saved: "
+            "give it by name"
+        )
+    arrays = {f"model.{name}": np.asarray(array) for name, array in _named(nnx.state(model)).items()}
+    return {"model": {"class": type(model).__name__, "config": config}}, arrays
+
+
+def model_from(path: AnyPath, archive: Archive) -> Autoencoder:
+    """The model in a file whose digest is right; raises `CorruptFileError` unless it is one."""
+    try:
+        meta = archive.meta["model"]
+        make, config = MODELS.get(meta["class"]), dict(meta["config"])
+        if make is None:
+            raise ValueError(f"unknown class of model {meta['class']!r}")
+        _check_config(make, config, archive.arrays)
+        graph, state = nnx.split(nnx.eval_shape(lambda: make(**config)))
+        return nnx.merge(graph, _filled(state, archive.arrays))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
+        ) from None
+
+
+def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
+    """Refuses, before anything is made of them, the arguments of a model larger than its file."""
+    expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
+    if config.keys() != expected:
+        raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
+    stored = sum(array.size for array in arrays.values())
+    for name, value in config.items():
+        if name != "output_activation":
+            sizes = value if isinstance(value, list) else [value]
+            if len(sizes) > len(arrays):
+                raise ValueError(f"{name} has more entries than there are arrays")
+            for size in sizes:
+                check_integer(name, size, 1, maximum=max(1, stored))
+
+
+def _filled(state: Any, arrays: Arrays) -> Any:
+    """A model's state with the arrays of a file, which must be exactly those the model has."""
+    expected = _named(state)
+    found = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+    if expected.keys() != found.keys():
+        raise ValueError(f"the model has {len(expected)} arrays, the file {len(found)} or of other names")
+    for name, wanted in expected.items():
+        if wanted.shape != found[name].shape or wanted.dtype != found[name].dtype:
+            raise ValueError(f"{name} must be {wanted.dtype}{wanted.shape}, got {found[name].dtype}{found[name].shape}")
+        if not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    tree = nnx.to_pure_dict(state)
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.numpy.asarray(found[_name(path)]), tree)
+    nnx.replace_by_pure_dict(state, filled)
+    return state
+
+
+def _named(state: Any) -> dict[str, Any]:
+    """The arrays of a model by name, such as `encoder.layers.0.kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(str(entry.key) for entry in path)

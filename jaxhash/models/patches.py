@@ -1,0 +1,90 @@
+"""Patches of images: many codes for each image, as Krizhevsky and Hinton (ESANN 2011) give them, for `bag_search`.
+
+A model that is trained on patches and applied at every position of an image is a convolutional network whose first
+layer's windows are as large as a patch.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.core.checks import check_integer, is_traced
+from jaxhash.models.autoencoder import Autoencoder, encode
+
+# Patches that are cut out at a time when the caller is Python: they take much more room than their images.
+PATCHES_AT_ONCE = 2**15
+
+
+def extract_patches(images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1) -> Any:
+    """Cuts out the patches of images at all positions, row by row.
+
+    Args:
+        images: `[h, w]`, `[n, h, w]` or `[n, h, w, c]`, of any dtype.
+        patch_size: the side of a patch in pixels, or its height and width.
+        stride: how many pixels further the next patch begins, in both directions. Pixels that are left over at the
+            right and the lower edge are in no patch.
+
+    Returns:
+        `[n, p, height, width]` (and `c`), without n for a single image; of the same dtype; a numpy array if the images
+        are one, or a JAX array.
+
+    Raises:
+        ValueError: images have another number of axes, or are smaller than a patch; or a number is below 1.
+        TypeError: a number is not an integer.
+    """
+    shape = np.shape(images)
+    rows, columns = _places(shape, patch_size, check_integer("stride", stride, 1))
+    array: Any = images if is_traced(images) or isinstance(images, jax.Array) else np.asarray(images)
+    batch = array[None] if len(shape) == 2 else array
+    patches = batch[:, rows[:, None, :, None], columns[None, :, None, :]]
+    patches = patches.reshape(len(batch), len(rows) * len(columns), *patches.shape[3:])
+    return patches[0] if len(shape) == 2 else patches
+
+
+def encode_patches(
+    model: Autoencoder, images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1
+) -> jax.Array:
+    """Computes the codes of all patches of images: what `encode` gives for `extract_patches`, in bounded memory.
+
+    Args:
+        model: an autoencoder of items of the patches' size.
+        images: as for `extract_patches`.
+        patch_size: as for `extract_patches`.
+        stride: as for `extract_patches`.
+
+    Returns:
+        uint32 `[n, p, w]`, or `[p, w]` for a single image: what `build_index` with `multi=True` and `bag_search` take.
+
+    Raises:
+        ValueError: as `extract_patches` and `encode`.
+        TypeError: as `extract_patches` and `encode`.
+    """
+    shape = np.shape(images)
+    rows, columns = _places(shape, patch_size, check_integer("stride", stride, 1))
+    if is_traced(model, images) or len(shape) == 2:
+        return encode(model, extract_patches(images, patch_size, stride=stride))
+    array, size = np.asarray(images), max(1, PATCHES_AT_ONCE // (len(rows) * len(columns)))
+    parts = [
+        np.asarray(encode(model, extract_patches(array[start : start + size], patch_size, stride=stride)))
+        for start in range(0, max(1, len(array)), size)
+    ]
+    return jnp.asarray(np.concatenate(parts))
+
+
+def _places(shape: tuple[int, ...], patch_size: int | tuple[int, int], stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the columns of patches, int `[positions, side]`, in images of a shape."""
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(f"images must have shape [h, w], [n, h, w] or [n, h, w, c], got {shape}")
+    image = shape if len(shape) == 2 else shape[1:3]
+    sides = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+    if len(sides) != 2:
+        raise ValueError(f"patch_size must be one number or two, got {patch_size!r}")
+    height, width = (check_integer("patch_size", side, 1) for side in sides)
+    if height > image[0] or width > image[1]:
+        raise ValueError(f"patch_size must be at most the images' {image[0]}x{image[1]} pixels, got {height}x{width}")
+    starts = [np.arange(0, whole - side + 1, stride) for whole, side in zip(image, (height, width), strict=True)]
+    rows, columns = (start[:, None] + np.arange(side) for start, side in zip(starts, (height, width), strict=True))
+    return rows, columns

@@ -1,0 +1,26 @@
+"""From codes to ids: exact search by scanning all codes or by probing address tables, whichever is quicker.
+
+The public functions check and batch; `kernels` and `address_table` do the work; `cost_model` chooses between them.
+"""
+
+from jaxhash.query.bags import BagMatches, bag_search
+from jaxhash.query.estimate import estimate_matches
+from jaxhash.query.matches import RadiusMatches
+from jaxhash.query.nearest import radius_search, radius_search_padded, search
+from jaxhash.query.pairs import duplicate_groups
+from jaxhash.query.reranking import rerank
+from jaxhash.query.scan import Neighbors, PaddedMatches
+
+__all__ = [
+    "BagMatches",
+    "Neighbors",
+    "PaddedMatches",
+    "RadiusMatches",
+    "bag_search",
+    "duplicate_groups",
+    "estimate_matches",
+    "radius_search",
+    "radius_search_padded",
+    "rerank",
+    "search",
+]

@@ -1,0 +1,204 @@
+"""The traceable kernels: XOR, popcount, and exact selection over the tiled codes of an index.
+
+The scan compares a query with every code, but keeps only the smallest distance of each group of g codes. The k groups
+that come first by (minimum, position) surely hold the k codes that come first by (distance, rank): any code outside
+them is beaten by k codes, one in each of them. So only k * g codes are looked at a second time.
+
+What looks odd here is what the compilers need: minima are unrolled over slices because XLA turns a reduction over an
+axis into a loop that is 2 to 30 times slower; they leave as uint8, since writing them is most of the memory traffic;
+and ranking is by float32, in which distances are exact, because `top_k` on integers is 100 times slower on CPU.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxhash.core.checks import INT32_MAX
+
+NO_DISTANCE = INT32_MAX
+
+# Up to so many groups, choosing among all of them is quicker than choosing blocks first.
+FEW_GROUPS = 2048
+
+# From so many words compared on, minima are kept in memory.
+WORTH_A_BRANCH = 2**22
+
+
+def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
+    """The smallest distance between each query and each group of codes.
+
+    Args:
+        codes: uint32 `[w, blocks, g, L]`.
+        queries: uint32 `[q, w]`.
+
+    Returns:
+        uint8, or uint16 where distances pass 255: `[blocks, q, L]`, blocks outermost so that a block of codes stays
+        in the cache for all queries.
+    """
+    width, _, group_size, _ = codes.shape
+    minima = _row_distance(codes, queries, 0)
+    for row in range(1, group_size):
+        minima = jnp.minimum(minima, _row_distance(codes, queries, row))
+    return minima.astype(jnp.uint8 if width < 8 else jnp.uint16)
+
+
+def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> jax.Array:
+    """`group_minima`, kept from being computed again in each place that reads it.
+
+    XLA likes to fuse them into their readers, at up to fifteen times the work, and drops `optimization_barrier` before
+    it does. It can't look through a branch that is only decided at run time, though this one always goes one way. For
+    little work a branch costs more than it saves, and long codes (512 bits and more) are quicker computed again.
+    """
+    if len(queries) * codes.size < WORTH_A_BRANCH or codes.shape[0] >= 16:
+        return group_minima(codes, queries)
+    result = jax.eval_shape(group_minima, codes, queries)
+    return lax.cond(num_codes >= 0, group_minima, lambda *_: jnp.zeros(result.shape, result.dtype), codes, queries)
+
+
+def _row_distance(codes: jax.Array, queries: jax.Array, row: int) -> jax.Array:
+    """Distances between each query and the codes in one row of every tile: uint32 `[blocks, q, L]`."""
+    total = lax.population_count(codes[0, :, None, row] ^ queries[None, :, 0, None])
+    for word in range(1, codes.shape[0]):
+        total += lax.population_count(codes[word, :, None, row] ^ queries[None, :, word, None])
+    return total
+
+
+def near_groups(codes: jax.Array, queries: jax.Array, *, radius: jax.Array) -> jax.Array:
+    """Which groups hold a code within `radius` (uint32 `[]`) of each query: bool `[blocks, q, L]`."""
+    minima = group_minima(codes, queries)
+    return minima <= radius.astype(minima.dtype)
+
+
+def nearest_codes(
+    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, minima: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """The k codes that come first by (distance, rank), for each query.
+
+    Args:
+        codes: uint32 `[w, blocks, g, L]`, in ascending order.
+        num_codes: int32 `[]`; what stands behind so many codes is padding.
+        queries: uint32 `[q, w]`.
+        minima: `group_minima(codes, queries)`.
+        k: at most `blocks * g * L`.
+
+    Returns:
+        Distances, int32 `[q, k]`, `NO_DISTANCE` where there are fewer than k codes, and ranks, int32 `[q, k]`.
+    """
+    group_size = codes.shape[2]
+    group = _nearest_groups(codes, num_codes, minima, k)
+    distances = _group_distances(codes, group, queries)
+    ranks = _expanded(group, group_size)
+    distances = _unless(ranks >= num_codes, distances)
+    nearest, place = lax.top_k(-distances, k)
+    found = jnp.isfinite(nearest)
+    return (
+        jnp.where(found, jnp.where(found, -nearest, 0).astype(jnp.int32), NO_DISTANCE),
+        jnp.take_along_axis(ranks, place, axis=1),
+    )
+
+
+def _nearest_groups(codes: jax.Array, num_codes: jax.Array, minima: jax.Array, k: int) -> jax.Array:
+    """The numbers of the groups that come first by (minimum, position), ascending: int32 `[q, at most k]`."""
+    _, blocks, group_size, lanes = codes.shape
+    num_queries = minima.shape[1]
+    if blocks * lanes <= FEW_GROUPS:
+        block = lax.broadcasted_iota(jnp.int32, (num_queries, blocks), 1)
+        chosen_minima = minima.transpose(1, 0, 2).reshape(num_queries, blocks * lanes)
+    else:
+        starts = lax.broadcasted_iota(jnp.int32, (1, blocks), 1) * (group_size * lanes)
+        block = _first(_unless(starts >= num_codes, _lane_minima(minima).T), min(k, blocks))
+        row = lax.broadcasted_iota(jnp.int32, block.shape, 0)
+        chosen_minima = minima.at[block, row].get(mode="promise_in_bounds").reshape(num_queries, block.shape[1] * lanes)
+    # Always in ascending position: `top_k` puts the lower position first among equals, which keeps ties in order.
+    group = _expanded(block, lanes)
+    place = _first(_unless(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
+    return jnp.take_along_axis(group, place, axis=1)
+
+
+def _lane_minima(minima: jax.Array) -> jax.Array:
+    """The minimum over the last axis; XLA reduces bytes at full speed, but wider numbers three times slower than so.
+
+    (Not where it fuses the reduction with the minima themselves: those of long codes, which have short lanes.)
+    """
+    if minima.dtype == jnp.uint8 or minima.shape[-1] <= 16:
+        return minima.min(-1)
+    while minima.shape[-1] > 1:
+        half = minima.shape[-1] // 2
+        minima = jnp.minimum(minima[..., :half], minima[..., half:])
+    return minima[..., 0]
+
+
+def _unless(padding: jax.Array, distances: jax.Array) -> jax.Array:
+    return jnp.where(padding, jnp.inf, distances.astype(jnp.float32))
+
+
+def _first(values: jax.Array, count: int) -> jax.Array:
+    """Positions of the `count` smallest of each row, ties by position; in ascending order, int32 `[q, count]`."""
+    return lax.sort(lax.top_k(-values, count)[1], dimension=1)
+
+
+def _expanded(parents: jax.Array, size: int) -> jax.Array:
+    """Parents, `[q, m]`, to the numbers of their children, `size` each, counted through: `[q, m * size]`."""
+    child = lax.broadcasted_iota(jnp.int32, (*parents.shape, size), 2)
+    return (parents[..., None] * size + child).reshape(len(parents), parents.shape[1] * size)
+
+
+def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array) -> jax.Array:
+    """Distances to all codes of the given groups, `[q, m]`: uint32 `[q, m * g]`."""
+    lanes = codes.shape[3]
+    words = codes.transpose(1, 3, 0, 2)  # a view: XLA folds it into the gather
+    members = words.at[group // lanes, group % lanes].get(mode="promise_in_bounds")  # [q, m, w, g]
+    differing = members ^ queries[:, None, :, None]
+    return (
+        lax.population_count(differing).sum(2, dtype=jnp.uint32).reshape(len(queries), group.shape[1] * codes.shape[2])
+    )
+
+
+def count_items(codes: jax.Array, offsets: jax.Array, queries: jax.Array, radius: int) -> jax.Array:
+    """How many items lie within `radius` of each query: int32 `[q]`.
+
+    Args:
+        codes: uint32 `[w, blocks, g, L]`.
+        offsets: int32 `[blocks * g * L + 1]`; padding codes have no items.
+        queries: uint32 `[q, w]`.
+        radius: largest distance that counts, inclusive.
+    """
+    _, blocks, group_size, lanes = codes.shape
+    items = jnp.diff(offsets).reshape(blocks, lanes, group_size)
+    total = jnp.zeros((blocks, len(queries), lanes), jnp.int32)
+    for row in range(group_size):
+        near = _row_distance(codes, queries, row) <= jnp.uint32(radius)
+        total += jnp.where(near, items[:, None, :, row], 0)
+    return total.sum((0, 2), dtype=jnp.int32)
+
+
+def items_of_codes(
+    offsets: jax.Array, ids: jax.Array, distances: jax.Array, ranks: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """The first `count` items of the given codes, for each query, in the order of the codes.
+
+    Args:
+        offsets: int32 `[capacity + 1]`.
+        ids: int32 `[item_capacity]`.
+        distances: int32 `[q, c]`; `NO_DISTANCE` where there is no code.
+        ranks: int32 `[q, c]`.
+        count: how many items to give.
+
+    Returns:
+        Distances and ids, int32 `[q, count]`; `NO_DISTANCE` and -1 where the codes have fewer items.
+    """
+    starts = offsets.at[ranks].get(mode="promise_in_bounds")
+    sizes = jnp.where(distances == NO_DISTANCE, 0, offsets.at[ranks + 1].get(mode="promise_in_bounds") - starts)
+    ends = jnp.cumsum(sizes, axis=1, dtype=jnp.int32)
+    place = jnp.arange(count, dtype=jnp.int32)
+    # The code an item belongs to: how many codes end at or before its place.
+    # Comparing all is a single vectorised loop, but grows with the square of the count.
+    method = "compare_all" if count <= 128 else "scan"
+    code = jax.vmap(lambda row: jnp.searchsorted(row, place, side="right", method=method).astype(jnp.int32))(ends)
+    found = place[None] < ends[:, -1:]
+    code = jnp.where(found, code, 0)
+    item = jnp.take_along_axis(starts - ends + sizes, code, axis=1) + place[None]
+    return (
+        jnp.where(found, jnp.take_along_axis(distances, code, axis=1), NO_DISTANCE),
+        jnp.where(found, ids.at[jnp.where(found, item, 0)].get(mode="promise_in_bounds"), -1),
+    )

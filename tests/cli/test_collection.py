@@ -1,0 +1,229 @@
+"""The file of a collection: it comes back as it was saved, and what does not belong together is refused."""
+
+import json
+import os
+from dataclasses import replace
+
+import forgery
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.cli.collection import Collection, Scaling, load_collection, save_collection
+from jaxhash.cli.learn import updated
+from jaxhash.cli.sources import Items
+
+NAMES = ("a.png", "new\nline.png", os.fsdecode(b"\xff\xfe.png"), "../up.png", "deep/größer.png")
+
+
+def digests_of(values):
+    return np.repeat(np.array(values, np.uint32), 8).reshape(-1, 8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    model = jh.ConvAutoencoder((4, 4, 3), 17, channels=(2,), hidden_dims=(3,))
+    ids = np.array([0, 2, 3, 7, 9], np.int32)
+    index = jh.build_index(np.arange(5, dtype=np.uint32)[:, None] << 15, 17, ids=ids[::-1])
+    source = os.fsdecode(b"/photos/\xff")
+    return Collection(jh.Retriever(model, index), source, ids, NAMES, digests_of(range(5)), None)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    model = jh.Autoencoder(3, 9, (4,), output_activation="linear")
+    scaling = Scaling(np.array([1, 2, 3], np.float32), np.array(0.5, np.float32))
+    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    index = jh.build_index(jh.encode(model, (values - scaling.shift) / scaling.scale), 9)
+    ids = np.arange(4, dtype=np.int32)
+    return Collection(jh.Retriever(model, index), "/v.npy", ids, ("0", "1", "2", "3"), digests_of(range(4)), scaling)
+
+
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_h9_a_collection_comes_back_with_every_name_and_gives_the_same_bytes(request, tmp_path, kind):
+    collection = request.getfixturevalue(kind)
+    save_collection(tmp_path / "a", collection)
+    loaded = load_collection(tmp_path / "a")
+    assert (loaded.source, loaded.names) == (collection.source, collection.names)
+    assert loaded.holds_images == (kind == "images")
+    np.testing.assert_array_equal(loaded.ids, collection.ids)
+    np.testing.assert_array_equal(loaded.digests, collection.digests)
+    save_collection(tmp_path / "b", loaded)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_collection_is_not_taken_for_a_retriever_nor_the_reverse(tmp_path, images):
+    save_collection(tmp_path / "a", images)
+    with pytest.raises(jh.CorruptFileError, match="expected a saved retriever, but it holds: collection"):
+        jh.load_retriever(tmp_path / "a")
+    jh.save_retriever(tmp_path / "b", images.retriever)
+    with pytest.raises(jh.CorruptFileError, match="expected a saved collection, but it holds: retriever"):
+        load_collection(tmp_path / "b")
+
+
+def test_codes_and_paths_are_found_by_id(images):
+    assert images.codes_of([7, 0, 9])[:, 0].tolist() == [1 << 15, 4 << 15, 0]
+    assert images.paths_of([7, 0]) == [f"{images.source}/../up.png", f"{images.source}/a.png"]
+    with pytest.raises(ValueError, match="no item 1: ids go from 0 to 9"):
+        images.codes_of([0, 1])
+
+
+def test_vectors_are_scaled_as_they_were_in_training(vectors):
+    value = np.array([[1.5, 2.0, 2.5]], np.float32)
+    expected = jh.encode(vectors.retriever.model, np.array([[1, 0, -1]], np.float32))
+    np.testing.assert_array_equal(vectors.encode(value), expected)
+
+
+WRONG_IMAGES = {
+    "a path less": {"names": b"a\0b\0c\0d\0"},
+    "a path more": {"names": b"a\0b\0c\0d\0e\0f\0"},
+    "a path twice": {"names": b"a\0b\0c\0d\0a\0"},
+    "an empty path": {"names": b"a\0b\0c\0d\0\0"},
+    "no end": {"names": b"a\0b\0c\0d\0e"},
+    "paths in numbers": {"names": np.zeros(5, np.int32)},
+    "an id less": {"ids": np.array([0, 2, 3, 7], np.int32)},
+    "another id": {"ids": np.array([0, 2, 3, 7, 10], np.int32)},
+    "ids in another order": {"ids": np.array([2, 0, 3, 7, 9], np.int32)},
+    "ids of another dtype": {"ids": np.array([0, 2, 3, 7, 9], np.uint32)},
+    "a digest less": {"digests": digests_of(range(4))},
+    "digests of another dtype": {"digests": digests_of(range(5)).astype(np.int32)},
+}
+WRONG_VECTORS = {
+    "a shift of another length": {"shift": np.zeros(2, np.float32)},
+    "a shift that is NaN": {"shift": np.full(3, np.nan, np.float32)},
+    "a scale of zero": {"scale": np.array(0, np.float32)},
+    "a scale below": {"scale": np.array(-1, np.float32)},
+    "an infinite scale": {"scale": np.array(np.inf, np.float32)},
+    "two scales": {"scale": np.ones(2, np.float32)},
+    "no scale": {"scale": None},
+    "bytes for a scale": {"scale": np.array(1, np.uint8)},
+}
+
+
+def forged(path, changes):
+    """Saves a file anew with other arrays, all else being right."""
+    archive = jh.archive.read_archive(path)
+    for name, value in changes.items():
+        archive.arrays.pop(f"collection.{name}")
+        if value is not None:
+            array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
+            archive.arrays[f"collection.{name}"] = array
+    jh.archive.write_archive(path, archive)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [*(("images", change) for change in WRONG_IMAGES.values()), *(("vectors", c) for c in WRONG_VECTORS.values())],
+    ids=[*WRONG_IMAGES, *WRONG_VECTORS],
+)
+def test_a_file_with_a_right_digest_and_a_wrong_meaning_is_refused(request, tmp_path, kind, changes):
+    path = tmp_path / "forged"
+    save_collection(path, request.getfixturevalue(kind))
+    forged(path, changes)
+    with pytest.raises(jh.CorruptFileError, match="forged: "):
+        load_collection(path)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        None,
+        {},
+        {"source": 3, "images": True},
+        {"source": "/a\0b", "images": True},
+        {"source": "/a", "images": 1},
+        {"source": "/a", "images": False},
+    ],
+)
+def test_a_header_with_a_wrong_meaning_is_refused(tmp_path, images, field):
+    path = tmp_path / "forged"
+    save_collection(path, images)
+    meta = json.loads(forgery.parts(path)["header.json"])["meta"] | {"collection": field}
+    path.write_bytes(forgery.with_header(path, {"meta": meta}))
+    with pytest.raises(jh.CorruptFileError, match="forged: "):
+        load_collection(path)
+
+
+@pytest.mark.parametrize(
+    "model", [jh.ConvAutoencoder((4, 6, 3), 17), jh.ConvAutoencoder((4, 4, 1), 17), jh.Autoencoder(48, 17, (2,))]
+)
+def test_a_model_of_other_items_is_refused(tmp_path, images, model):
+    save_collection(
+        tmp_path / "forged",
+        Collection(jh.Retriever(model, images.retriever.index), "/a", images.ids, NAMES, images.digests, None),
+    )
+    with pytest.raises(jh.CorruptFileError, match="is none for these"):
+        load_collection(tmp_path / "forged")
+
+
+def test_a_collection_of_nothing_is_refused(tmp_path, images):
+    empty = jh.Retriever(images.retriever.model, jh.build_index(np.zeros((0, 1), np.uint32), 17))
+    save_collection(tmp_path / "forged", Collection(empty, "/a", images.ids[:0], (), images.digests[:0], None))
+    with pytest.raises(jh.CorruptFileError, match=r"forged: .*no items"):
+        load_collection(tmp_path / "forged")
+
+
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_damage_is_noticed(request, tmp_path, kind):
+    path = tmp_path / "f"
+    save_collection(path, request.getfixturevalue(kind))
+    content = path.read_bytes()
+    for place in range(0, len(content), 97):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(jh.CorruptFileError):
+            load_collection(path)
+    for length in range(0, len(content), 997):
+        path.write_bytes(content[:length])
+        with pytest.raises(jh.CorruptFileError):
+            load_collection(path)
+
+
+def items(names, digests, fresh, values):
+    return Items(names, digests_of(digests), np.array(fresh), values, [])
+
+
+def pixels(count):
+    return np.random.default_rng(1).integers(0, 256, (count, 4, 4, 3), np.uint8)
+
+
+def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
+    values = pixels(2)
+    names = ["0.png", "a.png", "deep/größer.png", "new\nline.png"]  # one is new, one changed, two are gone
+    new, changes = updated(images, items(names, [50, 0, 4, 60], [True, False, False, True], values), "/elsewhere")
+    assert changes == (1, 1, 2)
+    assert dict(zip(new.names, new.ids.tolist(), strict=True)) == {
+        "a.png": 0,
+        "new\nline.png": 2,
+        "deep/größer.png": 9,
+        "0.png": 10,
+    }
+    assert new.digests[:, 0].tolist() == [0, 60, 4, 50]
+    fresh = np.asarray(images.encode(values))
+    expected = np.stack([images.codes_of([0])[0], fresh[1], images.codes_of([9])[0], fresh[0]])
+    np.testing.assert_array_equal(new.codes_of(new.ids), expected)
+    assert new.source == "/elsewhere"
+    assert new.retriever.model is images.retriever.model
+
+
+def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
+    ids = np.array([0, 1, 2, 4], np.int32)
+    retriever = jh.Retriever(vectors.retriever.model, jh.build_index(vectors.codes_of(range(4)), 9, ids=ids))
+    save_collection(tmp_path / "forged", replace(vectors, retriever=retriever, ids=ids))
+    with pytest.raises(jh.CorruptFileError, match="not the numbers of their rows"):
+        load_collection(tmp_path / "forged")
+
+
+def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):
+    order = sorted(range(5), key=lambda place: NAMES[place])
+    same, changes = updated(
+        images, items([NAMES[place] for place in order], order, [False] * 5, pixels(0)), images.source
+    )
+    assert changes == (0, 0, 0)
+    for name, collection in (("a", images), ("b", same)):
+        save_collection(tmp_path / name, collection)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_update_of_which_nothing_is_known_is_refused(images):
+    with pytest.raises(ValueError, match="--retrain"):
+        updated(images, items(["a.png", "z.png"], [8, 9], [True, True], pixels(2)), "/elsewhere")

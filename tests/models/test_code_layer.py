@@ -1,0 +1,164 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxhash as jh
+from jaxhash import straight_through_round
+from jaxhash.models import code_layer
+from jaxhash.models.code_layer import (
+    BINARIZATIONS,
+    LOGIT_GAIN,
+    CodeLayer,
+    noise_of_epoch,
+    noisy_sigmoid,
+    own_statistics,
+    rounded,
+    stochastic_round,
+    straight_through,
+)
+from jaxhash.training import fitting
+from jaxhash.training.epoch import run_epoch
+
+KEY = jax.random.key(0)
+
+
+def test_values_are_rounded_exactly():
+    x = jnp.array([0.0, 0.2, 0.49, 0.5, 0.51, 0.999, 1.0, -0.7, 1.5, 2.5], jnp.float32)
+    np.testing.assert_array_equal(straight_through_round(x), [0, 0, 0, 0, 1, 1, 1, -1, 2, 2])
+
+
+def test_values_are_exact_where_the_familiar_form_is_not():
+    x = jnp.linspace(0, 1, 100_001, dtype=jnp.float32)
+    signs = -jnp.ones_like(x)
+    assert (x + (signs - x) != signs).any()
+    assert (straight_through(x, signs) == signs).all()
+    assert jnp.isin(straight_through_round(x), jnp.float32([0.0, 1.0])).all()
+
+
+def test_gradient_is_that_of_the_identity():
+    x = jnp.array([-1.2, 0.0, 0.3, 0.5, 0.8], jnp.float32)
+    np.testing.assert_array_equal(jax.vmap(jax.grad(straight_through_round))(x), jnp.ones(5))
+    weights = jnp.float32([3.0, -1.0, 2.0, 0.5, 7.0])
+    np.testing.assert_array_equal(jax.grad(lambda x: (weights * straight_through_round(x)).sum())(x), weights)
+
+
+def test_gradient_flows_on_through_what_comes_before():
+    slope = jax.grad(lambda x: straight_through_round(jax.nn.sigmoid(x)))
+    np.testing.assert_array_equal(slope(0.4), jax.grad(jax.nn.sigmoid)(0.4))
+
+
+def test_stochastic_bits_are_set_as_often_as_their_probabilities_say():
+    probabilities = jnp.tile(jnp.float32([0.0, 0.1, 0.5, 0.8, 1.0]), (20_000, 1))
+    bits = stochastic_round(probabilities, KEY)
+    assert jnp.isin(bits, jnp.float32([0.0, 1.0])).all()
+    deviation = np.sqrt(0.25 / 20_000)
+    np.testing.assert_allclose(bits.mean(0), probabilities[0], atol=5 * deviation)
+    np.testing.assert_array_equal(bits[:, [0, 4]], probabilities[:, [0, 4]])
+
+
+def test_stochastic_gradient_is_that_of_the_expectation():
+    weights, probabilities = jnp.float32([3.0, -1.0, 0.5]), jnp.float32([0.2, 0.5, 0.9])
+    slope = jax.grad(lambda p: (weights * stochastic_round(p, KEY)).sum())(probabilities)
+    np.testing.assert_array_equal(slope, weights)
+
+
+def test_noise_is_added_before_the_sigmoid():
+    x = jnp.zeros(50_000, jnp.float32)
+    inputs = jax.scipy.special.logit(noisy_sigmoid(x + 0.5, jnp.float32(2.0), KEY))
+    assert inputs.mean() == pytest.approx(0.5, abs=0.05)
+    assert inputs.std() == pytest.approx(2.0, rel=0.02)
+
+
+def test_without_noise_there_is_the_plain_sigmoid():
+    x = jnp.linspace(-4, 4, 9, dtype=jnp.float32)
+    nothing = jnp.float32(0.0)
+    np.testing.assert_array_equal(noisy_sigmoid(x, nothing, KEY), jax.nn.sigmoid(x))
+    slope = jax.grad(lambda x: noisy_sigmoid(x, nothing, KEY).sum())(x)
+    share = 1 / (1 + np.exp(-np.arange(-4.0, 5.0)))
+    np.testing.assert_allclose(slope, share * (1 - share), rtol=1e-5)
+
+
+def test_noise_grows_from_epoch_to_epoch():
+    noises = [noise_of_epoch(epoch, 5) for epoch in range(1, 6)]
+    np.testing.assert_allclose(np.diff(noises), noises[0])
+    assert noises[-1] == noise_of_epoch(1, 1) == code_layer.GREATEST_NOISE
+
+
+def test_each_epoch_has_its_own_noise(monkeypatch):
+    noises = []
+
+    def recorded(course, state, layer, epoch):
+        noises.append(float(layer.noise))
+        return run_epoch(course, state, layer, epoch)
+
+    monkeypatch.setattr(fitting, "run_epoch", recorded)
+    images = jh.load_dataset("digits").train_images[:200]
+    jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
+    np.testing.assert_allclose(noises, code_layer.GREATEST_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
+
+
+def passed_on(binarization, logits, key=KEY, noise=1.0):
+    return CodeLayer(own_statistics(logits.shape[1]), jnp.float32(noise), binarization).passed_on(logits, key)
+
+
+def test_a_code_layer_passes_on_what_its_name_says():
+    logits = jax.random.normal(jax.random.key(1), (200, 8), jnp.float32)
+    np.testing.assert_array_equal(passed_on("rounding", logits), rounded(logits))
+    np.testing.assert_array_equal(passed_on("gaussian_noise", logits, noise=0), jax.nn.sigmoid(LOGIT_GAIN * logits))
+    bits = passed_on("stochastic", logits)
+    np.testing.assert_array_equal(bits, stochastic_round(jax.nn.sigmoid(LOGIT_GAIN * logits), KEY))
+    assert 0.7 < (bits == rounded(logits)).mean() < 0.95
+
+
+@pytest.mark.parametrize("binarization", BINARIZATIONS)
+def test_the_key_alone_decides_what_is_random(binarization):
+    logits = jax.random.normal(jax.random.key(1), (20, 8), jnp.float32)
+    first, same, other = (passed_on(binarization, logits, jax.random.key(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, same)
+    assert np.array_equal(first, other) == (binarization == "rounding")
+
+
+@pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
+def test_each_way_to_bits_trains_codes_of_its_own_and_by_seed(objective):
+    vectors = jh.load_dataset("digits").train_images[:400].reshape(400, 64)  # no images, as warps take long to compile
+
+    def trained(binarization):
+        options = {"epochs": 4, "batch_size": 64, "objective": objective, "binarization": binarization}
+        model, history = jh.fit(jh.Autoencoder(64, 16, (48, 32)), vectors, **options)
+        return history, np.asarray(jh.encode(model, vectors))
+
+    found = {name: trained(name) for name in BINARIZATIONS}
+    assert len({history.loss for history, _ in found.values()}) == 3
+    for history, codes in found.values():
+        assert history.loss[-1] < history.loss[0]
+        assert len(np.unique(codes)) > 100
+    history, codes = trained("stochastic")
+    assert history == found["stochastic"][0]
+    np.testing.assert_array_equal(codes, found["stochastic"][1])
+
+
+def test_the_history_tells_of_the_codes_that_encode_gives():
+    # Without learning, what is seen in training differs from what is encoded only by the mean of a batch.
+    images = np.repeat(np.eye(8, dtype=np.float32), 50, axis=0)
+    model = jh.Autoencoder(8, 6, ())
+    for binarization in BINARIZATIONS:
+        _, history = jh.fit(
+            model, images, epochs=1, batch_size=400, optimizer=optax.sgd(0.0), binarization=binarization
+        )
+        assert history.num_codes[0] <= 8  # samples and noise would give many more
+
+
+def test_other_names_are_refused_and_the_names_listed():
+    for wrong in ("rounded", None, 3, ["rounding"]):
+        with pytest.raises(ValueError, match="binarization must be one of rounding, gaussian_noise, stochastic, got"):
+            jh.fit(jh.Autoencoder(4, 2, ()), np.zeros((4, 4), np.uint8), epochs=1, binarization=wrong)
+
+
+def test_logits_can_outgrow_noise_and_are_standardised_where_there_is_none():
+    logits = 5 + 3 * jax.random.normal(KEY, (500, 4), jnp.float32)
+    for binarization, deviation in (("rounding", 1.0), ("stochastic", 1.0), ("gaussian_noise", 3.0)):
+        normalized = CodeLayer(own_statistics(4), jnp.float32(1.0), binarization).normalized(logits)
+        np.testing.assert_allclose(normalized.mean(0), np.zeros(4), atol=1e-4)
+        np.testing.assert_allclose(normalized.std(0), np.full(4, deviation), rtol=0.1)

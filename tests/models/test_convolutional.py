@@ -1,0 +1,99 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+import jaxhash as jh
+from jaxhash.models.convolutional import _squares, _windows, default_channels
+
+IMAGES = jax.random.uniform(jax.random.key(0), (3, 6, 8, 2))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_windows_and_a_product_are_a_convolution(step):
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 5))
+    expected = lax.conv_general_dilated(
+        IMAGES, kernel, (step, step), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(_windows(IMAGES, step) @ kernel.reshape(-1, 5), expected, atol=1e-5)
+
+
+def test_squares_spread_channels_over_pixels():
+    x = jnp.arange(8.0).reshape(1, 1, 2, 4)
+    np.testing.assert_array_equal(_squares(x)[0, :, :, 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [
+        ((28, 28), None),
+        ((28, 28, 1), (4,)),
+        ((3, 2), None),
+        ((5, 9, 3), (4, 3, 2)),
+        ((24, 16, 3), ()),
+        ((7, 40), (2, 2)),
+    ],
+)
+def test_images_of_any_shape_pass_through(shape, channels):
+    model = jh.ConvAutoencoder(shape, 10, channels, (16,))
+    images = np.zeros((2, *shape), np.uint8)
+    assert jh.encode(model, images).shape == (2, 1)
+    assert jh.reconstruct(model, images).shape == images.shape
+    flat = images.reshape(2, -1)
+    np.testing.assert_array_equal(jh.encode(model, flat), jh.encode(model, images))
+
+
+def test_stages_end_at_eight_pixels():
+    assert [default_channels(side, 4) for side in (4, 16, 28, 64, 224)] == [
+        (16,),
+        (16,),
+        (16, 32),
+        (16, 32, 64),
+        (16, 32, 64, 128, 128),
+    ]
+
+
+def test_wrong_shapes_are_refused():
+    for shape in [(28,), (2, 3, 4, 5), (0, 3), (3, -1, 1)]:
+        with pytest.raises(ValueError, match="image_shape"):
+            jh.ConvAutoencoder(shape, 8)
+    with pytest.raises(TypeError, match="image_shape"):
+        jh.ConvAutoencoder((2.5, 3), 8)
+    with pytest.raises(ValueError, match="channels"):
+        jh.ConvAutoencoder((8, 8), 8, (0,))
+    model = jh.ConvAutoencoder((8, 6), 8)
+    for shape in [(8, 7), (6, 8), (2, 4, 12), (8, 6, 3)]:
+        with pytest.raises(ValueError, match=r"8, 6.*got " + re.escape(str(shape))):
+            jh.encode(model, np.zeros(shape, np.uint8))
+
+
+def test_outputs_start_at_the_mean_colour():
+    model = jh.ConvAutoencoder((5, 6, 3), 4, (8,))
+    mean = np.tile([0.1, 0.5, 0.8], (5, 6, 1))
+    model.start_outputs_at(mean)
+    model.decoder.layers[-1].kernel[...] = jnp.zeros_like(model.decoder.layers[-1].kernel[...])
+    np.testing.assert_allclose(jh.reconstruct(model, np.zeros((5, 6, 3), np.uint8)), mean, atol=1e-5)
+
+
+def test_it_learns_and_is_saved_and_loaded(tmp_path):
+    digits = jh.load_dataset("digits")
+    model = jh.ConvAutoencoder((8, 8), 16, (16,), (64,), rngs=nnx.Rngs(1))
+    trained, history = jh.fit(model, digits.train_images, epochs=15, batch_size=64)
+    assert history.loss[-1] < 0.75 * history.loss[0]
+    jh.save_model(tmp_path / "model", trained)
+    loaded = jh.load_model(tmp_path / "model")
+    np.testing.assert_array_equal(jh.encode(loaded, digits.test_images), jh.encode(trained, digits.test_images))
+    assert loaded.config == trained.config
+
+
+def test_it_retrieves_in_one_program():
+    digits = jh.load_dataset("digits")
+    model = jh.ConvAutoencoder((8, 8), 16, (8,), (32,))
+    index = jh.build_index(jh.encode(model, digits.train_images), 16)
+    found = jax.jit(lambda r, images: jh.retrieve(r, images, k=3))(jh.Retriever(model, index), digits.test_images[:9])
+    expected = jh.search(index, jh.encode(model, digits.test_images[:9]), k=3)
+    np.testing.assert_array_equal(found.ids, expected.ids)

@@ -1,0 +1,166 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxhash as jh
+from jaxhash.models.word_counts import expected_counts, length_free, log_shares, mean_length, word_losses
+from jaxhash.training.objectives import mean_loss
+
+# Two topics hardly fill eight bits.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+
+WORDS = 30
+
+
+@pytest.fixture
+def counts(rng):
+    """Documents of two topics, each with words of its own; the last is empty."""
+    topics = np.repeat(np.eye(2), 15, axis=1) * 0.9 + 0.05
+    lengths = rng.integers(5, 60, 200)
+    drawn = [rng.multinomial(n, topics[i % 2] / topics[i % 2].sum()) for i, n in enumerate(lengths)]
+    return np.array([*drawn, np.zeros(WORDS)], np.float32)
+
+
+@pytest.fixture
+def model():
+    return jh.Autoencoder(WORDS, 8, (16,), output_activation="softmax", rngs=nnx.Rngs(1))
+
+
+@pytest.fixture
+def trained(model, counts):
+    return jh.fit(model, counts, epochs=20, batch_size=32)[0]
+
+
+def softmax(x):
+    powers = np.exp(x - x.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def test_inputs_are_roots_of_equal_length():
+    # Roots 1, 2, 2 of length 3; times the root of 3 words.
+    inputs = length_free(jnp.float32([[1.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]))
+    expected = np.sqrt(3) * np.array([[1 / 3, 2 / 3, 2 / 3], [0, 0, 0], [0, 1, 0]])
+    np.testing.assert_allclose(inputs, expected, rtol=1e-6)
+
+
+def test_the_loss_is_the_mean_surprise_of_all_words():
+    logits = jnp.log(jnp.float32([[0.5, 0.25, 0.25]] * 3))
+    counts = jnp.float32([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    bits = np.array([3 * 1 + 1 * 2, 2 * 2, 0])
+    np.testing.assert_allclose(word_losses(logits, counts), np.log(2) * bits, rtol=1e-6)
+    model = jh.Autoencoder(3, 2, (), output_activation="softmax")
+    assert mean_loss(model, logits, counts) == pytest.approx(np.log(2) * bits.sum() / 6, rel=1e-6)
+
+
+def test_its_gradient_is_the_expected_less_the_true_counts(rng):
+    logits, counts = rng.normal(size=(4, 6)), rng.integers(0, 5, (4, 6)) + np.eye(4, 6)
+    slope = jax.grad(lambda x: word_losses(x, jnp.asarray(counts, jnp.float32)).sum())(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(slope, counts.sum(1, keepdims=True) * softmax(logits) - counts, atol=1e-5)
+
+
+def test_an_empty_document_has_no_gradient():
+    empty, some = jnp.zeros((1, 4), jnp.float32), jnp.ones((1, 4), jnp.float32)
+    assert mean_length(empty) == 1
+    assert (jax.grad(lambda x: word_losses(x, empty).sum())(some) == 0).all()
+    assert jnp.isfinite(length_free(empty)).all()
+
+
+def test_reconstructions_are_the_counts_to_expect(trained, counts):
+    expected = np.asarray(jh.reconstruct(trained, counts))
+    assert expected.shape == counts.shape
+    np.testing.assert_allclose(expected.sum(1), counts.sum(1), rtol=1e-5)
+    bits = np.asarray(jh.unpack_bits(jh.encode(trained, counts), 8), np.float32)
+    shares = softmax(np.asarray(trained.output_logits(jnp.asarray(bits))))
+    np.testing.assert_allclose(expected, shares * counts.sum(1, keepdims=True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(expected[-1], np.zeros(WORDS))
+    np.testing.assert_array_equal(expected_counts(jnp.ones((1, 2)) / 2, jnp.array([[3.0, 1.0]])), [[2, 2]])
+
+
+def test_the_reconstruction_loss_is_that_of_numpy(trained, counts):
+    bits = np.asarray(jh.unpack_bits(jh.encode(trained, counts), 8), np.float32)
+    shares = softmax(np.asarray(trained.output_logits(jnp.asarray(bits)), np.float64))
+    expected = -(counts * np.log(shares)).sum() / counts.sum()
+    assert jh.reconstruction_loss(trained, counts) == pytest.approx(expected, rel=1e-5)
+
+
+def test_outputs_start_from_the_shares_of_all_words(model, counts):
+    np.testing.assert_allclose(log_shares(np.array([3.0, 1.0])), np.log([0.75, 0.25]))
+    assert np.isfinite(log_shares(np.array([3.0, 0.0]))).all()
+    assert np.ptp(log_shares(np.zeros(4))) == 0
+    model.start_outputs_at(counts.mean(axis=0, dtype=np.float64))
+    bias = np.asarray(model.output_bias[...], np.float64)
+    np.testing.assert_allclose(np.exp(bias), counts.sum(0) / counts.sum(), rtol=1e-5)
+
+
+def test_training_tells_topics_apart(trained, counts):
+    topics = np.arange(200) % 2
+    index = jh.build_index(jh.encode(trained, counts[:100]), 8)
+    found = jh.search(index, jh.encode(trained, counts[100:200]), k=10)
+    assert jh.precision_at_k(found.ids, topics[:100], topics[100:]) > 0.9
+
+
+def test_codes_do_not_depend_on_the_length_of_a_document(trained, counts):
+    np.testing.assert_array_equal(jh.encode(trained, counts), jh.encode(trained, 16 * counts))
+
+
+def test_documents_compare_with_their_neighbors(model, counts):
+    _, history = jh.fit(model, counts, epochs=5, batch_size=32, objective="retrieve")
+    assert np.isfinite(history.loss).all()
+    assert history.loss[-1] < history.loss[0]
+
+
+@pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
+def test_documents_train_by_each_way_to_bits(binarization, model, counts):
+    _, history = jh.fit(model, counts, epochs=5, batch_size=32, binarization=binarization)
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_empty_documents_alone_do_not_divide_by_nothing(model):
+    trained, history = jh.fit(model, np.zeros((3, WORDS), np.float32), epochs=2)
+    assert history.loss == (0, 0)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(nnx.state(trained)))
+
+
+def test_longer_documents_may_come_after_training(trained, counts):
+    jh.encode(trained, 1e6 * counts)
+
+
+def test_models_and_retrievers_are_saved_with_their_rule(trained, counts, tmp_path):
+    index = jh.build_index(jh.encode(trained, counts), 8)
+    jh.save_retriever(tmp_path / "documents.npz", jh.Retriever(trained, index))
+    loaded = jh.load_retriever(tmp_path / "documents.npz")
+    found = jh.retrieve(loaded, counts[:10], k=3)
+    np.testing.assert_array_equal(found.ids, jh.search(index, jh.encode(trained, counts[:10]), k=3).ids)
+    with pytest.raises(ValueError, match="row 0"):
+        jh.encode(loaded.model, -counts[:1])
+
+
+def test_what_can_be_no_counts_is_refused(model, trained, counts):
+    wrong = counts[:3].copy()
+    wrong[1, 4] = -1
+    for some in (model, trained):
+        with pytest.raises(ValueError, match=r"must lie in \[0, .* row 1 spans -1"):
+            jh.encode(some, wrong)
+        with pytest.raises(TypeError, match="counts must be floating, got dtype uint8"):
+            jh.encode(some, counts.astype(np.uint8))
+    wrong[1, 4] = np.nan
+    with pytest.raises(ValueError, match="finite, but row 1"):
+        jh.fit(model, wrong, epochs=1)
+    with pytest.raises(TypeError, match="counts must be floating, got dtype uint8"):
+        jh.fit(model, counts.astype(np.uint8), epochs=1)
+
+
+def test_sparse_counts_are_refused_by_what_to_do(model, counts):
+    sparse = pytest.importorskip("scipy.sparse")
+    for kind in (sparse.csr_matrix, sparse.csr_array):
+        with pytest.raises(TypeError, match=r"dense array, got csr_\w+: use \.toarray\(\)"):
+            jh.encode(model, kind(counts))
+        with pytest.raises(TypeError, match="dense array"):
+            jh.fit(model, kind(counts), epochs=1)
+
+
+def test_images_have_no_softmax_of_words():
+    with pytest.raises(ValueError, match=r"softmax.*Autoencoder"):
+        jh.ConvAutoencoder((8, 8), 4, output_activation="softmax")

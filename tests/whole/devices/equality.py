@@ -1,0 +1,341 @@
+"""An index in shards beside the whole one, on 8 devices of the host: run by `test_sharding.py` in its own process."""
+
+import gc
+import os
+import re
+import threading
+import weakref
+from functools import partial
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.core.batching import one_at_a_time
+from jaxhash.files import archive
+from jaxhash.index import parts, sharding
+from jaxhash.query import lookup
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+AUTO = jax.sharding.AxisType.Auto
+
+
+def mesh_of(*lengths, names=("shards", "copies")):
+    devices = np.array(jax.devices()[: int(np.prod(lengths))]).reshape(lengths)
+    return jax.sharding.Mesh(devices, names[: len(lengths)], axis_types=(AUTO,) * len(lengths))
+
+
+def example(n, num_bits, q=9, seed=0):
+    """Few clusters, so that many codes are equal and many distances tie."""
+    rng = np.random.default_rng((seed, n, num_bits))
+    centres = rng.random((4, num_bits)) < 0.5
+    bits = centres[rng.integers(0, 4, n + q)] ^ (rng.random((n + q, num_bits)) < 2 / num_bits)
+    codes = np.asarray(jh.pack_bits(bits))
+    ids = rng.permutation(2 * n + 1)[:n].astype(np.int32)
+    return jh.build_index(codes[:n], num_bits, ids=ids), codes[n:]
+
+
+def same(found, expected):
+    assert type(found) is type(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def answers(index, queries, k, radius):
+    return (
+        jh.search(index, queries, k=k),
+        jh.radius_search(index, queries, radius=radius),
+        jh.radius_search_padded(index, queries, radius=radius, max_results=k),
+    )
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(("n", "num_bits"), [(5000, 24), (5, 24), (0, 24), (301, 64)])
+def test_shards_answer_as_the_whole(num_shards, n, num_bits):
+    index, queries = example(n, num_bits)
+    sharded = jh.shard_index(index, mesh_of(num_shards))
+    assert sharded.num_shards == num_shards
+    assert int(np.asarray(sharded.num_items).sum()) == n
+    for found, expected in zip(answers(sharded, queries, 20, 3), answers(index, queries, 20, 3), strict=True):
+        same(found, expected)
+
+
+def test_any_k_and_any_shape_of_queries():
+    index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(3))
+    for k, shaped in [(1, queries[0]), (400, queries), (400, queries[:0]), (400, queries.reshape(3, 3, 2))]:
+        same(jh.search(sharded, shaped, k=k), jh.search(index, shaped, k=k))
+    many = np.tile(queries, (60, 1))
+    same(jh.search(sharded, many, k=3), jh.search(index, many, k=3))
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 5000])
+def test_shards_are_described_as_the_whole(n):
+    index, queries = example(n, 24)
+    sharded = jh.shard_index(index, mesh_of(4))
+    assert jh.describe(sharded) == jh.describe(index)
+    assert jh.estimate_matches(sharded, queries, 2) == jh.estimate_matches(index, queries, 2)
+
+
+@pytest.mark.parametrize("method", ["scan", "probe", "multi-index"])
+def test_shards_find_the_same_by_every_method(method):
+    index, queries = example(3000, 33)
+    found = jh.radius_search(jh.shard_index(index, mesh_of(4)), queries, radius=4, method=method)
+    same(found, jh.radius_search(index, queries, radius=4))
+
+
+def test_one_code_for_all_items_leaves_the_other_shards_empty():
+    index = jh.build_index(np.zeros((3000, 1), np.uint32), 24)
+    sharded = jh.shard_index(index, mesh_of(8))
+    assert sorted(np.asarray(sharded.num_codes)) == [0] * 7 + [1]
+    for found, expected in zip(*(answers(i, np.zeros((2, 1), np.uint32), 9, 0) for i in (sharded, index)), strict=True):
+        same(found, expected)
+
+
+def test_shards_inside_the_callers_jit_and_vmap():
+    index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(4))
+    expected = jh.search(index, queries, k=5)
+    same(jax.jit(partial(jh.search, k=5))(sharded, queries), expected)
+    same(jax.jit(lambda x: jh.search(sharded, x, k=5))(queries), expected)
+    same(jax.jit(lambda: jh.search(sharded, queries, k=5))(), expected)
+    same(jax.vmap(partial(jh.search, k=5), in_axes=(None, 0))(sharded, queries), expected)
+    padded = partial(jh.radius_search_padded, radius=5, max_results=4)
+    same(jax.jit(padded)(sharded, queries), padded(index, queries))
+
+
+def test_shards_are_copied_along_other_axes_of_the_mesh():
+    index, queries = example(301, 64)
+    for lengths in ((2, 4), (4, 2)):
+        sharded = jh.shard_index(index, mesh_of(*lengths))
+        for found, expected in zip(answers(sharded, queries, 7, 9), answers(index, queries, 7, 9), strict=True):
+            same(found, expected)
+
+
+def test_retrieving_from_shards():
+    model = jh.Autoencoder(12, 20, (16,))
+    images = np.random.default_rng(0).integers(0, 256, (500, 12), dtype=np.uint8)
+    whole = jh.Retriever(model, jh.build_index(jh.encode(model, images), 20))
+    sharded = jh.Retriever(model, jh.shard_index(whole.index, mesh_of(8)))
+    expected = jh.retrieve(whole, images[:37], k=5)
+    same(jh.retrieve(sharded, images[:37], k=5), expected)
+    same(jax.jit(partial(jh.retrieve, k=5))(sharded, images[:37]), expected)
+
+
+@pytest.mark.parametrize("n", [5000, 50_000])
+def test_only_k_items_a_device_travel(n):
+    index, queries = example(n, 64)
+    sharded = jh.shard_index(index, mesh_of(8))
+    text = jax.jit(partial(jh.search, k=5)).lower(sharded, queries).compile().as_text()
+    operations = r"all-gather|all-reduce|all-to-all|reduce-scatter|collective-\w+|send|recv"
+    travelling = re.findall(rf"= (\S+) ({operations})(?:-start)?\(", text)
+    # From each of 8 devices, a distance and an id for each of 5 items and 9 queries.
+    assert [(shape.split("{")[0], name) for shape, name in travelling] == [(f"s32[8,{9 * 5 * 2}]", "all-gather")]
+
+
+def test_one_batch_shape_is_compiled_once():
+    index, queries = example(301, 64)
+    sharded, traces = jh.shard_index(index, mesh_of(8)), 0
+
+    @jax.jit
+    def nearest(index, queries):
+        nonlocal traces
+        traces += 1
+        return jh.search(index, queries, k=3)
+
+    nearest(sharded, queries)
+    nearest(jh.shard_index(example(290, 64)[0], mesh_of(8)), queries)
+    assert traces == 1
+
+
+def test_threads_may_share_shards():
+    index, queries = example(5000, 64, q=600)
+    sharded = jh.shard_index(index, mesh_of(8))
+    expected, found = jh.search(index, queries, k=5), {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: jh.search(sharded, queries, k=5)}), daemon=True)
+        for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 4
+    for result in found.values():
+        same(result, expected)
+
+
+def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
+    index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(4))
+    broken = sharding.local_shards(sharded)[2]
+    search_room = jh.search.__globals__
+    scan = lookup.matches_by_scan
+
+    def failing(shard, *rest):
+        if shard is broken:
+            raise RuntimeError("no such luck")
+        return scan(shard, *rest)
+
+    monkeypatch.setitem(search_room, "matches_by_scan", failing)
+    with pytest.raises(RuntimeError, match="no such luck"):
+        jh.radius_search(sharded, queries, radius=3, method="scan")
+    monkeypatch.undo()
+    same(jh.radius_search(sharded, queries, radius=3), jh.radius_search(index, queries, radius=3))
+
+
+def test_a_failed_batch_leaves_the_way_free():
+    def fail(part):
+        raise RuntimeError(part)
+
+    with pytest.raises(RuntimeError, match="first"):
+        one_at_a_time(fail, ["first", "second"])
+    assert one_at_a_time(len, ["next"]) == [4]
+
+
+def test_what_cannot_be_sharded_is_refused():
+    index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(8))
+    explicit = jax.make_mesh((8,), ("shards",), axis_types=(jax.sharding.AxisType.Explicit,))
+    for wrong, message in [
+        (lambda: jh.shard_index(index, explicit), "must be of the type Auto"),
+        (lambda: jh.shard_index(index, mesh_of(8), "devices"), "axis_name must be an axis of the mesh, shards, got"),
+        (lambda: jh.search(sharded, queries, k=1, method="probe"), "ShardedIndex is scanned"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            wrong()
+    for wrong, message in [
+        (lambda: jh.shard_index(queries, mesh_of(8)), "index must be a HashIndex"),
+        (lambda: jh.shard_index(index, jax.devices()), "mesh must be a jax.sharding.Mesh"),
+        (lambda: jh.add_items(sharded, queries), "shard the whole index again"),
+        (lambda: jh.remove_items(sharded, [0]), "shard the whole index again"),
+        (lambda: jh.merge_indexes(index, sharded), "b must be a HashIndex, got ShardedIndex"),
+        (lambda: jh.duplicate_groups(sharded, 2), "load_index, for what was saved in parts"),
+        (lambda: jh.save_retriever("x.npz", jh.Retriever(jh.Autoencoder(9, 64, ()), sharded)), "save_index, and make"),
+        (lambda: jh.describe(queries), "index must be a HashIndex or a ShardedIndex, got ndarray"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            wrong()
+
+
+def test_a_shard_larger_than_a_device_can_address_is_refused():
+    with pytest.raises(ValueError, match="more than the 2\\^31 words"):
+        sharding.assembled(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards")
+
+
+def parts_of(path):
+    return sorted(file.name for file in path.parent.iterdir() if file != path)
+
+
+@pytest.mark.parametrize("n", [5000, 301, 5, 0])
+def test_what_is_saved_in_parts_loads_onto_any_number_of_devices(n, tmp_path):
+    index, queries = example(n, 24)
+    expected, path = jh.search(index, queries, k=20), tmp_path / "index"
+    jh.save_index(path, jh.shard_index(index, mesh_of(3)))
+    assert len(parts_of(path)) == min(n, 3)
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), index)
+    for num_shards in (1, 2, 8):
+        sharded = jh.load_sharded_index(path, mesh_of(num_shards))
+        assert sharded.num_shards == num_shards
+        assert int(np.asarray(sharded.num_items).sum()) == n
+        same(jh.search(sharded, queries, k=20), expected)
+    jh.save_index(path, index)
+    same(jh.search(jh.load_sharded_index(path, mesh_of(8)), queries, k=20), expected)
+
+
+def test_reloading_in_as_many_parts_gives_the_same_arrays_and_files(tmp_path):
+    sharded = jh.shard_index(example(5000, 24)[0], mesh_of(4))
+    path, again = tmp_path / "index", tmp_path / "again" / "index"
+    again.parent.mkdir()
+    jh.save_index(path, sharded)
+    loaded = jh.load_sharded_index(path, mesh_of(4))
+    jax.tree.map(np.testing.assert_array_equal, loaded, sharded)
+    jh.save_index(again, loaded)
+    assert parts_of(again) == [name for name in parts_of(path) if name != "again"]
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_no_more_is_in_memory_than_the_parts_of_one_shard(tmp_path, monkeypatch):
+    path, seen, most = tmp_path / "index", [], []
+    jh.save_index(path, jh.shard_index(example(5000, 24)[0], mesh_of(8)))
+    sorted_from = parts.sorted_from
+
+    def counting(*arguments):
+        gc.collect()
+        table, *rest = sorted_from(*arguments)
+        seen.append(weakref.ref(table))
+        most.append(sum(known() is not None for known in seen))
+        return table, *rest
+
+    monkeypatch.setattr(parts, "sorted_from", counting)
+    jh.load_sharded_index(path, mesh_of(4))
+    assert len(seen) == 8
+    assert max(most) <= 3  # those of one shard, and the last one before
+
+
+def test_the_old_version_stays_until_the_list_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    old, new = example(301, 24)[0], example(290, 24)[0]
+    jh.save_index(path, jh.shard_index(old, mesh_of(3)))
+    files = parts_of(path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "_save_listing", fail)
+        with pytest.raises(OSError, match="disk full"):
+            jh.save_index(path, jh.shard_index(new, mesh_of(2)))
+    assert set(files) < set(parts_of(path))
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), old)
+    jh.save_index(path, jh.shard_index(new, mesh_of(2)))
+    jax.tree.map(np.testing.assert_array_equal, jh.load_index(path), new)
+    assert len(parts_of(path)) == 2
+
+
+def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
+    path, other = tmp_path / "index", tmp_path / "index2"
+    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
+    jh.save_index(other, jh.shard_index(example(290, 24)[0], mesh_of(2)))
+    mine, theirs = (sorted(tmp_path.glob(f"{name}.*"))[1] for name in ("index", "index2"))
+    whole = mine.read_bytes()
+    for content, message in [
+        (whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], "damaged|digest"),
+        (theirs.read_bytes(), "is not the file that was saved"),
+        (None, "is missing"),
+    ]:
+        mine.unlink() if content is None else mine.write_bytes(content)
+        for load in (jh.load_index, partial(jh.load_sharded_index, mesh=mesh_of(2))):
+            with pytest.raises(jh.CorruptFileError, match=message):
+                load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "forged"),
+    [("starts", [0, 100, 290]), ("ranks", [0, 2, 1]), ("items", [5, 6, 7]), ("parts", ["../index"]), ("parts", None)],
+)
+def test_a_forged_list_is_refused(name, forged, tmp_path):
+    path = tmp_path / "index"
+    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
+    listing = archive.read_archive(path, parts.PARTS)
+    if name == "parts":
+        listing.meta["index"]["parts"] = forged
+    else:
+        listing.arrays[name] = np.array(forged, np.int32)
+    archive.write_archive(path, listing)
+    with pytest.raises(jh.CorruptFileError, match="list of parts"):
+        jh.load_index(path)
+
+
+def test_marks_that_do_not_fit_the_parts_are_refused(tmp_path):
+    path = tmp_path / "index"
+    jh.save_index(path, jh.shard_index(jh.build_index(np.zeros((9, 1), np.uint32), 24), mesh_of(2)))
+    listing = archive.read_archive(path, parts.PARTS)
+    listing.arrays["items"] = np.array([0, 8], np.int32)
+    archive.write_archive(path, listing)
+    with pytest.raises(jh.CorruptFileError, match="marks are not those of its parts"):
+        jh.load_sharded_index(path, mesh_of(2))

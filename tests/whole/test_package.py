@@ -1,0 +1,204 @@
+"""The shape of the package: who imports whom, what an import costs, what is public."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxhash as jh
+
+PACKAGE = Path(jh.__file__).parent
+
+# The folders and files of the package and what each imports from the package: only from those above it.
+IMPORTS = {
+    "core": set(),
+    "files": set(),
+    "codes": {"core"},
+    "index": {"codes", "core", "files"},
+    "query": {"codes", "core", "index"},
+    "metrics": {"codes", "core"},
+    "models": {"codes", "core", "files"},
+    "training": {"codes", "core", "files", "models"},
+    "retriever": {"codes", "core", "files", "index", "models", "query"},
+    "datasets": set(),
+    "plots": {"index"},
+    "search": {"query"},
+    "cli": {
+        "codes",
+        "core",
+        "datasets",
+        "files",
+        "index",
+        "metrics",
+        "models",
+        "plots",
+        "query",
+        "retriever",
+        "training",
+    },
+    "__main__": {"cli"},
+}
+
+
+def imports_of(path):
+    """All imports of a file, as `(module, inside a function)`."""
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxhash":
+            yield from ((f"jaxhash.{alias.name}", id(node) in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, id(node) in inside
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in inside) for alias in node.names)
+
+
+def files_of(part):
+    """The modules of a folder, or the one of a file."""
+    folder = PACKAGE / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+@pytest.mark.parametrize("part", IMPORTS)
+def test_a_folder_imports_what_the_table_says(part):
+    names = [name for path in files_of(part) for name, _ in imports_of(path) if name.startswith("jaxhash.")]
+    assert {name.split(".")[1] for name in names} - {part} == IMPORTS[part]
+
+
+def test_imports_go_up_the_table_only():
+    for place, (part, imported) in enumerate(IMPORTS.items()):
+        assert imported <= set(list(IMPORTS)[:place]), part
+
+
+def test_the_table_holds_all_folders_and_files():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {"__pycache__", "__init__"} == IMPORTS.keys()
+
+
+def test_no_folder_goes_round_in_circles():
+    """Within a folder, too, modules import each other in one direction."""
+    for part in IMPORTS:
+        graph = {
+            f"jaxhash.{part}.{path.stem}": {name for name, _ in imports_of(path)}
+            for path in files_of(part)
+            if path.stem != "__init__"
+        }
+        list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_no_function_imports_from_the_package():
+    for path in PACKAGE.rglob("*.py"):
+        nested = [name for name, inside in imports_of(path) if inside and name.startswith("jaxhash")]
+        assert not nested or path.stem == "__main__", path
+
+
+def run(code, *flags):
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+
+
+def loaded_by(code):
+    """The top-level packages that some code loads in a new process."""
+    done = run(f"import sys\n{code}\nprint(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("code", ["import jaxhash", "import jaxhash.__main__"])
+def test_importing_loads_no_package_of_others(code):
+    assert not loaded_by(code) & {"jax", "jaxlib", "flax", "optax", "numpy"}
+
+
+def test_help_loads_no_package_of_others():
+    code = """
+import sys, jaxhash.__main__
+try:
+    jaxhash.__main__.main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+raise SystemExit(bool({"jax", "flax", "numpy"} & set(sys.modules)))
+"""
+    assert run(code).returncode == 0
+
+
+def test_searching_loads_neither_flax_nor_optax_nor_matplotlib():
+    loaded = loaded_by("import jaxhash.index, jaxhash.search")
+    assert "jax" in loaded
+    assert not loaded & {"flax", "optax", "matplotlib", "sklearn", "mlxtend"}
+
+
+def test_loading_an_index_loads_neither_flax_nor_optax(tmp_path):
+    jh.save_index(tmp_path / "index.npz", jh.build_index(np.zeros((2, 1), np.uint32), 8))
+    loaded = loaded_by(f"import jaxhash as jh\njh.load_index({str(tmp_path / 'index.npz')!r})")
+    assert "jax" in loaded
+    assert not loaded & {"flax", "optax"}
+
+
+def test_search_stays_a_function_when_the_module_of_its_name_is_imported():
+    code = """
+import jaxhash as jh, jaxhash.search, jaxhash.index
+from jaxhash.search import radius_search
+from jaxhash import search
+assert callable(jh.search) and jh.search is search and jh.radius_search is radius_search
+assert jh.index.build_index is jh.build_index
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_starts_no_device_and_changes_no_setting():
+    code = """
+import warnings, numpy, jax
+before = (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
+import jaxhash, jaxhash.models, jaxhash.training, jaxhash.retriever
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+assert before == (jax.config.jax_enable_x64, list(warnings.filters), numpy.random.get_state()[1].tolist())
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there_and_described():
+    for name in jh.__all__:
+        assert getattr(jh, name).__doc__, name
+    assert sorted(jh.__all__) == jh.__all__
+    assert dir(jh) == jh.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        jh.nothing  # noqa: B018
+
+
+def test_type_checkers_see_what_is_loaded_late():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {node.module.removeprefix("jaxhash."): tuple(alias.name for alias in node.names) for node in block.body}
+    assert seen == jh._MODULES
+
+
+def test_checks_hold_without_asserts():
+    code = """
+import numpy as np, jaxhash as jh
+index = jh.build_index(np.zeros((3, 1), np.uint32), 17)
+wrong = [
+    lambda: jh.build_index(np.zeros((3, 2), np.uint32), 17),
+    lambda: jh.search(index, np.zeros((1, 2), np.uint32), k=1),
+    lambda: jh.search(index, np.zeros((1, 1), np.uint32), k=0),
+    lambda: jh.build_index(np.zeros((3, 1), np.uint32), 17, ids=[1, 1, 2]),
+    lambda: jh.pack_bits(np.array([[2]])),
+]
+for call in wrong:
+    try:
+        call()
+    except ValueError:
+        continue
+    raise SystemExit("not refused")
+"""
+    done = run(code, "-O")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not any(
+        isinstance(node, ast.Assert) for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+    )

@@ -1,0 +1,21 @@
+import doctest
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_every_example_of_the_readme_runs_and_prints_what_it_says():
+    failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert tried >= 15
+    assert failed == 0
+
+
+def test_both_commands_stand_in_the_first_screen():
+    first = README.read_text().splitlines()[:12]
+    assert "pip install '.[demo]' && python -m jaxhash demo" in first
+    assert "pip install -e '.[test]' && pytest" in first
+
+
+def test_no_line_names_a_path_of_some_machine():
+    assert not re.search(r"/(home|root|work|tmp)/", README.read_text())

@@ -1,0 +1,150 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.files.archive import read_archive, write_archive
+
+
+@pytest.fixture(scope="module")
+def retriever():
+    model = jh.Autoencoder(12, 20, (16,))
+    images = np.random.default_rng(0).integers(0, 256, (500, 12), dtype=np.uint8)
+    return jh.Retriever(model, jh.build_index(jh.encode(model, images), 20))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).integers(0, 256, (37, 12), dtype=np.uint8)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_retrieving_is_encoding_and_searching(retriever, images):
+    found = jh.retrieve(retriever, images, k=5)
+    same(found, jh.search(retriever.index, jh.encode(retriever.model, images), k=5))
+    assert isinstance(found, jh.Neighbors)
+
+
+def test_retrieving_inside_the_callers_jit_and_vmap(retriever, images):
+    found = jh.retrieve(retriever, images, k=5)
+    same(jax.jit(partial(jh.retrieve, k=5))(retriever, images), found)
+    same(jax.jit(lambda x: jh.retrieve(retriever, x, k=5))(images), found)
+    same(jax.jit(lambda: jh.retrieve(retriever, images, k=5))(), found)
+    same(jax.vmap(lambda x: jh.retrieve(retriever, x, k=5))(images), found)
+
+
+def test_a_program_around_retrieval_is_one_program(retriever, images, compilations):
+    @jax.jit
+    def doubled_ids(retriever, images):
+        return 2 * jh.retrieve(retriever, images, k=3).ids
+
+    with compilations:
+        doubled = doubled_ids(retriever, images)
+    assert compilations.count == 1
+    np.testing.assert_array_equal(doubled, 2 * np.asarray(jh.retrieve(retriever, images, k=3).ids))
+
+
+def test_images_keep_their_leading_shape(retriever, images):
+    found = jh.retrieve(retriever, images, k=5)
+    assert jh.retrieve(retriever, images[0].reshape(3, 4), k=5).ids.shape == (5,)
+    cube = jh.retrieve(retriever, images[:30].reshape(2, 15, 3, 4), k=5)
+    np.testing.assert_array_equal(cube.ids, found.ids[:30].reshape(2, 15, 5))
+    assert jh.retrieve(retriever, images[:0], k=5).ids.shape == (0, 5)
+
+
+def test_a_retriever_is_a_pytree(retriever, images):
+    copied = jax.tree.map(lambda leaf: leaf + 0, retriever)
+    same(jh.retrieve(copied, images, k=4), jh.retrieve(retriever, images, k=4))
+
+
+def test_one_shape_is_compiled_once(retriever, images, compilations):
+    for _ in range(2):
+        with compilations:
+            jh.retrieve(retriever, images, k=6)
+    assert compilations.count == 0
+
+
+def test_model_and_index_of_different_bits_are_refused(images):
+    mixed = jh.Retriever(jh.Autoencoder(12, 20, ()), jh.build_index(np.zeros((3, 1), np.uint32), 17))
+    with pytest.raises(ValueError, match="codes of 20 bits, but the index holds codes of 17 bits"):
+        jh.retrieve(mixed, images, k=1)
+
+
+def test_wrong_input_is_refused(retriever, images):
+    with pytest.raises(TypeError, match="retriever must be a Retriever"):
+        jh.retrieve(retriever.index, images, k=1)
+    with pytest.raises(ValueError, match="k must lie"):
+        jh.retrieve(retriever, images, k=0)
+    with pytest.raises(ValueError, match="images must have shape"):
+        jh.retrieve(retriever, images[:, :5], k=1)
+    with pytest.raises(ValueError, match="row 1"):
+        jh.retrieve(retriever, np.array([[0.0] * 12, [np.nan] * 12]), k=1)
+
+
+# Long codes that rank what short ones shortlist.
+
+
+@pytest.fixture(scope="module")
+def two_codes():
+    model = jh.Autoencoder(12, 70, (16,))
+    images = np.random.default_rng(0).integers(0, 256, (500, 12), dtype=np.uint8)
+    codes = jh.encode(model, images)
+    ids = np.random.default_rng(2).permutation(500)
+    long_codes = np.empty_like(codes)
+    long_codes[ids] = codes
+    return jh.Retriever(model, jh.build_index(jh.first_bits(codes, 9), 9, ids=ids), jax.device_put(long_codes))
+
+
+def test_long_codes_rank_the_shortlist(two_codes, images):
+    codes = jh.encode(two_codes.model, images)
+    shortlist = jh.search(two_codes.index, jh.first_bits(codes, 9), k=40).ids
+    expected = jh.rerank(two_codes.long_codes, codes, shortlist, k=5)
+    found = jh.retrieve(two_codes, images, k=5, num_candidates=40)
+    same(found, expected)
+    same(jax.jit(partial(jh.retrieve, k=5, num_candidates=40))(two_codes, images), found)
+    same(jax.vmap(lambda x: jh.retrieve(two_codes, x, k=5, num_candidates=40))(images), found)
+
+
+def test_a_shortlist_of_all_items_is_a_search_by_long_codes(two_codes, images):
+    whole = jh.build_index(two_codes.long_codes, 70)
+    expected = jh.search(whole, jh.encode(two_codes.model, images), k=7)
+    same(jh.retrieve(two_codes, images, k=7), expected)  # 500 candidates by default
+    same(jh.retrieve(two_codes, images[:2], k=1200), jh.search(whole, jh.encode(two_codes.model, images[:2]), k=1200))
+
+
+def test_long_codes_must_fit_model_and_index(retriever, two_codes, images):
+    model, index, long_codes = two_codes.model, two_codes.index, two_codes.long_codes
+    for wrong, error, message in [
+        (jh.Retriever(model, index, long_codes[:499]), ValueError, "499 rows, but the index holds the id 499"),
+        (jh.Retriever(model, index, long_codes[:, :2]), ValueError, "long_codes must have 3 words"),
+        (jh.Retriever(model, index, long_codes[0]), ValueError, "shape"),
+        (jh.Retriever(model, index, long_codes.astype(np.int32)), TypeError, "uint32"),
+        (jh.Retriever(retriever.model, jh.build_index(long_codes, 70), long_codes), ValueError, "codes of 20 bits"),
+    ]:
+        with pytest.raises(error, match=message):
+            jh.retrieve(wrong, images, k=1)
+    with pytest.raises(ValueError, match="num_candidates must lie between 3"):
+        jh.retrieve(two_codes, images, k=3, num_candidates=2)
+    with pytest.raises(ValueError, match="num_candidates is for a retriever with long codes"):
+        jh.retrieve(retriever, images, k=3, num_candidates=5)
+    mesh = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(TypeError, match="long codes go with a HashIndex"):
+        jh.retrieve(jh.Retriever(model, jh.shard_index(index, mesh), long_codes), images, k=1)
+
+
+def test_files_keep_long_codes(two_codes, images, tmp_path):
+    jh.save_retriever(tmp_path / "r", two_codes)
+    loaded = jh.load_retriever(tmp_path / "r")
+    np.testing.assert_array_equal(loaded.long_codes, two_codes.long_codes)
+    same(jh.retrieve(loaded, images, k=4), jh.retrieve(two_codes, images, k=4))
+    whole = read_archive(tmp_path / "r", "retriever")
+    stray = np.asarray(two_codes.long_codes) | np.uint32(1)
+    for wrong in (whole.arrays["long_codes"][:9], stray, stray.astype(np.int32)):
+        write_archive(tmp_path / "r", whole._replace(arrays=whole.arrays | {"long_codes": wrong}))
+        with pytest.raises(jh.CorruptFileError, match="long_codes"):
+            jh.load_retriever(tmp_path / "r")
