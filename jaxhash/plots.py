@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxhash.index.density import density_counts
+from jaxhash.index.density import count_densities
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.sharding import ShardedIndex
 
@@ -93,7 +93,7 @@ def training_curve(history: Any) -> Figure:
 
 def bucket_histogram(index: HashIndex | ShardedIndex) -> Figure:
     """How many codes have 1, 2, 3, ... items, on logarithmic axes."""
-    sizes, counts = density_counts(index)
+    sizes, counts = count_densities(index)
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.loglog(sizes, counts, "o", markersize=4, color=ACCENT)

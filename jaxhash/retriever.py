@@ -13,11 +13,11 @@ from jaxhash.codes.bits import first_bits
 from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a_time
 from jaxhash.core.checks import check_code_array, check_codes, check_integer, is_traced, num_words
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
-from jaxhash.index.contents import index_contents, sorted_from
+from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.sharding import ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder, check_items, encode_items
-from jaxhash.models.file import model_contents, model_from
+from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.query.nearest import check_places
 from jaxhash.query.reranking import nearest_candidates
 from jaxhash.query.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
@@ -132,15 +132,15 @@ _compiled_retrieve = entry_point(_retrieve, "k", "places")
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
     """Saves model and index in one file; raises what `save_model` raises, and `TypeError` for a `ShardedIndex`."""
-    write_archive(path, Archive("retriever", *retriever_contents(retriever)))
+    write_archive(path, Archive("retriever", *retriever_to_arrays(retriever)))
 
 
 def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
     """Loads a model and its index; raises what `load_index` raises."""
-    return retriever_from(path, read_archive(path, "retriever"))
+    return retriever_from_archive(path, read_archive(path, "retriever"))
 
 
-def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
+def retriever_to_arrays(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
     """What of a retriever goes into a file: plain data, and arrays by name."""
     check_retriever(retriever)
     if isinstance(retriever.index, ShardedIndex):
@@ -148,15 +148,15 @@ def retriever_contents(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any],
             "retriever must have a HashIndex to go into one file, got a ShardedIndex: save its parts by save_model and "
             "save_index, and make a Retriever of what load_model and load_sharded_index give"
         )
-    index_meta, index_arrays = index_contents(retriever.index)
-    model_meta, model_arrays = model_contents(retriever.model)
+    index_meta, index_arrays = index_to_arrays(retriever.index)
+    model_meta, model_arrays = model_to_arrays(retriever.model)
     long_codes = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}
     return index_meta | model_meta, index_arrays | model_arrays | long_codes
 
 
-def retriever_from(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
+def retriever_from_archive(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
     """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
-    model, index = model_from(path, archive), index_from_sorted(*sorted_from(path, archive))
+    model, index = model_from_archive(path, archive), index_from_sorted(*read_sorted(path, archive))
     long_codes = archive.arrays.get("long_codes")
     retriever = Retriever(model, index, None if long_codes is None else jax.device_put(long_codes))
     try:

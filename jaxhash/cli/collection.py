@@ -19,7 +19,7 @@ from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.autoencoder import encode
 from jaxhash.models.convolutional import ConvAutoencoder
-from jaxhash.retriever import Retriever, retriever_contents, retriever_from
+from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_arrays
 
 KIND = "collection"
 FLOAT = np.dtype(np.float32)
@@ -85,7 +85,7 @@ def encode_scaled(model: Any, scaling: Scaling | None, values: np.ndarray) -> ja
 
 def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:
     """Saves a collection; as `save_index`."""
-    meta, arrays = retriever_contents(collection.retriever)
+    meta, arrays = retriever_to_arrays(collection.retriever)
     meta = meta | {KIND: {"source": collection.source, "images": collection.holds_images}}
     arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
     if collection.scaling is None:
@@ -104,7 +104,7 @@ def load_collection(path: str | os.PathLike[str]) -> Collection:
         CorruptFileError: it is damaged, is not a saved collection, or its parts don't belong together.
     """
     archive = read_archive(path, KIND)
-    retriever = retriever_from(path, archive)
+    retriever = retriever_from_archive(path, archive)
     try:
         return _collection_from(archive, retriever)
     except KeyError as error:

@@ -15,7 +15,7 @@ class Pairs(NamedTuple):
     ids: np.ndarray  # int32 [n]
 
 
-def in_order(pairs: Pairs) -> Pairs:
+def sort_pairs(pairs: Pairs) -> Pairs:
     """Pairs by code and then by id; what it was given is let go as soon as can be."""
     codes, ids = pairs
     del pairs
@@ -26,7 +26,7 @@ def in_order(pairs: Pairs) -> Pairs:
     if (ids[1:] < ids[:-1]).any():
         by_id = np.argsort(ids)
         codes, ids = codes[by_id], ids[by_id]
-    order = sorted_order(codes)
+    order = argsort_codes(codes)
     return Pairs(codes[order], ids[order])
 
 
@@ -39,15 +39,15 @@ def _in_order_by_key(keys: np.ndarray, ids: np.ndarray) -> Pairs:
     return Pairs(halves[:, 1:], halves[:, 0].view(np.int32))
 
 
-def without_copies(pairs: Pairs) -> Pairs:
+def drop_duplicates(pairs: Pairs) -> Pairs:
     """Pairs in order, each of them once."""
     codes, ids = pairs
-    new = new_runs(codes)
+    new = mark_run_starts(codes)
     new[1:] |= ids[1:] != ids[:-1]
-    return Pairs(chosen_rows(codes, new), ids[new])
+    return Pairs(select_rows(codes, new), ids[new])
 
 
-def sorted_order(table: np.ndarray) -> np.ndarray:
+def argsort_codes(table: np.ndarray) -> np.ndarray:
     """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
 
     Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
@@ -82,15 +82,15 @@ def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
     return keys
 
 
-def run_starts(rows: np.ndarray) -> np.ndarray:
+def find_run_starts(rows: np.ndarray) -> np.ndarray:
     """Where a new value begins in sorted numbers `[n]`, or codes `[n, w]`: int64, ascending.
 
     `np.unique` hashes since numpy 2.3 and takes ten times as long.
     """
-    return np.flatnonzero(new_runs(rows))
+    return np.flatnonzero(mark_run_starts(rows))
 
 
-def new_runs(rows: np.ndarray) -> np.ndarray:
+def mark_run_starts(rows: np.ndarray) -> np.ndarray:
     """Which of sorted numbers `[n]`, or codes `[n, w]`, differ from the one before: bool `[n]`."""
     if rows.ndim == 2 and rows.shape[1] == 1:
         rows = rows[:, 0]
@@ -100,12 +100,12 @@ def new_runs(rows: np.ndarray) -> np.ndarray:
     return new
 
 
-def chosen_rows(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def select_rows(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The rows of `[n, w]` that a mask `[n]` chooses. For more than one axis numpy would make a list of them first."""
     return rows[:, 0][chosen][:, None] if rows.shape[1] == 1 else rows[chosen]
 
 
-def places_of(chosen: np.ndarray, behind: int, length: int) -> np.ndarray:
+def find_positions(chosen: np.ndarray, behind: int, length: int) -> np.ndarray:
     """Where a mask `[n]` is set: int32 `[length]`, ascending, and `behind` after the last."""
     places, filled = np.full(length, behind, np.int32), 0
     for start in range(0, len(chosen), AT_ONCE):
@@ -115,11 +115,11 @@ def places_of(chosen: np.ndarray, behind: int, length: int) -> np.ndarray:
     return places
 
 
-def sorted_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def group_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorts codes with their ids: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`.
 
     A pair that comes twice is kept once.
     """
-    codes, ids = without_copies(in_order(pairs))
-    new = new_runs(codes)
-    return chosen_rows(codes, new), places_of(new, len(ids), int(new.sum()) + 1), ids
+    codes, ids = drop_duplicates(sort_pairs(pairs))
+    new = mark_run_starts(codes)
+    return select_rows(codes, new), find_positions(new, len(ids), int(new.sum()) + 1), ids

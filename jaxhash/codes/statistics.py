@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import unpack_bits
-from jaxhash.codes.sorting import run_starts, sorted_order
-from jaxhash.core.batching import padded_rows
+from jaxhash.codes.sorting import argsort_codes, find_run_starts
+from jaxhash.core.batching import pad_rows
 from jaxhash.core.checks import check_codes, check_num_bits
 
 # Two bits more alike than this, or more opposite, count as one bit duplicated.
@@ -78,7 +78,7 @@ def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE
 
 def _densities(table: np.ndarray) -> np.ndarray:
     """The number of items that share each distinct code, in ascending order of the codes: int64 `[u]`."""
-    starts = run_starts(table[sorted_order(table)])
+    starts = find_run_starts(table[argsort_codes(table)])
     return np.diff(np.append(starts, len(table)))
 
 
@@ -86,7 +86,7 @@ def _ones_together(table: np.ndarray, num_bits: int) -> np.ndarray:
     """In how many codes each two bits are both 1: int64 `[b, b]`."""
     total = np.zeros((num_bits, num_bits), np.int64)
     for first in range(0, len(table), CODES_AT_ONCE):
-        part = padded_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # with zeros, which add nothing
+        part = pad_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # with zeros, which add nothing
         total += np.asarray(_ones_in_part(part, num_bits)).astype(np.int64)
     return total
 

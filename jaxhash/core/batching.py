@@ -99,7 +99,7 @@ def in_batches(
     batches = [rows[start : start + size] for start in range(0, max(1, len(rows)), size)]
 
     def run(batch: np.ndarray) -> Any:
-        return jax.tree.map(np.asarray, compiled(padded_rows(batch, size)))
+        return jax.tree.map(np.asarray, compiled(pad_rows(batch, size)))
 
     parts = mapped(run, batches)
     count, lead = len(rows), (len(rows),) if lead is None else lead
@@ -108,7 +108,7 @@ def in_batches(
     )
 
 
-def padded_rows(rows: np.ndarray, size: int) -> np.ndarray:
+def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
     """Pads rows `[m, ...]` with zeros to a power of two, at most `size`."""
     length = min(size, 1 << max(0, len(rows) - 1).bit_length())
     if length == len(rows):

@@ -7,7 +7,7 @@ once, and leave the old one as it was, whatever happens: who is searching it mea
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.codes.sorting import sorted_pairs
+from jaxhash.codes.sorting import group_pairs
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.index.hash_index import HashIndex, check_pairs, check_size, check_table, index_from_sorted, sorted_arrays
 
@@ -43,7 +43,7 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
         _check_apart(old[2], pairs.ids, "ids must be new, but {} is in the index already")
     if not len(pairs.ids):
         return index
-    return _joined(old, sorted_pairs(pairs), index)
+    return _joined(old, group_pairs(pairs), index)
 
 
 def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") -> HashIndex:

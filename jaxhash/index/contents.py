@@ -13,7 +13,7 @@ from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError
 from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 
-def index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
+def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
     """What of an index goes into a file: plain JSON data, and arrays by name."""
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
@@ -26,7 +26,7 @@ def index_contents(index: Any) -> tuple[dict[str, Any], Arrays]:
     }
 
 
-def sorted_from(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
+def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
     """What `index_from_sorted` takes, from a file whose digest is right; or raises `CorruptFileError`."""
     try:
         num_bits = check_num_bits(archive.meta["index"]["num_bits"])
@@ -59,9 +59,9 @@ def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bi
 
 def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
     """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
-    in_order = ids[1:] > ids[:-1]
-    in_order[offsets[1:-1] - 1] = True  # from one code to the next
-    return bool(in_order.all())
+    ascending = ids[1:] > ids[:-1]
+    ascending[offsets[1:-1] - 1] = True  # from one code to the next
+    return bool(ascending.all())
 
 
 def _ascend(codes: np.ndarray) -> bool:

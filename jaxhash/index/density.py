@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxhash.core.checks import MAX_NUM_BITS, check_integer, check_num_bits
 from jaxhash.index.hash_index import HashIndex
-from jaxhash.index.processes import rows_of_all
+from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, local_shards
 
 
@@ -30,7 +30,7 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
     Raises:
         TypeError: it is no index.
     """
-    density, count = density_counts(index)
+    density, count = count_densities(index)
     if not len(density):
         return IndexStats(0, 0, 0, 0.0, 0.0, 0)
     num_codes, num_items = int(count.sum()), int(density @ count)
@@ -45,11 +45,11 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
     )
 
 
-def density_counts(index: HashIndex | ShardedIndex) -> tuple[np.ndarray, np.ndarray]:
+def count_densities(index: HashIndex | ShardedIndex) -> tuple[np.ndarray, np.ndarray]:
     """The densities that codes have, ascending, and how many codes have each: int64 `[d]` twice."""
     if isinstance(index, ShardedIndex):
         shards = local_shards(index)
-        rows = rows_of_all(
+        rows = gather_rows(
             lambda: np.concatenate([_rows(shard) for shard in shards.values()]), index.mesh.is_multi_process
         )
     elif isinstance(index, HashIndex):

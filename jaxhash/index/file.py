@@ -3,9 +3,9 @@
 from jax.sharding import Mesh
 
 from jaxhash.files.archive import AnyPath, Archive, read_archive, write_archive
-from jaxhash.index.contents import index_contents, sorted_from
+from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
-from jaxhash.index.parts import PARTS, load_shards, save_parts, whole_of_parts
+from jaxhash.index.parts import PARTS, load_shards, load_whole, save_parts
 from jaxhash.index.sharding import ShardedIndex, check_mesh
 
 
@@ -22,7 +22,7 @@ def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
     if isinstance(index, ShardedIndex):
         save_parts(path, index)
         return
-    write_archive(path, Archive("index", *index_contents(index)))
+    write_archive(path, Archive("index", *index_to_arrays(index)))
 
 
 def load_index(path: AnyPath) -> HashIndex:
@@ -35,8 +35,8 @@ def load_index(path: AnyPath) -> HashIndex:
     """
     archive = read_archive(path, "index", PARTS)
     if archive.kind == PARTS:
-        return whole_of_parts(path, archive)
-    return index_from_sorted(*sorted_from(path, archive))
+        return load_whole(path, archive)
+    return index_from_sorted(*read_sorted(path, archive))
 
 
 def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:

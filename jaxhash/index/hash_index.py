@@ -15,7 +15,15 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.codes.sorting import AT_ONCE, Pairs, chosen_rows, in_order, new_runs, places_of, without_copies
+from jaxhash.codes.sorting import (
+    AT_ONCE,
+    Pairs,
+    drop_duplicates,
+    find_positions,
+    mark_run_starts,
+    select_rows,
+    sort_pairs,
+)
 from jaxhash.core.checks import (
     INT32_MAX,
     check_codes,
@@ -101,24 +109,24 @@ def build_index(
     if is_stream(codes):
         if ids is not None:
             raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
-        return _index_of(in_order(_collected(codes, num_bits, multi)), num_bits, multi)
-    return _index_of(in_order(check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)), num_bits, multi)
+        return _index_of(sort_pairs(_collected(codes, num_bits, multi)), num_bits, multi)
+    return _index_of(sort_pairs(check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)), num_bits, multi)
 
 
 def _index_of(pairs: Pairs, num_bits: int, multi: bool) -> HashIndex:
     """The index of sorted pairs. Each array is let go as soon as can be, since all together take several times more."""
-    codes, ids = without_copies(pairs) if multi else pairs
+    codes, ids = drop_duplicates(pairs) if multi else pairs
     del pairs
     arrays = {"ids": _padded(ids, padded_size(len(ids)), NO_ID), "num_items": np.array(len(ids), np.int32)}
-    new = new_runs(codes)
-    table = chosen_rows(codes, new)
+    new = mark_run_starts(codes)
+    table = select_rows(codes, new)
     del codes, ids
     group, lanes = tile_shape(table.shape[1])
     num_codes, capacity = len(table), padded_size(len(table), group * lanes)
     arrays["num_codes"] = np.array(num_codes, np.int32)
     arrays["codes"] = _tiled(table, capacity // (group * lanes), lanes, group)
     del table
-    arrays["offsets"] = places_of(new, len(new), capacity + 1)
+    arrays["offsets"] = find_positions(new, len(new), capacity + 1)
     return HashIndex(**jax.device_put(arrays), num_bits=num_bits, multi=multi)
 
 

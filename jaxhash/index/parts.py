@@ -22,10 +22,10 @@ from jax.sharding import Mesh
 from jaxhash.core.checks import check_num_bits
 from jaxhash.files.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.files.atomic import sync_directory
-from jaxhash.index.contents import check_sorted, index_contents, sorted_from
+from jaxhash.index.contents import check_sorted, index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, check_size, index_from_sorted
-from jaxhash.index.processes import rows_of_all
-from jaxhash.index.sharding import ShardedIndex, Sorted, assembled, even_cuts, local_shards, shard_index
+from jaxhash.index.processes import gather_rows
+from jaxhash.index.sharding import ShardedIndex, Sorted, assemble_shards, cut_evenly, local_shards, shard_index
 
 PARTS = "index in parts"
 MARKS = 1024  # in each part, at most
@@ -49,7 +49,7 @@ def save_parts(path: AnyPath, index: ShardedIndex) -> None:
         parts = [_saved_part(target, number, shard) for number, shard in local_shards(index).items()]
         return np.concatenate([np.zeros((0, 3 + DIGEST_LENGTH // 8), np.int32), *parts])
 
-    rows = rows_of_all(own_parts, several)
+    rows = gather_rows(own_parts, several)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
 
     def listing() -> np.ndarray:
@@ -57,7 +57,7 @@ def save_parts(path: AnyPath, index: ShardedIndex) -> None:
             _save_listing(target, rows, index.num_bits)
         return np.zeros((0, 1), np.int32)
 
-    rows_of_all(listing, several)
+    gather_rows(listing, several)
 
 
 def _saved_part(target: Path, number: int, shard: HashIndex) -> np.ndarray:
@@ -65,9 +65,9 @@ def _saved_part(target: Path, number: int, shard: HashIndex) -> np.ndarray:
 
     A row is its number, a marked rank, how many items come before, and the digest; the last one is for its end.
     """
-    meta, arrays = index_contents(shard)
+    meta, arrays = index_to_arrays(shard)
     count = len(arrays["index.codes"])
-    marks = even_cuts(count, max(1, min(MARKS, count)))
+    marks = cut_evenly(count, max(1, min(MARKS, count)))
     rows = np.zeros((len(marks), 3 + DIGEST_LENGTH // 8), np.int32)
     if not count:
         return rows[:0]
@@ -120,7 +120,7 @@ def _rising(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def whole_of_parts(path: AnyPath, archive: Archive) -> HashIndex:
+def load_whole(path: AnyPath, archive: Archive) -> HashIndex:
     """A whole index from the list of its parts; what `load_index` does for one in parts."""
     listing = _listing(path, archive)
     check_size(int(listing.items[-1]), listing.num_bits)
@@ -138,7 +138,7 @@ def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
         loaded.append(_spread(path, archive, mesh, axis_name))
         return np.frombuffer(bytes.fromhex(archive.digest), ">i4").astype(np.int32)[None]
 
-    versions = rows_of_all(own_shards, mesh.is_multi_process)
+    versions = gather_rows(own_shards, mesh.is_multi_process)
     if (versions != versions[:1]).any():
         raise RuntimeError(f"{path} was replaced while it was being read, and processes differ: load it again")
     return loaded[0]
@@ -146,10 +146,10 @@ def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
 
 def _spread(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> ShardedIndex:
     if archive.kind == "index":
-        return shard_index(index_from_sorted(*sorted_from(path, archive)), mesh, axis_name)
+        return shard_index(index_from_sorted(*read_sorted(path, archive)), mesh, axis_name)
     listing = _listing(path, archive)
     read, total = _reader(path, listing), int(listing.starts[-1])
-    marks = np.searchsorted(listing.ranks, even_cuts(total, mesh.shape[axis_name]), side="right") - 1
+    marks = np.searchsorted(listing.ranks, cut_evenly(total, mesh.shape[axis_name]), side="right") - 1
     cuts, num_items = listing.ranks[marks], np.diff(listing.items[marks])
 
     def part(number: int) -> Sorted:
@@ -159,7 +159,7 @@ def _spread(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> Shar
             raise CorruptFileError(f"{path}: its marks are not those of its parts")
         return shard
 
-    return assembled(part, int(np.diff(cuts).max()), int(num_items.max()), listing.num_bits, mesh, axis_name)
+    return assemble_shards(part, int(np.diff(cuts).max()), int(num_items.max()), listing.num_bits, mesh, axis_name)
 
 
 def _reader(path: AnyPath, listing: Listing) -> Callable[[int], Sorted]:
@@ -172,7 +172,7 @@ def _reader(path: AnyPath, listing: Listing) -> Callable[[int], Sorted]:
             archive = read_archive(place, "index")
         except FileNotFoundError:
             raise CorruptFileError(f"{path}: its part {place.name} is missing") from None
-        table, offsets, ids, num_bits, _ = sorted_from(place, archive)
+        table, offsets, ids, num_bits, _ = read_sorted(place, archive)
         expected = (listing.digests[number], listing.num_bits, listing.starts[number + 1] - listing.starts[number])
         if (archive.digest, num_bits, len(table)) != expected:
             raise CorruptFileError(f"{path}: its part {place.name} is not the file that was saved")

@@ -6,7 +6,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 
-def rows_of_all(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
+def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
     """The rows of all processes, one after the other; every process gets the same.
 
     Args:

@@ -102,7 +102,7 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
         raise ValueError("an index of items with several codes can't be spread over devices; search it as a whole")
     check_mesh(mesh, axis_name)
     table, offsets, ids = sorted_arrays(index)
-    cuts = even_cuts(len(table), mesh.shape[axis_name])
+    cuts = cut_evenly(len(table), mesh.shape[axis_name])
 
     def part(number: int) -> Sorted:
         first, last = cuts[number], cuts[number + 1]
@@ -110,7 +110,7 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
         return table[first:last], items - items[0], ids[items[0] : items[-1]]
 
     most_codes, most_items = np.diff(cuts).max(), np.diff(offsets[cuts]).max()
-    return assembled(part, int(most_codes), int(most_items), index.num_bits, mesh, axis_name)
+    return assemble_shards(part, int(most_codes), int(most_items), index.num_bits, mesh, axis_name)
 
 
 def check_mesh(mesh: Mesh, axis_name: str) -> None:
@@ -132,12 +132,12 @@ def check_mesh(mesh: Mesh, axis_name: str) -> None:
         )
 
 
-def even_cuts(count: int, num_shards: int) -> np.ndarray:
+def cut_evenly(count: int, num_shards: int) -> np.ndarray:
     """Where to cut `count` into equal shares: int64 `[s + 1]`, from 0 to `count`."""
     return np.array([count * i // num_shards for i in range(num_shards + 1)])
 
 
-def assembled(
+def assemble_shards(
     part: Callable[[int], Sorted], most_codes: int, most_items: int, num_bits: int, mesh: Mesh, axis_name: str
 ) -> ShardedIndex:
     """Puts shards on their devices.
@@ -181,7 +181,7 @@ def _specs(axis_name: str) -> tuple[PartitionSpec, ...]:
     return tuple(PartitionSpec(*[None] * axis, axis_name) for axis in AXES.values())
 
 
-def from_shards(index: ShardedIndex, answer: Callable[[HashIndex, jax.Array], Any], queries: jax.Array) -> Any:
+def map_shards(index: ShardedIndex, answer: Callable[[HashIndex, jax.Array], Any], queries: jax.Array) -> Any:
     """Applies `answer(shard, queries)` on every device, and gives all of them all answers.
 
     To be traced, and compiled to a single collective: one `all_gather` of the answers.

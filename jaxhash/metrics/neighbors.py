@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.metrics.ranking import (
-    class_numbers,
+    number_classes,
 )
 
 
@@ -49,7 +49,7 @@ def _classes_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -
         raise ValueError(
             f"ids must be [q, k] and query_labels [q], not empty, got {places.shape} and {np.shape(query_labels)}"
         )
-    known, wanted = class_numbers(labels, query_labels)
+    known, wanted = number_classes(labels, query_labels)
     if places.max() >= len(known):
         raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {places.max()}")
     found = np.full(places.shape, -1, np.int64)

@@ -158,7 +158,7 @@ def distance_counts(
             raise ValueError(f"{name} must be [n, w] and their labels [n], got {array.shape} and {np.shape(names)}")
     if not len(rows):
         raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
-    known, wanted = (classes.astype(np.int32) for classes in class_numbers(labels, query_labels))
+    known, wanted = (classes.astype(np.int32) for classes in number_classes(labels, query_labels))
     items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_bits + 2))
     counts = np.empty((len(rows), num_bits + 1, 2), np.int32)
     for first in range(0, len(rows), size):
@@ -179,7 +179,7 @@ def _cells(codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax
     return (rows + distances) * 2 + (classes[None] == wanted[:, None]).astype(jnp.int32)
 
 
-def class_numbers(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def number_classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels of items and of queries as class numbers 0, 1, ... in the order of the labels."""
     known, wanted = np.asarray(labels), np.asarray(query_labels)
     if known.ndim != 1:

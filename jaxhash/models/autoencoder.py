@@ -21,8 +21,8 @@ from jax.typing import ArrayLike
 from jaxhash.codes.bits import pack_bits
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import check_integer, check_num_bits, dtype_of, is_stream, is_traced
-from jaxhash.models.inputs import check_values, untrained_rule
-from jaxhash.models.word_counts import expected_counts, length_free, log_shares
+from jaxhash.models.inputs import check_values, make_untrained_rule
+from jaxhash.models.word_counts import compute_log_shares, normalize_lengths, scale_to_counts
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -70,10 +70,10 @@ class Autoencoder(nnx.Module):
         self.output_activation = check_activation(output_activation)
         rngs = nnx.Rngs(0) if rngs is None else rngs
         widths = (self.input_dim, *self.hidden_dims, self.num_bits)
-        self.encoder = nnx.Sequential(*dense_layers(widths, rngs))
-        self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs))
+        self.encoder = nnx.Sequential(*make_dense_layers(widths, rngs))
+        self.decoder = nnx.Sequential(*make_dense_layers(widths[::-1], rngs))
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
-        self.input_rule = nnx.BatchStat(jnp.asarray(untrained_rule(self.output_activation)))
+        self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -101,14 +101,14 @@ class Autoencoder(nnx.Module):
 
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Float32 items `[n, input_dim]` to the outputs of the code layer before standardisation, `[n, b]`."""
-        inputs = length_free(items) if self.output_activation == "softmax" else items
-        return through(self.encoder.layers, inputs)
+        inputs = normalize_lengths(items) if self.output_activation == "softmax" else items
+        return apply_layers(self.encoder.layers, inputs)
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Bits as float32 `[n, b]` to the outputs before their activation, `[n, input_dim]`."""
-        return through(self.decoder.layers, bits)
+        return apply_layers(self.decoder.layers, bits)
 
-    def start_outputs_at(self, mean: np.ndarray) -> None:
+    def init_output_bias(self, mean: np.ndarray) -> None:
         """Lets outputs start from the items' mean, float64 `[*input_shape]`, unless they have been trained.
 
         From zero, the first hundreds of steps would go into learning it, through bits that are not needed for it.
@@ -118,7 +118,7 @@ class Autoencoder(nnx.Module):
             share = np.clip(mean, 1e-3, 1 - 1e-3)
             mean = np.log(share / (1 - share))
         elif self.output_activation == "softmax":
-            mean = log_shares(mean)
+            mean = compute_log_shares(mean)
         elif self.output_activation != "linear":
             return
         if not bias[...].any():
@@ -144,12 +144,12 @@ def check_activation(activation: str | Activation) -> str | Activation:
     return activation
 
 
-def dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
+def make_dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
     """Layers between these widths."""
     return [nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)]
 
 
-def through(layers: Sequence[Any], x: jax.Array) -> jax.Array:
+def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
     """Passes x through layers with rectifiers between them."""
     *hidden, last = layers
     for layer in hidden:
@@ -157,7 +157,7 @@ def through(layers: Sequence[Any], x: jax.Array) -> jax.Array:
     return last(x)
 
 
-def item_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
+def compute_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
     """The bits of float32 items `[n, *input_shape]`: bool `[n, b]`.
 
     Standardised by the mean stored with the model. The spread does not matter: rounding the sigmoid of a standardised
@@ -166,7 +166,7 @@ def item_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
     return model.code_logits(items) > model.logit_mean[...][None]
 
 
-def scaled(items: jax.Array) -> jax.Array:
+def to_floats(items: jax.Array) -> jax.Array:
     """Items as the network sees them, float32: bytes are divided by 255, other numbers stay as they are."""
     return items.astype(jnp.float32) / 255.0 if items.dtype == jnp.uint8 else items.astype(jnp.float32)
 
@@ -218,13 +218,13 @@ def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
 
 def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
     """What `encode` computes for items `[n, *input_shape]`, without its checks; for tracing."""
-    return pack_bits(item_bits(model, scaled(items)))
+    return pack_bits(compute_bits(model, to_floats(items)))
 
 
 def _reconstruct(model: Autoencoder, items: jax.Array) -> jax.Array:
-    inputs = scaled(items)
-    outputs = model.activation(model.output_logits(item_bits(model, inputs).astype(jnp.float32)))
-    return expected_counts(outputs, inputs) if model.output_activation == "softmax" else outputs
+    inputs = to_floats(items)
+    outputs = model.activation(model.output_logits(compute_bits(model, inputs).astype(jnp.float32)))
+    return scale_to_counts(outputs, inputs) if model.output_activation == "softmax" else outputs
 
 
 _compiled_encode = entry_point(encode_items)
@@ -259,7 +259,7 @@ def _checked_rows(
     lead, item_shape = _split_shape(np.shape(images), model)
     shape = (math.prod(lead), *model.input_shape)
     stored = model.input_rule[...]
-    rule = untrained_rule(model.output_activation) if new_kind or is_traced(stored) else np.asarray(stored)
+    rule = make_untrained_rule(model.output_activation) if new_kind or is_traced(stored) else np.asarray(stored)
     if dtype == np.uint8 and model.output_activation == "softmax":
         raise TypeError("counts must be floating, got dtype uint8, which is divided by 255")
     if dtype == np.uint8 and not rule[2]:

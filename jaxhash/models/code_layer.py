@@ -48,7 +48,7 @@ def noisy_sigmoid(inputs: jax.Array, deviation: jax.Array, key: jax.Array) -> ja
     return jax.nn.sigmoid(inputs + deviation * jax.random.normal(key, inputs.shape, inputs.dtype))
 
 
-def noise_of_epoch(epoch: int, epochs: int) -> float:
+def noise_at_epoch(epoch: int, epochs: int) -> float:
     """The deviation of the noise in an epoch, from 1: grows evenly to `GREATEST_NOISE` in the last."""
     return GREATEST_NOISE * epoch / epochs
 
@@ -73,30 +73,30 @@ class LogitStatistics(NamedTuple):
     held: jax.Array  # bool []; if not, each batch has its own
 
 
-def own_statistics(num_bits: int) -> LogitStatistics:
+def make_batch_statistics(num_bits: int) -> LogitStatistics:
     """Statistics that let each batch have its own."""
     nothing = jnp.zeros(num_bits, jnp.float32)
     return LogitStatistics(nothing, nothing, jnp.asarray(False))
 
 
-def centred(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
+def center(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
     """Code logits `[n, b]` less their mean."""
     return logits - jnp.where(statistics.held, statistics.mean, logits.mean(0))[None]
 
 
-def standardized(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
+def standardize(logits: jax.Array, statistics: LogitStatistics) -> jax.Array:
     """Code logits `[n, b]` less their mean, over their deviation."""
     mean = jnp.where(statistics.held, statistics.mean, logits.mean(0))
     variance = jnp.where(statistics.held, statistics.variance, logits.var(0))
     return (logits - mean[None]) * jax.lax.rsqrt(variance + VARIANCE_FLOOR)[None]
 
 
-def rounded(logits: jax.Array) -> jax.Array:
+def round_logits(logits: jax.Array) -> jax.Array:
     """Standardised logits to bits as float32; gradients pass through the rounding."""
     return straight_through_round(jax.nn.sigmoid(LOGIT_GAIN * logits))
 
 
-def soft_signs(logits: jax.Array) -> jax.Array:
+def compute_soft_signs(logits: jax.Array) -> jax.Array:
     """Standardised logits to numbers between -1 and 1: what `rounded` rounds, on the scale of signs."""
     return jnp.tanh(LOGIT_GAIN / 2 * logits)
 
@@ -116,15 +116,15 @@ class CodeLayer:
     noise: jax.Array
     binarization: str
 
-    def normalized(self, logits: jax.Array) -> jax.Array:
-        """Code logits `[n, b]` standardised, or, where there is noise, centred."""
-        scale = centred if self.binarization == "gaussian_noise" else standardized
+    def normalize(self, logits: jax.Array) -> jax.Array:
+        """Code logits `[n, b]` standardised, or, where there is noise, center."""
+        scale = center if self.binarization == "gaussian_noise" else standardize
         return scale(logits, self.statistics)
 
-    def passed_on(self, logits: jax.Array, key: jax.Array) -> jax.Array:
+    def binarize(self, logits: jax.Array, key: jax.Array) -> jax.Array:
         """What the decoder is given for normalised logits while training: float32 `[n, b]` in [0, 1]."""
         if self.binarization == "gaussian_noise":
             return noisy_sigmoid(LOGIT_GAIN * logits, self.noise, key)
         if self.binarization == "stochastic":
             return stochastic_round(jax.nn.sigmoid(LOGIT_GAIN * logits), key)
-        return rounded(logits)
+        return round_logits(logits)

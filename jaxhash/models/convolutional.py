@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 
 from jaxhash.core.checks import check_integer, check_num_bits
-from jaxhash.models.autoencoder import Activation, Autoencoder, check_activation, dense_layers, through
-from jaxhash.models.inputs import untrained_rule
+from jaxhash.models.autoencoder import Activation, Autoencoder, apply_layers, check_activation, make_dense_layers
+from jaxhash.models.inputs import make_untrained_rule
 
 WINDOW = 3
 # Without channels given, there are as many stages as leave at most so many pixels a side.
@@ -64,12 +64,12 @@ class ConvAutoencoder(Autoencoder):
         flat = math.prod(self.last_shape)
         depths, widths = (depth, *self.channels), (flat, *self.hidden_dims, self.num_bits)
         stages = list(pairwise(depths))
-        windows = (dense_layers((WINDOW**2 * a, b), rngs)[0] for a, b in stages)
-        squares = (dense_layers((b, 4 * a), rngs)[0] for a, b in reversed(stages))
-        self.encoder = nnx.Sequential(*windows, *dense_layers(widths, rngs))
-        self.decoder = nnx.Sequential(*dense_layers(widths[::-1], rngs), *squares)
+        windows = (make_dense_layers((WINDOW**2 * a, b), rngs)[0] for a, b in stages)
+        squares = (make_dense_layers((b, 4 * a), rngs)[0] for a, b in reversed(stages))
+        self.encoder = nnx.Sequential(*windows, *make_dense_layers(widths, rngs))
+        self.decoder = nnx.Sequential(*make_dense_layers(widths[::-1], rngs), *squares)
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
-        self.input_rule = nnx.BatchStat(jnp.asarray(untrained_rule(self.output_activation)))
+        self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,20 +113,20 @@ class ConvAutoencoder(Autoencoder):
         x = _padded_to(items, self.last_shape, 2**stages)
         for layer in self.encoder.layers[:stages]:
             x = jax.nn.relu(layer(_windows(x, 2)))
-        return through(self.encoder.layers[stages:], x.reshape(len(items), -1))
+        return apply_layers(self.encoder.layers[stages:], x.reshape(len(items), -1))
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Bits as float32 `[n, b]` to the outputs before their activation, `[n, h, w, c]`."""
         dense = len(self.hidden_dims) + 1
-        x = through(self.decoder.layers[:dense], bits).reshape(len(bits), *self.last_shape)
+        x = apply_layers(self.decoder.layers[:dense], bits).reshape(len(bits), *self.last_shape)
         for layer in self.decoder.layers[dense:]:
             x = _squares(layer(jax.nn.relu(x)))
         height, width, _ = self.image_shape
         return x[:, :height, :width]
 
-    def start_outputs_at(self, mean: np.ndarray) -> None:
+    def init_output_bias(self, mean: np.ndarray) -> None:
         """Lets outputs start from the mean colour of images, float64 `[h, w, c]`, unless they have been trained."""
-        super().start_outputs_at(np.tile(mean.mean(axis=(0, 1)), 4) if self.channels else mean)
+        super().init_output_bias(np.tile(mean.mean(axis=(0, 1)), 4) if self.channels else mean)
 
 
 def default_channels(height: int, width: int) -> tuple[int, ...]:

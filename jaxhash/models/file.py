@@ -26,15 +26,15 @@ def save_model(path: AnyPath, model: Autoencoder) -> None:
         OSError: the file can't be written; the old one is untouched.
         ValueError: the model's output activation is a function, which can't be stored.
     """
-    write_archive(path, Archive("model", *model_contents(model)))
+    write_archive(path, Archive("model", *model_to_arrays(model)))
 
 
 def load_model(path: AnyPath) -> Autoencoder:
     """Loads a model; raises what `load_index` raises."""
-    return model_from(path, read_archive(path, "model"))
+    return model_from_archive(path, read_archive(path, "model"))
 
 
-def model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
+def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
     """What of a model goes into a file: plain JSON data, and arrays by name."""
     if not isinstance(model, Autoencoder):
         raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
@@ -48,7 +48,7 @@ def model_contents(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
     return {"model": {"class": type(model).__name__, "config": config}}, arrays
 
 
-def model_from(path: AnyPath, archive: Archive) -> Autoencoder:
+def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
     """The model in a file whose digest is right; raises `CorruptFileError` unless it is one."""
     try:
         meta = archive.meta["model"]

@@ -13,14 +13,14 @@ BYTES = np.array([0.0, 1.0, 1.0], np.float32)
 COUNTS = np.array([0.0, LIMIT, 0.0], np.float32)
 
 
-def untrained_rule(activation: Any) -> np.ndarray:
+def make_untrained_rule(activation: Any) -> np.ndarray:
     """The rule before training: sigmoid outputs ask for values in [0, 1], softmax ones for counts, others for none."""
     if activation == "softmax":
         return COUNTS
     return BYTES if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
 
 
-def trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: float) -> np.ndarray:
+def make_trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: float) -> np.ndarray:
     """The rule after training on items whose values lie between these two.
 
     Values may lie outside theirs by as much as they span: other vectors of the kind are, bytes taken for floats or a

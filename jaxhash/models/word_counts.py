@@ -15,7 +15,7 @@ import numpy as np
 LEAST_SHARE = 1e-3
 
 
-def length_free(counts: jax.Array) -> jax.Array:
+def normalize_lengths(counts: jax.Array) -> jax.Array:
     """Counts `[n, d]` as inputs whose mean square is 1, however long the document; zeros for an empty one."""
     roots = jnp.sqrt(counts)
     length = jnp.sqrt(counts.sum(1, keepdims=True))
@@ -38,12 +38,12 @@ def mean_length(counts: jax.Array | np.ndarray) -> jax.Array:
     return jnp.where(length > 0, length, 1.0)
 
 
-def expected_counts(shares: jax.Array, counts: jax.Array) -> jax.Array:
+def scale_to_counts(shares: jax.Array, counts: jax.Array) -> jax.Array:
     """How often each word would come in as many draws as `counts` `[n, d]` has words, by shares `[n, d]`."""
     return shares * counts.sum(1, keepdims=True)
 
 
-def log_shares(counts: np.ndarray) -> np.ndarray:
+def compute_log_shares(counts: np.ndarray) -> np.ndarray:
     """The logarithm of each word's share in mean counts, float64 `[d]`."""
     shares = counts / max(counts.sum(), np.finfo(np.float64).tiny)
     return np.log(np.maximum(shares, LEAST_SHARE / len(shares)))

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhash.codes.sorting import new_runs, places_of, run_starts
-from jaxhash.core.batching import padded_rows
+from jaxhash.codes.sorting import find_positions, find_run_starts, mark_run_starts
+from jaxhash.core.batching import pad_rows
 from jaxhash.index.hash_index import HashIndex, code_runs
 
 
@@ -87,7 +87,7 @@ def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
     bitmap = np.zeros(1 << max(0, bits.size - 5), np.uint32)
     fresh, last = [np.zeros(0, bool)], np.zeros(0, np.uint32)
     for address in found:
-        fresh.append(new_runs(np.append(last, address))[len(last) :])
+        fresh.append(mark_run_starts(np.append(last, address))[len(last) :])
         last = address[-1:]
         _enter(bitmap, address[fresh[-1]])
     new = np.concatenate(fresh)
@@ -100,7 +100,7 @@ def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
         bitmap=bitmap,
         device_bitmap=jax.device_put(bitmap),
         directory=directory,
-        starts=places_of(new, len(new), num_buckets + 1) if num_buckets < len(new) else None,
+        starts=find_positions(new, len(new), num_buckets + 1) if num_buckets < len(new) else None,
         ranks=ranks,
     )
 
@@ -108,7 +108,7 @@ def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
 def _enter(bitmap: np.ndarray, taken: np.ndarray) -> None:
     """Sets the bits of distinct addresses in ascending order."""
     word = taken >> np.uint32(5)
-    firsts = run_starts(word)
+    firsts = find_run_starts(word)
     if len(firsts):
         bitmap[word[firsts]] |= np.bitwise_or.reduceat(np.uint32(1) << (taken & np.uint32(31)), firsts)
 
@@ -211,7 +211,7 @@ def probe(table: AddressTable, queries: np.ndarray, radius: int) -> Buckets:
     parts = []
     for start in range(0, len(address), size):
         batch = address[start : start + size]
-        words = _compiled_hit_words(table.device_bitmap, padded_rows(batch, size), masks, left)
+        words = _compiled_hit_words(table.device_bitmap, pad_rows(batch, size), masks, left)
         found = _buckets(table, batch, masks, np.asarray(words)[: len(batch)])
         parts.append(found._replace(query=found.query + start))
     return Buckets(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

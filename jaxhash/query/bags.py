@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxhash.codes.sorting import run_starts, sorted_order
+from jaxhash.codes.sorting import argsort_codes, find_run_starts
 from jaxhash.core.batching import entry_point, in_parallel
 from jaxhash.core.checks import INT32_MAX, check_codes, check_integer, is_traced
 from jaxhash.index.hash_index import NO_ID, HashIndex
@@ -115,8 +115,8 @@ def _best_items(index: HashIndex, bag: np.ndarray, radius: int, k: int) -> tuple
 
 def _distinct(bag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct codes of a bag and how often it holds each."""
-    table = bag[sorted_order(bag)]
-    starts = run_starts(table)
+    table = bag[argsort_codes(bag)]
+    starts = find_run_starts(table)
     return table[starts], np.diff(np.append(starts, len(table)))
 
 
@@ -183,7 +183,7 @@ def items_of(index: HashIndex) -> Items:
         if index not in _known:
             entries = np.asarray(index.ids)[: int(index.num_items)]
             ordered = np.sort(entries)
-            ids = ordered[run_starts(ordered)]
+            ids = ordered[find_run_starts(ordered)]
             numbered = len(ids) == 0 or int(ids[-1]) == len(ids) - 1
             places = entries if numbered else np.searchsorted(ids, entries).astype(np.int32)
             _known[index] = Items(ids, places)

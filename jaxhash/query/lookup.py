@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxhash.core.batching import entry_point, in_parallel, padded_rows
+from jaxhash.core.batching import entry_point, in_parallel, pad_rows
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.index.hash_index import NO_ID, HashIndex
-from jaxhash.index.processes import rows_of_all
+from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, local_shards
 from jaxhash.query.address_table import AddressTable, probe, tables_of
 from jaxhash.query.cost_model import CANDIDATE, Plan, scan_cost, sizes_of
@@ -55,7 +55,7 @@ def hits_in_parts(index: HashIndex, queries: np.ndarray, radius: int, size: int,
 
 
 def _scan_part(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> Iterator[Hits]:
-    near = np.asarray(_compiled_near(index.codes, padded_rows(queries, size), radius=np.uint32(radius)))
+    near = np.asarray(_compiled_near(index.codes, pad_rows(queries, size), radius=np.uint32(radius)))
     return hits_in_groups(index, queries, near[:, : len(queries)], radius)
 
 
@@ -130,7 +130,7 @@ def matches_of_shards(
         with ThreadPoolExecutor(max(1, len(shards))) as pool:
             return np.concatenate([np.zeros((0, 4), np.int32), *pool.map(found, shards)])
 
-    query, distance, shard, ids = rows_of_all(own_rows, index.mesh.is_multi_process).T
+    query, distance, shard, ids = gather_rows(own_rows, index.mesh.is_multi_process).T
     key = (query.astype(np.int64) << 32) | (distance.astype(np.int64) << 16) | shard
     # Stable, so that the items of a shard stay as they are: by code, then by id.
     order = np.argsort(key, kind="stable")

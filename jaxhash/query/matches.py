@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxhash.codes.sorting import run_starts
+from jaxhash.codes.sorting import find_run_starts
 from jaxhash.index.hash_index import HashIndex
 
 # Codes looked at together: bounds the memory beside the answer to about a hundred megabytes.
@@ -100,7 +100,7 @@ def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
     keys |= distance[near].astype(np.uint64) << np.uint64(31)
     keys |= rank[near].astype(np.uint64)
     keys.sort()
-    return Hits(len(queries), keys[run_starts(keys)])
+    return Hits(len(queries), keys[find_run_starts(keys)])
 
 
 def matches_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
@@ -113,7 +113,7 @@ def matches_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
     place = first if ends[-1] == len(rank) else consecutive(first, sizes)
 
     # A query's matches of one distance stand together: long runs repeat far faster than single codes.
-    runs = run_starts(hits.keys >> np.uint64(31))
+    runs = find_run_starts(hits.keys >> np.uint64(31))
     distance = Hits(hits.num_queries, hits.keys[runs]).distances
     distances = np.repeat(distance, np.diff(ends[np.append(runs, len(rank))]))
     return RadiusMatches(ends[starts], distances, np.asarray(index.ids)[place])

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxhash.core.checks import padding_mask
 from jaxhash.index.hash_index import NO_ID, HashIndex
-from jaxhash.index.sharding import ShardedIndex, from_shards
+from jaxhash.index.sharding import ShardedIndex, map_shards
 from jaxhash.query.kernels import NO_DISTANCE, count_items, items_of_codes, minima_once, nearest_codes
 
 AnyIndex = HashIndex | ShardedIndex
@@ -65,7 +65,7 @@ class PaddedMatches(_PaddedMatches):
 def nearest_items(index: AnyIndex, queries: Any, *, k: int) -> Neighbors:
     """What `search` computes, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
-        return _first_of_shards(from_shards(index, partial(nearest_items, k=k), queries), k)
+        return _first_of_shards(map_shards(index, partial(nearest_items, k=k), queries), k)
 
     def nearest(batch: jax.Array) -> Neighbors:
         return Neighbors(*_items(index, *_nearest_codes(index, batch, k), k))
@@ -78,7 +78,7 @@ def matches_in_places(index: AnyIndex, queries: Any, *, radius: int, max_results
     """What `radius_search_padded` computes, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
         answer = partial(matches_in_places, radius=radius, max_results=max_results)
-        found = from_shards(index, answer, queries)
+        found = map_shards(index, answer, queries)
         first = _first_of_shards(Neighbors(found.distances, found.ids), max_results)
         return PaddedMatches(*first, found.counts.sum(0, dtype=jnp.int32))
 

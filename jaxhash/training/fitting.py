@@ -16,9 +16,23 @@ from jax.typing import ArrayLike
 from jaxhash.codes.statistics import bit_statistics
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import check_integer, is_stream
-from jaxhash.models.autoencoder import ITEMS_AT_ONCE, Autoencoder, check_items, check_model, encode, item_bits, scaled
-from jaxhash.models.code_layer import CodeLayer, LogitStatistics, check_binarization, noise_of_epoch, own_statistics
-from jaxhash.models.inputs import trained_rule
+from jaxhash.models.autoencoder import (
+    ITEMS_AT_ONCE,
+    Autoencoder,
+    check_items,
+    check_model,
+    compute_bits,
+    encode,
+    to_floats,
+)
+from jaxhash.models.code_layer import (
+    CodeLayer,
+    LogitStatistics,
+    check_binarization,
+    make_batch_statistics,
+    noise_at_epoch,
+)
+from jaxhash.models.inputs import make_trained_rule
 from jaxhash.models.word_counts import mean_length
 from jaxhash.training.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.training.epoch import Course, History, Seen, State, run_epoch
@@ -136,7 +150,7 @@ def fit(
     if optimizer is None:
         optimizer = default_optimizer(feed.num_items and epochs * -(-feed.num_items // batch_size))
     course, state = _started(nnx.clone(model), optimizer, objective, feed, batch_size, seed, binarization)
-    start = Progress(0, state, own_statistics(model.num_bits), History())
+    start = Progress(0, state, make_batch_statistics(model.num_bits), History())
     settings = settings_of(model, course, state, epochs)
     progress = start if checkpoint is None else load_progress(checkpoint, settings, start)
     while progress.epoch < epochs:
@@ -161,7 +175,7 @@ def _started(
 ) -> tuple[Course, State]:
     """Makes a model ready to learn, and changes it."""
     mean = feed.survey.sample.mean(axis=0, dtype=np.float64)
-    model.start_outputs_at(mean / (255 if feed.survey.sample.dtype == np.uint8 else 1))
+    model.init_output_bias(mean / (255 if feed.survey.sample.dtype == np.uint8 else 1))
     graph, *parts = nnx.split(model, nnx.Param, ...)
     weights, rest = parts
     course = Course(graph, rest, optimizer, objective, feed, batch_size, seed, binarization)
@@ -183,7 +197,7 @@ def _next(course: Course, progress: Progress, epochs: int) -> Progress:
     statistics = (
         _statistics(_merged(course, progress.state), course.feed.survey.sample) if hold else progress.statistics
     )
-    noise = jnp.asarray(noise_of_epoch(epoch, epochs), jnp.float32)
+    noise = jnp.asarray(noise_at_epoch(epoch, epochs), jnp.float32)
     state, seen = run_epoch(course, progress.state, CodeLayer(statistics, noise, course.binarization), epoch)
     finite = np.isfinite(seen.losses)
     if not finite.all():
@@ -226,7 +240,7 @@ def _finished(course: Course, progress: Progress) -> Autoencoder:
     mean = (progress.statistics if progress.statistics.held else _statistics(trained, survey.sample)).mean
     # New variables, since `rest` still holds those of the given model.
     trained.logit_mean = nnx.BatchStat(mean)
-    rule = trained_rule(trained.output_activation, survey.sample.dtype, survey.low, survey.high)
+    rule = make_trained_rule(trained.output_activation, survey.sample.dtype, survey.low, survey.high)
     trained.input_rule = nnx.BatchStat(jnp.asarray(rule))
     return trained
 
@@ -240,7 +254,7 @@ def _statistics(model: Autoencoder, sample: np.ndarray) -> LogitStatistics:
 
 
 def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:
-    return model.code_logits(scaled(items))
+    return model.code_logits(to_floats(items))
 
 
 def _extended(history: History, seen: Seen, num_bits: int) -> History:
@@ -280,8 +294,8 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
 
 
 def _losses(model: Autoencoder, items: jax.Array) -> jax.Array:
-    inputs = scaled(items)
-    return item_losses(model, model.output_logits(item_bits(model, inputs).astype(jnp.float32)), inputs)
+    inputs = to_floats(items)
+    return item_losses(model, model.output_logits(compute_bits(model, inputs).astype(jnp.float32)), inputs)
 
 
 _compiled_logits = entry_point(_logits)

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import Autoencoder, scaled
-from jaxhash.models.code_layer import CodeLayer, rounded, soft_signs
+from jaxhash.models.autoencoder import Autoencoder, to_floats
+from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
 from jaxhash.models.word_counts import mean_length, word_losses
 from jaxhash.training.augment import AffineWarp, Warp
 from jaxhash.training.positives import feature_points, mutual_neighbors, nearest_neighbors
@@ -64,13 +64,13 @@ class Reconstruct:
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...],)`, and its bits float32 `[m, b]`."""
-        items = _inputs(model, scaled(batch[0]))
-        logits = layer.normalized(model.code_logits(items))
-        bits = layer.passed_on(logits, key)
+        items = _inputs(model, to_floats(batch[0]))
+        logits = layer.normalize(model.code_logits(items))
+        bits = layer.binarize(logits, key)
         loss = mean_loss(model, model.output_logits(bits), items)
         if self.short_bits is not None:
             loss += mean_loss(model, model.output_logits(_first_alone(bits, self.short_bits)), items)
-        return loss, rounded(logits)
+        return loss, round_logits(logits)
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,15 @@ class Retrieve:
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch `(items [m, ...], partners [m, ...], points [m, p])`, and its items' bits `[m, b]`."""
-        items = scaled(batch[0])
-        views = jnp.concatenate([items, scaled(batch[1])])
+        items = to_floats(batch[0])
+        views = jnp.concatenate([items, to_floats(batch[1])])
         if self.warp is not None:
             views = self.warp(key, views)
-        logits = layer.normalized(model.code_logits(_inputs(model, views)))
-        bits = layer.passed_on(logits[: len(items)], jax.random.fold_in(key, 1))
+        logits = layer.normalize(model.code_logits(_inputs(model, views)))
+        bits = layer.binarize(logits[: len(items)], jax.random.fold_in(key, 1))
         loss = mean_loss(model, model.output_logits(bits), _inputs(model, items))
-        loss += self._likeness_loss(soft_signs(logits)) + self._features_loss(bits, batch[2])
-        return loss, rounded(logits[: len(items)])
+        loss += self._likeness_loss(compute_soft_signs(logits)) + self._features_loss(bits, batch[2])
+        return loss, round_logits(logits[: len(items)])
 
     def _num_coarse(self, num_bits: int) -> int:
         return min(num_bits, max(LEAST_COARSE_BITS, round(self.coarse_share * num_bits)))

@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import OUTPUT_ACTIVATIONS, Autoencoder, check_items, scaled
+from jaxhash.models.autoencoder import OUTPUT_ACTIVATIONS, Autoencoder, check_items, to_floats
 
 # Contrastive divergence follows no gradient, but steps of one size suit all layers, whatever the scale of their units.
 OPTIMIZER = optax.adam(1e-3)
@@ -71,7 +71,7 @@ def pretrain(
     batch_size = min(check_integer("batch_size", batch_size, 1), len(items))
     check_integer("seed", seed, 0, maximum=2**32 - 1)
     model = nnx.clone(model)
-    model.start_outputs_at(items.mean(axis=0, dtype=np.float64) / (255 if items.dtype == np.uint8 else 1))
+    model.init_output_bias(items.mean(axis=0, dtype=np.float64) / (255 if items.dtype == np.uint8 else 1))
     for layer in range(len(model.encoder.layers)):
         train_layer(model, layer, items, epochs, batch_size, seed)
     return model
@@ -114,7 +114,7 @@ def _run_steps(
 
     def step(state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         batch, key = inputs
-        data = risen(scaled(batch), below)
+        data = risen(to_floats(batch), below)
         machine, opt_state = state
         direction, error = divergence(machine, data, visible, hidden, key)
         updates, opt_state = OPTIMIZER.update(direction, opt_state, machine)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Page, png_of
 from PIL import Image
-from test_report import Page, png_of
 
 import jaxhash as jh
 from jaxhash import __main__ as command

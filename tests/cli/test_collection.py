@@ -12,6 +12,7 @@ import jaxhash as jh
 from jaxhash.cli.collection import Collection, Scaling, load_collection, save_collection
 from jaxhash.cli.learn import updated
 from jaxhash.cli.sources import Items
+from jaxhash.files import read_archive, write_archive
 
 NAMES = ("a.png", "new\nline.png", os.fsdecode(b"\xff\xfe.png"), "../up.png", "deep/größer.png")
 
@@ -102,13 +103,13 @@ WRONG_VECTORS = {
 
 def forged(path, changes):
     """Saves a file anew with other arrays, all else being right."""
-    archive = jh.archive.read_archive(path)
+    archive = read_archive(path)
     for name, value in changes.items():
         archive.arrays.pop(f"collection.{name}")
         if value is not None:
             array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
             archive.arrays[f"collection.{name}"] = array
-    jh.archive.write_archive(path, archive)
+    write_archive(path, archive)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from test_report import PNG, Page, png_of
+from pages import PNG, Page, png_of
 
 import jaxhash as jh
 from jaxhash import __main__ as command

@@ -1,63 +1,15 @@
-import base64
 import io
 import os
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from pages import PNG, Page, png_of
 
 from jaxhash.cli import page as report
 
-PNG = b"\x89PNG\r\n\x1a\n"
-VOID = {"br", "hr", "img", "input", "link", "meta"}
 NASTY = "<b>&\"'</b> {braces} {0} 100% größer"
-
-
-class Page(HTMLParser):
-    """What a browser would find in a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.declaration, self.tags, self.texts, self.images, self.tables, self.links = "", [], [], [], [], []
-        self.open = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_decl(self, decl):
-        self.declaration = decl
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag == "img":
-            self.images.append(dict(attrs))
-        self.links += [value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-        elif data.strip():
-            self.texts.append((self.open[-1], data.strip()))
-
-
-def png_of(image):
-    """The bytes behind an image's data URI."""
-    kind, _, data = image["src"].partition(",")
-    assert kind == "data:image/png;base64"
-    return base64.b64decode(data, validate=True)
 
 
 def test_a_heading_and_a_paragraph_by_hand():

@@ -170,7 +170,7 @@ def test_reading_a_folder_loads_no_flax(tmp_path):
     save(tmp_path / "a.png", 1)
     code = f"""
 import sys
-from jaxhash.folders import read_folder
+from jaxhash.cli.sources import read_folder
 print(len(read_folder({str(tmp_path)!r}, 2, {{}}).names), "flax" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 
 import jaxhash as jh
 from jaxhash.codes import sorting
-from jaxhash.codes.sorting import Pairs, in_order, new_runs, places_of, sorted_order, sorted_pairs
+from jaxhash.codes.sorting import Pairs, argsort_codes, find_positions, group_pairs, mark_run_starts, sort_pairs
 from jaxhash.index import hash_index as index_room
 from jaxhash.index.hash_index import code_runs, sorted_arrays
 
@@ -18,14 +18,14 @@ TABLES = st.integers(1, 6).flatmap(
 
 @given(TABLES)
 def test_sorting_is_lexicographic_and_stable(table):
-    np.testing.assert_array_equal(sorted_order(table), np.lexsort(table.T[::-1]))
+    np.testing.assert_array_equal(argsort_codes(table), np.lexsort(table.T[::-1]))
 
 
 @given(TABLES, st.integers(0, 2**32))
 def test_pairs_are_sorted_by_code_and_then_by_id(table, seed):
     ids = np.random.default_rng(seed).choice(2**31, len(table), replace=False).astype(np.int32)
     before = table.copy()
-    codes, labels = in_order(Pairs(table, ids))
+    codes, labels = sort_pairs(Pairs(table, ids))
     expected = sorted((*map(int, code), int(label)) for code, label in zip(table, ids, strict=True))
     assert [(*map(int, code), int(label)) for code, label in zip(codes, labels, strict=True)] == expected
     assert (codes.dtype, labels.dtype) == (np.uint32, np.int32)
@@ -34,7 +34,7 @@ def test_pairs_are_sorted_by_code_and_then_by_id(table, seed):
 
 @given(TABLES)
 def test_equal_codes_are_kept_once(table):
-    distinct, offsets, ids = sorted_pairs(Pairs(table, np.arange(len(table), dtype=np.int32)))
+    distinct, offsets, ids = group_pairs(Pairs(table, np.arange(len(table), dtype=np.int32)))
     assert [tuple(code) for code in distinct] == sorted(set(map(tuple, table)))
     for code, first, last in zip(distinct, offsets, offsets[1:], strict=False):
         assert (table[ids[first:last]] == code).all()
@@ -44,9 +44,9 @@ def test_equal_codes_are_kept_once(table):
 @pytest.mark.parametrize("rows", [[], [3], [3, 3, 4, 5, 5, 5, 9], [0] * 30])
 def test_places_are_found_some_at_a_time(rows, monkeypatch):
     monkeypatch.setattr(sorting, "AT_ONCE", 2)
-    new = new_runs(np.array(rows, np.uint32))
+    new = mark_run_starts(np.array(rows, np.uint32))
     expected = [i for i in range(len(rows)) if i == 0 or rows[i] != rows[i - 1]]
-    places = places_of(new, behind=99, length=len(expected) + 2)
+    places = find_positions(new, behind=99, length=len(expected) + 2)
     assert places.tolist() == [*expected, 99, 99]
     assert places.dtype == np.int32
 

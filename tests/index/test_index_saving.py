@@ -133,7 +133,7 @@ KILLS = """
     import os, signal, sys, time
     import numpy as np
     from pathlib import Path
-    from jaxhash.archive import Archive, read_archive, write_archive
+    from jaxhash.files.archive import Archive, read_archive, write_archive
 
     folder = Path(sys.argv[1])
     path, moments = folder / "f", int(sys.argv[2])

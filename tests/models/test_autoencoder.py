@@ -6,11 +6,17 @@ from flax import nnx
 
 import jaxhash as jh
 from jaxhash.models.autoencoder import ITEMS_AT_ONCE
-from jaxhash.models.code_layer import LogitStatistics, own_statistics, rounded, soft_signs, standardized
+from jaxhash.models.code_layer import (
+    LogitStatistics,
+    compute_soft_signs,
+    make_batch_statistics,
+    round_logits,
+    standardize,
+)
 
 
 def training_bits(logits):
-    return rounded(standardized(logits, own_statistics(logits.shape[1])))
+    return round_logits(standardize(logits, make_batch_statistics(logits.shape[1])))
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +65,26 @@ def test_training_bits_split_every_batch():
 def test_held_statistics_serve_every_batch():
     logits = jnp.array([[1.0, 2.0], [3.0, 2.0]])
     held = LogitStatistics(jnp.array([1.0, 0.0]), jnp.array([4.0, 1.0]), jnp.asarray(True))
-    np.testing.assert_allclose(standardized(logits, held), [[0, 2], [1, 2]], atol=1e-4)
+    np.testing.assert_allclose(standardize(logits, held), [[0, 2], [1, 2]], atol=1e-4)
     np.testing.assert_allclose(
-        standardized(logits, held._replace(held=jnp.asarray(False))), [[-1, 0], [1, 0]], atol=1e-4
+        standardize(logits, held._replace(held=jnp.asarray(False))), [[-1, 0], [1, 0]], atol=1e-4
     )
 
 
 def test_soft_signs_are_what_is_rounded():
     logits = jnp.linspace(-3, 3, 12).reshape(3, 4)
-    np.testing.assert_array_equal(rounded(logits), jnp.round((soft_signs(logits) + 1) / 2))
+    np.testing.assert_array_equal(round_logits(logits), jnp.round((compute_soft_signs(logits) + 1) / 2))
 
 
 def test_outputs_start_at_the_items_mean_unless_trained():
     model = jh.Autoencoder(3, 4, (5,))
-    model.start_outputs_at(np.array([0.25, 0.5, 0.0]))
+    model.init_output_bias(np.array([0.25, 0.5, 0.0]))
     start = np.asarray(model.output_bias[...])
     np.testing.assert_allclose(jax.nn.sigmoid(start), [0.25, 0.5, 0.001], rtol=1e-5)
-    model.start_outputs_at(np.array([0.9, 0.9, 0.9]))
+    model.init_output_bias(np.array([0.9, 0.9, 0.9]))
     np.testing.assert_array_equal(model.output_bias[...], start)
     linear = jh.Autoencoder(2, 4, (5,), output_activation="linear")
-    linear.start_outputs_at(np.array([-7.0, 7.0]))
+    linear.init_output_bias(np.array([-7.0, 7.0]))
     np.testing.assert_array_equal(linear.output_bias[...], [-7.0, 7.0])
 
 

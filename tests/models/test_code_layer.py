@@ -11,10 +11,10 @@ from jaxhash.models.code_layer import (
     BINARIZATIONS,
     LOGIT_GAIN,
     CodeLayer,
-    noise_of_epoch,
+    make_batch_statistics,
+    noise_at_epoch,
     noisy_sigmoid,
-    own_statistics,
-    rounded,
+    round_logits,
     stochastic_round,
     straight_through,
 )
@@ -81,9 +81,9 @@ def test_without_noise_there_is_the_plain_sigmoid():
 
 
 def test_noise_grows_from_epoch_to_epoch():
-    noises = [noise_of_epoch(epoch, 5) for epoch in range(1, 6)]
+    noises = [noise_at_epoch(epoch, 5) for epoch in range(1, 6)]
     np.testing.assert_allclose(np.diff(noises), noises[0])
-    assert noises[-1] == noise_of_epoch(1, 1) == code_layer.GREATEST_NOISE
+    assert noises[-1] == noise_at_epoch(1, 1) == code_layer.GREATEST_NOISE
 
 
 def test_each_epoch_has_its_own_noise(monkeypatch):
@@ -99,23 +99,23 @@ def test_each_epoch_has_its_own_noise(monkeypatch):
     np.testing.assert_allclose(noises, code_layer.GREATEST_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
 
 
-def passed_on(binarization, logits, key=KEY, noise=1.0):
-    return CodeLayer(own_statistics(logits.shape[1]), jnp.float32(noise), binarization).passed_on(logits, key)
+def binarize(binarization, logits, key=KEY, noise=1.0):
+    return CodeLayer(make_batch_statistics(logits.shape[1]), jnp.float32(noise), binarization).binarize(logits, key)
 
 
 def test_a_code_layer_passes_on_what_its_name_says():
     logits = jax.random.normal(jax.random.key(1), (200, 8), jnp.float32)
-    np.testing.assert_array_equal(passed_on("rounding", logits), rounded(logits))
-    np.testing.assert_array_equal(passed_on("gaussian_noise", logits, noise=0), jax.nn.sigmoid(LOGIT_GAIN * logits))
-    bits = passed_on("stochastic", logits)
+    np.testing.assert_array_equal(binarize("rounding", logits), round_logits(logits))
+    np.testing.assert_array_equal(binarize("gaussian_noise", logits, noise=0), jax.nn.sigmoid(LOGIT_GAIN * logits))
+    bits = binarize("stochastic", logits)
     np.testing.assert_array_equal(bits, stochastic_round(jax.nn.sigmoid(LOGIT_GAIN * logits), KEY))
-    assert 0.7 < (bits == rounded(logits)).mean() < 0.95
+    assert 0.7 < (bits == round_logits(logits)).mean() < 0.95
 
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
 def test_the_key_alone_decides_what_is_random(binarization):
     logits = jax.random.normal(jax.random.key(1), (20, 8), jnp.float32)
-    first, same, other = (passed_on(binarization, logits, jax.random.key(seed)) for seed in (3, 3, 4))
+    first, same, other = (binarize(binarization, logits, jax.random.key(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, same)
     assert np.array_equal(first, other) == (binarization == "rounding")
 
@@ -159,6 +159,6 @@ def test_other_names_are_refused_and_the_names_listed():
 def test_logits_can_outgrow_noise_and_are_standardised_where_there_is_none():
     logits = 5 + 3 * jax.random.normal(KEY, (500, 4), jnp.float32)
     for binarization, deviation in (("rounding", 1.0), ("stochastic", 1.0), ("gaussian_noise", 3.0)):
-        normalized = CodeLayer(own_statistics(4), jnp.float32(1.0), binarization).normalized(logits)
-        np.testing.assert_allclose(normalized.mean(0), np.zeros(4), atol=1e-4)
-        np.testing.assert_allclose(normalized.std(0), np.full(4, deviation), rtol=0.1)
+        normalize = CodeLayer(make_batch_statistics(4), jnp.float32(1.0), binarization).normalize(logits)
+        np.testing.assert_allclose(normalize.mean(0), np.zeros(4), atol=1e-4)
+        np.testing.assert_allclose(normalize.std(0), np.full(4, deviation), rtol=0.1)

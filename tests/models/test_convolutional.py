@@ -74,7 +74,7 @@ def test_wrong_shapes_are_refused():
 def test_outputs_start_at_the_mean_colour():
     model = jh.ConvAutoencoder((5, 6, 3), 4, (8,))
     mean = np.tile([0.1, 0.5, 0.8], (5, 6, 1))
-    model.start_outputs_at(mean)
+    model.init_output_bias(mean)
     model.decoder.layers[-1].kernel[...] = jnp.zeros_like(model.decoder.layers[-1].kernel[...])
     np.testing.assert_allclose(jh.reconstruct(model, np.zeros((5, 6, 3), np.uint8)), mean, atol=1e-5)
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.models.word_counts import expected_counts, length_free, log_shares, mean_length, word_losses
+from jaxhash.models.word_counts import compute_log_shares, mean_length, normalize_lengths, scale_to_counts, word_losses
 from jaxhash.training.objectives import mean_loss
 
 # Two topics hardly fill eight bits.
@@ -40,7 +40,7 @@ def softmax(x):
 
 def test_inputs_are_roots_of_equal_length():
     # Roots 1, 2, 2 of length 3; times the root of 3 words.
-    inputs = length_free(jnp.float32([[1.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]))
+    inputs = normalize_lengths(jnp.float32([[1.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]))
     expected = np.sqrt(3) * np.array([[1 / 3, 2 / 3, 2 / 3], [0, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(inputs, expected, rtol=1e-6)
 
@@ -64,7 +64,7 @@ def test_an_empty_document_has_no_gradient():
     empty, some = jnp.zeros((1, 4), jnp.float32), jnp.ones((1, 4), jnp.float32)
     assert mean_length(empty) == 1
     assert (jax.grad(lambda x: word_losses(x, empty).sum())(some) == 0).all()
-    assert jnp.isfinite(length_free(empty)).all()
+    assert jnp.isfinite(normalize_lengths(empty)).all()
 
 
 def test_reconstructions_are_the_counts_to_expect(trained, counts):
@@ -75,7 +75,7 @@ def test_reconstructions_are_the_counts_to_expect(trained, counts):
     shares = softmax(np.asarray(trained.output_logits(jnp.asarray(bits))))
     np.testing.assert_allclose(expected, shares * counts.sum(1, keepdims=True), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(expected[-1], np.zeros(WORDS))
-    np.testing.assert_array_equal(expected_counts(jnp.ones((1, 2)) / 2, jnp.array([[3.0, 1.0]])), [[2, 2]])
+    np.testing.assert_array_equal(scale_to_counts(jnp.ones((1, 2)) / 2, jnp.array([[3.0, 1.0]])), [[2, 2]])
 
 
 def test_the_reconstruction_loss_is_that_of_numpy(trained, counts):
@@ -86,10 +86,10 @@ def test_the_reconstruction_loss_is_that_of_numpy(trained, counts):
 
 
 def test_outputs_start_from_the_shares_of_all_words(model, counts):
-    np.testing.assert_allclose(log_shares(np.array([3.0, 1.0])), np.log([0.75, 0.25]))
-    assert np.isfinite(log_shares(np.array([3.0, 0.0]))).all()
-    assert np.ptp(log_shares(np.zeros(4))) == 0
-    model.start_outputs_at(counts.mean(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(compute_log_shares(np.array([3.0, 1.0])), np.log([0.75, 0.25]))
+    assert np.isfinite(compute_log_shares(np.array([3.0, 0.0]))).all()
+    assert np.ptp(compute_log_shares(np.zeros(4))) == 0
+    model.init_output_bias(counts.mean(axis=0, dtype=np.float64))
     bias = np.asarray(model.output_bias[...], np.float64)
     np.testing.assert_allclose(np.exp(bias), counts.sum(0) / counts.sum(), rtol=1e-5)
 

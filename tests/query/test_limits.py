@@ -188,13 +188,19 @@ def test_codes_spread_over_devices_are_the_same_codes():
 
 def test_every_refusal_holds_without_asserts_and_with_warnings_as_errors():
     # In test modules pytest turns asserts into raises, so that they hold under -O too.
-    modules = ("bits", "index", "search", "changes", "files")
+    modules = (
+        "codes/test_bits",
+        "index/test_hash_index",
+        "query/test_nearest",
+        "index/test_changes",
+        "files/test_files",
+    )
     code = f"""
 import sys, pytest
 assert False, "this must not be seen"
 sys.exit(pytest.main([
     "-q", "-p", "no:cacheprovider", "-k", "refused or named or asked_for", "-W", "ignore::pytest.PytestConfigWarning",
-    *("test_%s.py" % name for name in {modules!r})
+    *("../%s.py" % name for name in {modules!r})
 ]))
 """
     out = run(code, flags=("-O", "-X", "dev"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.models.code_layer import CodeLayer, own_statistics
+from jaxhash.models.code_layer import CodeLayer, make_batch_statistics
 from jaxhash.training import objectives
 from jaxhash.training.objectives import contrast, correlations, inverse, objective_named, unexplained
 
@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def code_layer(num_bits):
-    return CodeLayer(own_statistics(num_bits), jnp.float32(0), "rounding")
+    return CodeLayer(make_batch_statistics(num_bits), jnp.float32(0), "rounding")
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,7 @@ def test_what_cannot_be_sharded_is_refused():
 
 def test_a_shard_larger_than_a_device_can_address_is_refused():
     with pytest.raises(ValueError, match="more than the 2\\^31 words"):
-        sharding.assembled(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards")
+        sharding.assemble_shards(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards")
 
 
 def parts_of(path):
@@ -262,16 +262,16 @@ def test_reloading_in_as_many_parts_gives_the_same_arrays_and_files(tmp_path):
 def test_no_more_is_in_memory_than_the_parts_of_one_shard(tmp_path, monkeypatch):
     path, seen, most = tmp_path / "index", [], []
     jh.save_index(path, jh.shard_index(example(5000, 24)[0], mesh_of(8)))
-    sorted_from = parts.sorted_from
+    read_sorted = parts.read_sorted
 
     def counting(*arguments):
         gc.collect()
-        table, *rest = sorted_from(*arguments)
+        table, *rest = read_sorted(*arguments)
         seen.append(weakref.ref(table))
         most.append(sum(known() is not None for known in seen))
         return table, *rest
 
-    monkeypatch.setattr(parts, "sorted_from", counting)
+    monkeypatch.setattr(parts, "read_sorted", counting)
     jh.load_sharded_index(path, mesh_of(4))
     assert len(seen) == 8
     assert max(most) <= 3  # those of one shard, and the last one before
