@@ -1,4 +1,4 @@
-"""How calls from Python reach compiled programs, and any number of rows pass through a few of them."""
+"""How calls from Python reach compiled programs, and how any number of rows passes through a few of them."""
 
 import functools
 import threading
@@ -10,6 +10,8 @@ import jax
 import jax.extend.core
 import numpy as np
 
+from jaxhash.core.checks import is_on_host
+
 # Moved between the oldest and the newest supported jax.
 _trace_state = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
 _NO_TRACE = _trace_state()
@@ -18,11 +20,11 @@ _NO_TRACE = _trace_state()
 def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
     """Compiles `function(tree, *rows, **options)` for calls from Python.
 
-    On CPU, vectors of full width make the scan up to three times faster. That option is allowed on the outermost `jit`
-    alone and other back ends reject it, so it stands here, and functions that callers trace stay bare.
+    On CPU, vectors of full width make the scan up to three times faster. The compiler option is allowed only on the
+    outermost `jit`, and other back ends reject it. So it stands here, and functions that callers trace stay bare.
 
     Args:
-        function: takes a pytree of arrays that mostly live on a device, arrays of rows, and options by name.
+        function: takes a pytree of arrays, pytrees of rows, and options by name. It runs where the first array is.
         static: the names of the options that are static.
     """
     plain = jax.jit(function, static_argnames=static)
@@ -30,16 +32,21 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
 
     def call(tree: Any, *rows: Any, **options: Any) -> Any:
         leaf = jax.tree.leaves(tree)[0]
-        devices = leaf.devices() if isinstance(leaf, jax.Array) else jax.devices()
-        on_cpu = next(iter(devices)).platform == "cpu"
-        compiled = wide if on_cpu else plain
+        devices = leaf.devices() if isinstance(leaf, jax.Array) else set(jax.devices()[:1])
+        compiled = wide if next(iter(devices)).platform == "cpu" else plain
+        rows = jax.tree.map(lambda row: _placed(row, devices), rows)
         if _trace_state() == _NO_TRACE:
             return compiled(tree, *rows, **options)
-        # Somebody's jit is being traced around this call and would stage it, although all its inputs are known.
+        # A caller's jit is being traced and would stage this call, although all its inputs are known.
         with jax.ensure_compile_time_eval():
             return compiled(tree, *rows, **options)
 
     return call
+
+
+def _placed(row: Any, devices: set[jax.Device]) -> Any:
+    """A row array that is on these devices, or on the host, from where `jit` sends it to them."""
+    return np.asarray(row) if isinstance(row, jax.Array) and row.devices() != devices else row
 
 
 @functools.cache
@@ -48,10 +55,10 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def in_parallel(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-    """Applies a function to parts of the work, two at a time, and gives its results in order.
+    """Applies a function to parts of the work in two threads, and returns the results in order.
 
-    Selecting and filling run on one core, so that while one part is there, the other can scan. The function must not
-    call this one, or threads would wait for themselves.
+    Selecting and filling use one core, so that one thread can scan while the other selects. The function must not call
+    `in_parallel` itself: its threads would wait for each other.
     """
     return [function(part) for part in parts] if len(parts) < 2 else list(_workers().map(function, parts))
 
@@ -62,55 +69,93 @@ _collective = threading.Lock()
 def one_at_a_time(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
     """Applies a function to parts of the work, one after the other, while no other thread does so.
 
-    For programs that run on several devices. Devices that took up two of them in different orders would each wait for
-    the others in another one, for ever. The function must wait for its results.
+    For programs that run on several devices: if two devices started two such programs in different orders, each would
+    wait for the other for ever. The function must wait for its results.
     """
     with _collective:
         return [function(part) for part in parts]
 
 
 def in_batches(
-    compiled: Callable[[np.ndarray], Any],
-    rows: np.ndarray,
+    compiled: Callable[[Any], Any],
+    rows: Any,
     size: int,
     lead: tuple[int, ...] | None = None,
     mapped: Callable[..., list[Any]] = in_parallel,
 ) -> Any:
     """Applies a compiled function to rows, at most `size` at a time, and joins its results.
 
-    The last batch is padded with zeros to a power of two, so that every number of rows is served by the same few
-    programs. Padding, cutting and joining are numpy's: in JAX they would be compiled anew for each length.
+    The last batch is padded with zeros to a power of two, so that a few programs serve every number of rows.
 
-    Rows stay on the host but for the batches in work, so that there may be more than the device has room for; results
-    go back to it all together in the end. Two threads each send a batch, wait for what comes of it and fetch that:
-    while one does so, the device can compute for the other. On several devices at once, batches take turns, and nothing
-    is hidden.
+    JAX arrays that fit one batch stay on their device, and so do the results. All other rows stay on the host except
+    for the batches in work, so that there may be more of them than the device has room for: each of two threads sends
+    a batch, waits for its results and fetches them, while the device computes for the other. There, padding, cutting
+    and joining are numpy's, since JAX would compile them anew for each length.
 
     Args:
-        compiled: maps rows `[m, ...]` to a pytree of arrays `[m, ...]`, row by row.
-        rows: `[n, ...]`.
+        compiled: maps a pytree of arrays `[m, ...]` to a pytree of arrays `[m, ...]`, row by row.
+        rows: a pytree of arrays `[n, ...]`.
         size: the largest batch, a power of two.
-        lead: axes whose product is n, to give the results; by default `(n,)`.
+        lead: the leading axes of the results, whose product is n; by default `(n,)`.
         mapped: `in_parallel`, or `one_at_a_time` where the function runs on several devices.
 
     Returns:
         The pytree, of JAX arrays `[*lead, ...]`.
     """
-    batches = [rows[start : start + size] for start in range(0, max(1, len(rows)), size)]
+    leaves = jax.tree.leaves(rows)
+    count = len(leaves[0])
+    lead = (count,) if lead is None else lead
+    if count <= size and all(_stays(leaf, padded_length(count, size)) for leaf in leaves):
+        found = compiled(_padded_on_device(rows, length=padded_length(count, size)))
+        return _cut_on_device(found, count=count, lead=lead)
+    host_rows = jax.tree.map(np.asarray, rows)
 
-    def run(batch: np.ndarray) -> Any:
-        return jax.tree.map(np.asarray, compiled(pad_rows(batch, size)))
+    def run(start: int) -> Any:
+        batch = jax.tree.map(lambda array: pad_rows(array[start : start + size], size), host_rows)
+        return jax.tree.map(np.asarray, compiled(batch))
 
-    parts = mapped(run, batches)
-    count, lead = len(rows), (len(rows),) if lead is None else lead
+    parts = mapped(run, range(0, max(1, count), size))
     return jax.tree.map(
         lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts
     )
 
 
+def padded_length(count: int, size: int) -> int:
+    """The power of two, at most `size`, that `count` rows are padded to."""
+    return min(size, 1 << max(0, count - 1).bit_length())
+
+
 def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
     """Pads rows `[m, ...]` with zeros to a power of two, at most `size`."""
-    length = min(size, 1 << max(0, len(rows) - 1).bit_length())
+    length = padded_length(len(rows), size)
     if length == len(rows):
         return rows
     return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+
+def _stays(rows: Any, length: int) -> bool:
+    """Whether rows are to stay on their device.
+
+    On CPU only those that need no padding do: numpy shares their memory, and pads without compiling.
+    """
+    return isinstance(rows, jax.Array) and (len(rows) == length or not is_on_host(rows))
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def _pad(rows: Any, *, length: int) -> Any:
+    return jax.tree.map(
+        lambda array: jax.numpy.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1)), rows
+    )
+
+
+def _padded_on_device(rows: Any, *, length: int) -> Any:
+    return rows if len(jax.tree.leaves(rows)[0]) == length else _pad(rows, length=length)
+
+
+@functools.partial(jax.jit, static_argnames=("count", "lead"))
+def _cut(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda array: array[:count].reshape(lead + array.shape[1:]), found)
+
+
+def _cut_on_device(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
+    return found if jax.tree.leaves(found)[0].shape[: len(lead)] == lead else _cut(found, count=count, lead=lead)

@@ -1,11 +1,12 @@
-"""What is legal: every check of an argument, made on the host before any device work.
+"""Checks of arguments, made before any work.
 
-`ValueError` is for a wrong value, `TypeError` for a wrong kind of thing; each message names the argument, what
-came and what was expected. Nothing here casts: a value of another dtype may already have lost something.
+A wrong value is a `ValueError`, a wrong kind of thing a `TypeError`. Each message names the argument, what came and
+what was expected. Nothing here casts: a value of another dtype may already have lost something.
 """
 
 import operator
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 import jax
@@ -19,6 +20,11 @@ INT32_MAX = int(np.iinfo(np.int32).max)
 def is_traced(*trees: Any) -> bool:
     """Whether any array in `trees` is being traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def is_on_host(array: Any) -> bool:
+    """Whether numpy can read this without a transfer: all but JAX arrays on accelerators."""
+    return not isinstance(array, jax.Array) or next(iter(array.devices())).platform == "cpu"
 
 
 def is_stream(value: Any) -> TypeGuard[Iterable[Any]]:
@@ -82,6 +88,30 @@ def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
         place = tuple(int(i) for i in np.argwhere(stray)[0])
         raise ValueError(f"{name}: padding bits must be zero, but the code at {place} has bits past {num_bits}")
     return array
+
+
+def check_known_codes(name: str, codes: ArrayLike, num_bits: int) -> Any:
+    """Checks codes as far as their values are known, and returns them where they are.
+
+    Of traced codes only dtype and width are known. Codes on an accelerator are checked there: only the outcome is
+    fetched. All others come back as a native numpy array, or, from a JAX array on CPU, as they are.
+    """
+    check_code_array(name, codes, num_words(num_bits))
+    if is_traced(codes):
+        return codes
+    if is_on_host(codes):
+        array = check_codes(name, codes, num_bits)
+        return codes if isinstance(codes, jax.Array) else array
+    mask = padding_mask(num_bits)
+    if mask and jax.device_get(_any_set(codes, mask)):
+        check_codes(name, codes, num_bits)
+    return codes
+
+
+@partial(jax.jit, static_argnums=1)
+def _any_set(codes: jax.Array, mask: int) -> jax.Array:
+    """Whether any code has a bit of the mask set in its last word: bool `[]`."""
+    return (codes[..., -1] & np.uint32(mask)).any()
 
 
 def check_ids(ids: ArrayLike | None, num_items: int, *, distinct: bool = True) -> np.ndarray:
