@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from jaxhash.index.sharding import ShardedIndex, shard_index
     from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
     from jaxhash.metrics.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
-    from jaxhash.models.autoencoder import Autoencoder, encode, reconstruct, summary
+    from jaxhash.models.autoencoder import Autoencoder, summary
     from jaxhash.models.code_layer import straight_through_round
     from jaxhash.models.convolutional import ConvAutoencoder
+    from jaxhash.models.encoding import encode, reconstruct
     from jaxhash.models.file import load_model, save_model
     from jaxhash.models.patches import encode_patches, extract_patches
     from jaxhash.query.bags import BagMatches, bag_search
@@ -77,9 +78,10 @@ _MODULES = {
     "index.sharding": ("ShardedIndex", "shard_index"),
     "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
     "metrics.ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
-    "models.autoencoder": ("Autoencoder", "encode", "reconstruct", "summary"),
+    "models.autoencoder": ("Autoencoder", "summary"),
     "models.code_layer": ("straight_through_round",),
     "models.convolutional": ("ConvAutoencoder",),
+    "models.encoding": ("encode", "reconstruct"),
     "models.file": ("load_model", "save_model"),
     "models.patches": ("encode_patches", "extract_patches"),
     "query.bags": ("BagMatches", "bag_search"),

@@ -16,8 +16,10 @@ from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, re
 from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.sharding import ShardedIndex
-from jaxhash.models.autoencoder import Autoencoder, check_items, encode_items
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoding import encode_items
 from jaxhash.models.file import model_from_archive, model_to_arrays
+from jaxhash.models.inputs import check_items
 from jaxhash.query.nearest import check_places
 from jaxhash.query.reranking import nearest_candidates
 from jaxhash.query.scan import AnyIndex, Neighbors, nearest_items, queries_at_once

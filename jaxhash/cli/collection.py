@@ -17,8 +17,8 @@ from jax.typing import ArrayLike
 from jaxhash.cli.sources import DIGEST_WORDS
 from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
-from jaxhash.models.autoencoder import encode
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_arrays
 
 KIND = "collection"

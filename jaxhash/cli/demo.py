@@ -20,7 +20,8 @@ from jaxhash.files.atomic import replacing
 from jaxhash.index.density import describe, expected_matches, suggest_num_bits
 from jaxhash.index.hash_index import HashIndex, build_index
 from jaxhash.metrics.neighbors import precision_at_k, vote_accuracy
-from jaxhash.models.autoencoder import Autoencoder, encode, reconstruct, summary
+from jaxhash.models.autoencoder import Autoencoder, summary
+from jaxhash.models.encoding import encode, reconstruct
 from jaxhash.query.nearest import radius_search, search
 from jaxhash.retriever import Retriever, retrieve, save_retriever
 from jaxhash.training.epoch import History

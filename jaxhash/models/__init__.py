@@ -3,8 +3,9 @@
 `jaxhash.training` trains them; nothing here knows of an index.
 """
 
-from jaxhash.models.autoencoder import Autoencoder, encode, reconstruct, summary
+from jaxhash.models.autoencoder import Autoencoder, summary
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoding import encode, reconstruct
 from jaxhash.models.file import load_model, save_model
 from jaxhash.models.patches import encode_patches, extract_patches
 

@@ -18,7 +18,7 @@ from flax import nnx
 
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.models.autoencoder import Activation, Autoencoder, apply_layers, check_activation, make_dense_layers
-from jaxhash.models.inputs import make_untrained_rule
+from jaxhash.models.input_rule import make_untrained_rule
 
 WINDOW = 3
 # Without channels given, there are as many stages as leave at most so many pixels a side.

@@ -12,7 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import check_integer, is_traced
-from jaxhash.models.autoencoder import Autoencoder, encode
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoding import encode
 
 # Patches that are cut out at a time when the caller is Python: they take much more room than their images.
 PATCHES_AT_ONCE = 2**15

@@ -16,7 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import is_stream
-from jaxhash.models.autoencoder import Autoencoder, check_items
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.inputs import check_items
 from jaxhash.training.objectives import Company, Objective
 
 BYTES_IN_RUN = 2**27

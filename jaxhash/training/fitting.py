@@ -16,15 +16,7 @@ from jax.typing import ArrayLike
 from jaxhash.codes.statistics import bit_statistics
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import check_integer, is_stream
-from jaxhash.models.autoencoder import (
-    ITEMS_AT_ONCE,
-    Autoencoder,
-    check_items,
-    check_model,
-    compute_bits,
-    encode,
-    to_floats,
-)
+from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import (
     CodeLayer,
     LogitStatistics,
@@ -32,7 +24,9 @@ from jaxhash.models.code_layer import (
     make_batch_statistics,
     noise_at_epoch,
 )
-from jaxhash.models.inputs import make_trained_rule
+from jaxhash.models.encoding import compute_bits, encode
+from jaxhash.models.input_rule import make_trained_rule
+from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, to_floats
 from jaxhash.models.word_counts import mean_length
 from jaxhash.training.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.training.epoch import Course, History, Seen, State, run_epoch

@@ -15,8 +15,9 @@ import numpy as np
 import optax
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import Autoencoder, to_floats
+from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
+from jaxhash.models.inputs import to_floats
 from jaxhash.models.word_counts import mean_length, word_losses
 from jaxhash.training.augment import AffineWarp, Warp
 from jaxhash.training.positives import feature_points, mutual_neighbors, nearest_neighbors

@@ -20,7 +20,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import OUTPUT_ACTIVATIONS, Autoencoder, check_items, to_floats
+from jaxhash.models.autoencoder import OUTPUT_ACTIVATIONS, Autoencoder
+from jaxhash.models.inputs import check_items, to_floats
 
 # Contrastive divergence follows no gradient, but steps of one size suit all layers, whatever the scale of their units.
 OPTIMIZER = optax.adam(1e-3)

@@ -5,7 +5,6 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.models.autoencoder import ITEMS_AT_ONCE
 from jaxhash.models.code_layer import (
     LogitStatistics,
     compute_soft_signs,
@@ -13,6 +12,7 @@ from jaxhash.models.code_layer import (
     round_logits,
     standardize,
 )
+from jaxhash.models.inputs import ITEMS_AT_ONCE
 
 
 def training_bits(logits):
