@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from jaxhash.codes.statistics import BitStatistics, bit_statistics
     from jaxhash.datasets import Dataset, load_dataset
     from jaxhash.files.archive import CorruptFileError
+    from jaxhash.index.building import build_index
     from jaxhash.index.changes import add_items, merge_indexes, remove_items
     from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
     from jaxhash.index.file import load_index, load_sharded_index, save_index
-    from jaxhash.index.hash_index import HashIndex, build_index
+    from jaxhash.index.hash_index import HashIndex
     from jaxhash.index.sharding import ShardedIndex, shard_index
     from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
     from jaxhash.metrics.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
@@ -44,16 +45,17 @@ if TYPE_CHECKING:
     from jaxhash.models.patches import encode_patches, extract_patches
     from jaxhash.query.bags import BagMatches, bag_search
     from jaxhash.query.estimate import estimate_matches
-    from jaxhash.query.matches import RadiusMatches
-    from jaxhash.query.nearest import radius_search, radius_search_padded, search
+    from jaxhash.query.nearest import radius_search_padded, search
     from jaxhash.query.pairs import duplicate_groups
+    from jaxhash.query.radius import radius_search
     from jaxhash.query.reranking import rerank
-    from jaxhash.query.scan import Neighbors, PaddedMatches
+    from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
     from jaxhash.training.augment import AffineWarp
     from jaxhash.training.epoch import History
-    from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
-    from jaxhash.training.objectives import Reconstruct, Retrieve
+    from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
+    from jaxhash.training.losses import reconstruction_loss
+    from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
     from jaxhash.training.pretraining import pretrain
 
 # Public names by the module that defines them.
@@ -71,10 +73,11 @@ _MODULES = {
     "codes.statistics": ("BitStatistics", "bit_statistics"),
     "datasets": ("Dataset", "load_dataset"),
     "files.archive": ("CorruptFileError",),
+    "index.building": ("build_index",),
     "index.changes": ("add_items", "merge_indexes", "remove_items"),
     "index.density": ("IndexStats", "describe", "expected_matches", "suggest_num_bits"),
     "index.file": ("load_index", "load_sharded_index", "save_index"),
-    "index.hash_index": ("HashIndex", "build_index"),
+    "index.hash_index": ("HashIndex",),
     "index.sharding": ("ShardedIndex", "shard_index"),
     "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
     "metrics.ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
@@ -86,16 +89,17 @@ _MODULES = {
     "models.patches": ("encode_patches", "extract_patches"),
     "query.bags": ("BagMatches", "bag_search"),
     "query.estimate": ("estimate_matches",),
-    "query.matches": ("RadiusMatches",),
-    "query.nearest": ("radius_search", "radius_search_padded", "search"),
+    "query.nearest": ("radius_search_padded", "search"),
     "query.pairs": ("duplicate_groups",),
+    "query.radius": ("radius_search",),
     "query.reranking": ("rerank",),
-    "query.scan": ("Neighbors", "PaddedMatches"),
+    "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches"),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
     "training.augment": ("AffineWarp",),
     "training.epoch": ("History",),
-    "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit", "reconstruction_loss"),
-    "training.objectives": ("Reconstruct", "Retrieve"),
+    "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit"),
+    "training.losses": ("reconstruction_loss",),
+    "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
     "training.pretraining": ("pretrain",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -117,6 +121,7 @@ __all__ = [
     "History",
     "IndexStats",
     "Neighbors",
+    "Objective",
     "PaddedMatches",
     "RadiusMatches",
     "Reconstruct",

@@ -1,6 +1,5 @@
 """From pixels to neighbours: a model and an index as one pytree, searched by one compiled program."""
 
-import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -14,15 +13,16 @@ from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a
 from jaxhash.core.checks import check_code_array, check_codes, check_integer, is_traced, num_words
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.contents import index_to_arrays, read_sorted
-from jaxhash.index.hash_index import HashIndex, index_from_sorted
-from jaxhash.index.sharding import ShardedIndex
+from jaxhash.index.hash_index import HashIndex, index_from_sorted, memory_of
+from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_items
 from jaxhash.models.file import model_from_archive, model_to_arrays
-from jaxhash.models.inputs import check_items
-from jaxhash.query.nearest import check_places
+from jaxhash.models.inputs import check_items, narrow_floats
+from jaxhash.query.cost_model import queries_at_once
+from jaxhash.query.nearest import check_slots, nearest_items
 from jaxhash.query.reranking import nearest_candidates
-from jaxhash.query.scan import AnyIndex, Neighbors, nearest_items, queries_at_once
+from jaxhash.query.results import Neighbors
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
@@ -70,16 +70,18 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
     check_retriever(retriever)
     k = check_integer("k", k, 1)
     items, lead, _ = check_items(retriever.model, images)
-    places = _places(retriever, k, num_candidates)
-    check_places(len(items), places)
+    slots = _slots(retriever, k, num_candidates)
+    check_slots(len(items), slots)
     if is_traced(retriever, images):
-        return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k, places=places)))
-    size = queries_at_once(retriever.index, places)
+        return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k, slots=slots)))
+    size = queries_at_once(retriever.index, slots)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
-    return in_batches(lambda batch: _compiled_retrieve(retriever, batch, k=k, places=places), items, size, lead, mapped)
+    return in_batches(
+        lambda batch: _compiled_retrieve(retriever, narrow_floats(batch), k=k, slots=slots), items, size, lead, mapped
+    )
 
 
-def _places(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
+def _slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
     """How many items the index has to find."""
     if retriever.long_codes is None:
         if num_candidates is not None:
@@ -111,25 +113,20 @@ def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -
         raise ValueError(f"long_codes has {len(long_codes)} rows, but the index holds the id {_largest_id(index)}")
 
 
-_largest: "weakref.WeakKeyDictionary[HashIndex, int]" = weakref.WeakKeyDictionary()
-
-
 def _largest_id(index: HashIndex) -> int:
-    """The largest id in an index, or -1; remembered, as looking for it can take as long as a search."""
-    if index not in _largest:
-        _largest[index] = int(np.asarray(index.ids).max())
-    return _largest[index]
+    """The largest id in an index, or -1; remembered, since finding it can take as long as a search."""
+    return memory_of(index).remember("largest id", lambda: int(np.asarray(index.ids).max()))
 
 
-def _retrieve(retriever: Retriever[Any], items: Any, *, k: int, places: int) -> Neighbors:
+def _retrieve(retriever: Retriever[Any], items: Any, *, k: int, slots: int) -> Neighbors:
     codes = encode_items(retriever.model, items)
     if retriever.long_codes is None:
-        return nearest_items(retriever.index, codes, k=places)
-    shortlist = nearest_items(retriever.index, first_bits(codes, retriever.index.num_bits), k=places).ids
+        return nearest_items(retriever.index, codes, k=slots)
+    shortlist = nearest_items(retriever.index, first_bits(codes, retriever.index.num_bits), k=slots).ids
     return nearest_candidates(retriever.long_codes, codes, shortlist, k=k)
 
 
-_compiled_retrieve = entry_point(_retrieve, "k", "places")
+_compiled_retrieve = entry_point(_retrieve, "k", "slots")
 
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:

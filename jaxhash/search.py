@@ -1,16 +1,10 @@
 """The public names of searching; `jaxhash.query` holds the code."""
 
-from jaxhash.query.matches import RadiusMatches
-from jaxhash.query.nearest import (
-    RADIUS_METHODS,
-    SEARCH_METHODS,
-    WORTH_TWO_THREADS,
-    check_places,
-    radius_search,
-    radius_search_padded,
-    search,
-)
-from jaxhash.query.scan import AnyIndex, Neighbors, PaddedMatches
+from jaxhash.index.sharding import AnyIndex
+from jaxhash.query.nearest import SEARCH_METHODS, WORTH_TWO_THREADS, radius_search_padded, search
+from jaxhash.query.nearest import check_slots as check_places
+from jaxhash.query.radius import RADIUS_METHODS, radius_search
+from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
 
 __all__ = [
     "RADIUS_METHODS",

@@ -3,16 +3,14 @@
 Nothing here searches: `jaxhash.query` does.
 """
 
+from jaxhash.index.building import build_index, check_pairs, check_table
 from jaxhash.index.changes import add_items, merge_indexes, remove_items
 from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
 from jaxhash.index.file import load_index, load_sharded_index, save_index
 from jaxhash.index.hash_index import (
     NO_ID,
     HashIndex,
-    build_index,
-    check_pairs,
     check_size,
-    check_table,
     code_runs,
     index_from_sorted,
     layout,

@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 
 from jaxhash.codes.sorting import group_pairs
 from jaxhash.core.checks import INT32_MAX
-from jaxhash.index.hash_index import HashIndex, check_pairs, check_size, check_table, index_from_sorted, sorted_arrays
+from jaxhash.index.building import check_pairs, check_table
+from jaxhash.index.hash_index import HashIndex, check_size, index_from_sorted, sorted_arrays
 
 # Distinct codes uint32 [u, w] in ascending order, offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]

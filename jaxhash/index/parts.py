@@ -23,9 +23,9 @@ from jaxhash.core.checks import check_num_bits
 from jaxhash.files.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.files.atomic import sync_directory
 from jaxhash.index.contents import check_sorted, index_to_arrays, read_sorted
-from jaxhash.index.hash_index import HashIndex, check_size, index_from_sorted
+from jaxhash.index.hash_index import HashIndex, Sorted, check_size, index_from_sorted
 from jaxhash.index.processes import gather_rows
-from jaxhash.index.sharding import ShardedIndex, Sorted, assemble_shards, cut_evenly, local_shards, shard_index
+from jaxhash.index.sharding import ShardedIndex, assemble_shards, cut_evenly, local_shards, shard_index
 
 PARTS = "index in parts"
 MARKS = 1024  # in each part, at most

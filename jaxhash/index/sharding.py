@@ -8,8 +8,6 @@ The same code serves many hosts under `jax.distributed`: a process makes, holds 
 devices. All processes then have to make the same calls in the same order.
 """
 
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxhash.index.hash_index import HashIndex, check_size, layout, sorted_arrays
-
-# Distinct codes uint32 [u, w] in ascending order, their offsets int32 [u + 1] from 0 on, and ids int32 [n].
-Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
+from jaxhash.index.hash_index import HashIndex, Sorted, check_size, layout, memory_of, sorted_arrays
 
 
 @partial(
@@ -72,7 +67,9 @@ class ShardedIndex:
         return f"ShardedIndex(num_shards={self.num_shards}, num_bits={self.num_bits}, mesh={dict(self.mesh.shape)})"
 
 
-# The arrays, and the axis of each that the shards lie along.
+AnyIndex = HashIndex | ShardedIndex
+
+# The arrays, and the axis of each along which the shards follow one another.
 AXES = {"codes": 1, "offsets": 0, "ids": 0, "num_codes": 0, "num_items": 0}
 
 
@@ -215,22 +212,15 @@ def _shard(arrays: Sequence[Any], num_bits: int) -> HashIndex:
     return HashIndex(codes, offsets, ids, num_codes[0], num_items[0], num_bits)
 
 
-_lock = threading.Lock()
-_local: "weakref.WeakKeyDictionary[ShardedIndex, dict[int, HashIndex]]" = weakref.WeakKeyDictionary()
-
-
 def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
     """The shards on the devices of this process, by number, without copying them; of each, one process has one.
 
-    They are remembered, as tables for probing live as long as the index they are for.
+    They are remembered, since the tables for probing live as long as the index they belong to.
     """
-    with _lock:
-        if index not in _local:
-            _local[index] = _local_shards(index)
-        return _local[index]
+    return memory_of(index).remember("local shards", partial(_find_local_shards, index))
 
 
-def _local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
+def _find_local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
     found: dict[int, list[Any]] = {}
     for name, axis in AXES.items():
         array = getattr(index, name)

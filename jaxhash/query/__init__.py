@@ -5,11 +5,11 @@ The public functions check and batch; `kernels` and `address_table` do the work;
 
 from jaxhash.query.bags import BagMatches, bag_search
 from jaxhash.query.estimate import estimate_matches
-from jaxhash.query.matches import RadiusMatches
-from jaxhash.query.nearest import radius_search, radius_search_padded, search
+from jaxhash.query.nearest import radius_search_padded, search
 from jaxhash.query.pairs import duplicate_groups
+from jaxhash.query.radius import radius_search
 from jaxhash.query.reranking import rerank
-from jaxhash.query.scan import Neighbors, PaddedMatches
+from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
 
 __all__ = [
     "BagMatches",

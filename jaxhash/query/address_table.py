@@ -14,11 +14,9 @@ slice is not the first.
 """
 
 import itertools
-import threading
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import comb
 from typing import NamedTuple
 
@@ -28,7 +26,7 @@ import numpy as np
 
 from jaxhash.codes.sorting import find_positions, find_run_starts, mark_run_starts
 from jaxhash.core.batching import pad_rows
-from jaxhash.index.hash_index import HashIndex, code_runs
+from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
 
 
 class Slice(NamedTuple):
@@ -113,24 +111,14 @@ def _enter(bitmap: np.ndarray, taken: np.ndarray) -> None:
         bitmap[word[firsts]] |= np.bitwise_or.reduceat(np.uint32(1) << (taken & np.uint32(31)), firsts)
 
 
-_lock = threading.Lock()
-_built: "weakref.WeakKeyDictionary[HashIndex, dict[Slice, AddressTable]]" = weakref.WeakKeyDictionary()
+def get_tables(index: HashIndex, slices: tuple[Slice, ...]) -> list[AddressTable]:
+    """The tables of an index for some slices. Missing ones are built, and remembered as long as the index lives."""
+    memory = memory_of(index)
+    return [memory.remember(bits, partial(_build_table_of, index, bits)) for bits in slices]
 
 
-def tables_of(index: HashIndex, slices: tuple[Slice, ...]) -> list[AddressTable]:
-    """The tables of an index for some slices; what is not there yet is built."""
-    with _lock:
-        tables = _built.setdefault(index, {})
-        missing = [bits for bits in slices if bits not in tables]
-        if missing:
-            tables.update((bits, build_table(code_runs(index), bits)) for bits in missing)
-        return [tables[bits] for bits in slices]
-
-
-def are_built(index: HashIndex, slices: tuple[Slice, ...]) -> bool:
-    """Whether the tables for these slices are there already."""
-    with _lock:
-        return all(bits in _built.get(index, {}) for bits in slices)
+def _build_table_of(index: HashIndex, bits: Slice) -> AddressTable:
+    return build_table(code_runs(index), bits)
 
 
 # Up to so many words a probe is quicker in numpy than a call of a compiled program.
@@ -141,15 +129,9 @@ WORDS_AT_ONCE = 2**22
 class Buckets(NamedTuple):
     """The buckets that queries hit, in no particular order."""
 
-    query: np.ndarray  # int64 [h]
-    first: np.ndarray  # int64 [h], the bucket's first place in its table
-    size: np.ndarray  # int32 [h], the number of its codes
-
-
-def num_probes(size: int, radius: int) -> int:
-    """How many words of a bitmap of 2^size addresses are read for one query."""
-    upper = max(0, size - 5)
-    return sum(comb(upper, flips) for flips in range(min(radius, upper) + 1))
+    queries: np.ndarray  # int64 [h]
+    firsts: np.ndarray  # int64 [h], the bucket's first position in its table
+    sizes: np.ndarray  # int32 [h], the number of its codes
 
 
 @cache
@@ -213,7 +195,7 @@ def probe(table: AddressTable, queries: np.ndarray, radius: int) -> Buckets:
         batch = address[start : start + size]
         words = _compiled_hit_words(table.device_bitmap, pad_rows(batch, size), masks, left)
         found = _buckets(table, batch, masks, np.asarray(words)[: len(batch)])
-        parts.append(found._replace(query=found.query + start))
+        parts.append(found._replace(queries=found.queries + start))
     return Buckets(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

@@ -9,8 +9,6 @@ has to be taken; adding up the board is a compiled program's.
 """
 
 import math
-import threading
-import weakref
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,11 +21,9 @@ from jax.typing import ArrayLike
 from jaxhash.codes.sorting import argsort_codes, find_run_starts
 from jaxhash.core.batching import entry_point, in_parallel
 from jaxhash.core.checks import INT32_MAX, check_codes, check_integer, is_traced
-from jaxhash.index.hash_index import NO_ID, HashIndex
-from jaxhash.query.cost_model import radius_plan
-from jaxhash.query.lookup import hits_in_parts
-from jaxhash.query.matches import Hits, consecutive
-from jaxhash.query.scan import queries_at_once
+from jaxhash.index.hash_index import NO_ID, HashIndex, memory_of
+from jaxhash.query.cost_model import plan_radius
+from jaxhash.query.hits import Hits, expand_runs, find_hits
 
 # What one bag's board may take, and how many ids are entered in it at a time.
 BOARD_BYTES = 2**25
@@ -124,8 +120,8 @@ def _board(index: HashIndex, items: Items, codes: np.ndarray, radius: int, shape
     """The points of items for codes uint32 `[at most r, w]`: `[r, items]`; `2**(radius - distance)`, or 0."""
     board = np.zeros(shape, np.min_scalar_type(1 << radius))
     row, reach = 0, min(radius, index.num_bits)
-    plan = radius_plan(index, len(codes), reach, "auto", None)
-    for hits in hits_in_parts(index, codes, reach, queries_at_once(index, 1), plan):
+    plan = plan_radius(index, len(codes), reach, "auto", None)
+    for hits in find_hits(index, codes, reach, plan):
         _enter(index, items, hits, radius, board[row : row + hits.num_queries])
         row += hits.num_queries
     return board
@@ -139,7 +135,7 @@ def _enter(index: HashIndex, items: Items, hits: Hits, radius: int, board: np.nd
     row = hits.queries.astype(np.int32) * np.int32(board.shape[1])
     points = np.left_shift(1, radius - hits.distances).astype(board.dtype)
     for run in _runs(sizes):
-        place = row[run].repeat(sizes[run]) + items.places[consecutive(first[run], sizes[run])]
+        place = row[run].repeat(sizes[run]) + items.places[expand_runs(first[run], sizes[run])]
         board.reshape(-1)[place] = points[run].repeat(sizes[run])
 
 
@@ -173,18 +169,14 @@ _compiled_added = entry_point(_added)
 _compiled_highest = entry_point(_highest, "k")
 
 
-_lock = threading.Lock()
-_known: "weakref.WeakKeyDictionary[HashIndex, Items]" = weakref.WeakKeyDictionary()
-
-
 def items_of(index: HashIndex) -> Items:
-    """The items of an index; found once, and kept as long as the index lives."""
-    with _lock:
-        if index not in _known:
-            entries = np.asarray(index.ids)[: int(index.num_items)]
-            ordered = np.sort(entries)
-            ids = ordered[find_run_starts(ordered)]
-            numbered = len(ids) == 0 or int(ids[-1]) == len(ids) - 1
-            places = entries if numbered else np.searchsorted(ids, entries).astype(np.int32)
-            _known[index] = Items(ids, places)
-        return _known[index]
+    """The items of an index; found once, and remembered as long as the index lives."""
+
+    def find() -> Items:
+        entries = np.asarray(index.ids)[: int(index.num_items)]
+        ordered = np.sort(entries)
+        ids = ordered[find_run_starts(ordered)]
+        numbered = len(ids) == 0 or int(ids[-1]) == len(ids) - 1
+        return Items(ids, entries if numbered else np.searchsorted(ids, entries).astype(np.int32))
+
+    return memory_of(index).remember("items", find)

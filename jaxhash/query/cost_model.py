@@ -7,13 +7,13 @@ they stand in proportions that change little.
 import functools
 import itertools
 import math
-import threading
-import weakref
 from typing import NamedTuple
 
-from jaxhash.index.density import expected_matches
-from jaxhash.index.hash_index import HashIndex
-from jaxhash.query.address_table import Slice, are_built, num_probes
+import jax
+
+from jaxhash.index.hash_index import HashIndex, memory_of
+from jaxhash.index.sharding import AnyIndex, ShardedIndex
+from jaxhash.query.address_table import Slice
 
 # Nanoseconds. What a call takes, however many queries it has:
 SCAN_CALL = 60_000.0  # to run the compiled scan
@@ -35,6 +35,10 @@ LARGEST_TABLE = 28  # bits of address; its bitmap and directory take 64 MiB. Mor
 LEAST_SPARE_BITS = 2  # how much longer than would number the codes it is even so
 MOST_PROBES = 2**16  # flip masks of one table
 
+# Bytes that a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
+QUERY_MEMORY = 2**26
+MAX_QUERIES_AT_ONCE = 256
+
 
 class Plan(NamedTuple):
     """Tables to probe, and how far in each; no code within the radius escapes all of them."""
@@ -53,17 +57,29 @@ class Sizes(NamedTuple):
     words: int  # to compare in a scan, padding included
 
 
-_sizes: "weakref.WeakKeyDictionary[HashIndex, Sizes]" = weakref.WeakKeyDictionary()
-
-
 def sizes_of(index: HashIndex) -> Sizes:
     """The sizes of an index; remembered, since fetching numbers from the device costs more than some searches."""
-    sizes = _sizes.get(index)
-    if sizes is None:
-        words = index.capacity * index.num_words
-        sizes = Sizes(int(index.num_items), int(index.num_codes), index.num_bits, words)
-        _sizes[index] = sizes
-    return sizes
+
+    def fetch() -> Sizes:
+        num_items, num_codes = jax.device_get((index.num_items, index.num_codes))
+        return Sizes(int(num_items), int(num_codes), index.num_bits, index.capacity * index.num_words)
+
+    return memory_of(index).remember("sizes", fetch)
+
+
+def ball_size(num_bits: int, radius: int) -> int:
+    """How many of the 2^num_bits codes lie within a radius of any one."""
+    return sum(math.comb(num_bits, flips) for flips in range(min(radius, num_bits) + 1))
+
+
+def num_probes(size: int, radius: int) -> int:
+    """How many words of a bitmap of 2^size addresses are read for one query: its five lowest bits share a word."""
+    return ball_size(max(0, size - 5), radius)
+
+
+def expected_hits(count: int, num_bits: int, radius: int) -> float:
+    """How many of `count` evenly spread codes lie within a radius."""
+    return count * ball_size(num_bits, radius) / 2**num_bits
 
 
 def scan_cost(sizes: Sizes, found: float, pick: float = SCAN_MATCH) -> float:
@@ -105,7 +121,7 @@ def plan_of(num_codes: int, num_bits: int, radius: int, num_tables: int) -> Plan
         if probes > MOST_PROBES:
             return Plan(slices, radii, math.inf)
         cost += probes * (PROBE_NEAR if 2**bits.size / 8 <= NEAR_BYTES else PROBE_FAR)
-        cost += CANDIDATE * expected_matches(num_codes, bits.size, reach)
+        cost += CANDIDATE * expected_hits(num_codes, bits.size, reach)
     return Plan(slices, radii, cost)
 
 
@@ -116,10 +132,10 @@ def multi_index_plan(num_codes: int, num_bits: int, radius: int, num_tables: int
     return min(plans, key=lambda plan: plan.cost)
 
 
-def radius_plan(index: HashIndex, num_queries: int, radius: int, method: str, num_tables: int | None) -> Plan | None:
+def plan_radius(index: HashIndex, num_queries: int, radius: int, method: str, num_tables: int | None) -> Plan | None:
     """The plan for a radius search by a method of that name; `None` stands for a scan."""
     sizes = sizes_of(index)
-    plan, saved = _radius_plan(sizes, radius, method, num_tables)
+    plan, saved = _plan_radius(sizes, radius, method, num_tables)
     if plan is None:
         return None
     saved = num_queries * saved + SCAN_CALL - len(plan.slices) * TABLE_CALL
@@ -127,7 +143,7 @@ def radius_plan(index: HashIndex, num_queries: int, radius: int, method: str, nu
 
 
 @functools.lru_cache(4096)
-def _radius_plan(sizes: Sizes, radius: int, method: str, num_tables: int | None) -> tuple[Plan | None, float]:
+def _plan_radius(sizes: Sizes, radius: int, method: str, num_tables: int | None) -> tuple[Plan | None, float]:
     """The best plan that the method allows, if any, and how much sooner than a scan it answers a query."""
     if method == "scan" or sizes.num_codes == 0:
         return None, 0.0
@@ -137,21 +153,21 @@ def _radius_plan(sizes: Sizes, radius: int, method: str, num_tables: int | None)
     if method != "probe":
         plans.append(multi_index_plan(sizes.num_codes, sizes.num_bits, radius, num_tables))
     plan = min(plans, key=lambda plan: plan.cost)
-    saved = scan_cost(sizes, expected_matches(sizes.num_codes, sizes.num_bits, radius)) - plan.cost
+    saved = scan_cost(sizes, expected_hits(sizes.num_codes, sizes.num_bits, radius)) - plan.cost
     if plan.cost == math.inf or (method == "auto" and saved <= 0):
         return None, 0.0
     return plan, saved
 
 
-def widening_plans(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
+def plan_widening(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
     """Plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
-    plans, saved, rounds = _widening_plans(sizes_of(index), k, method)
+    plans, saved, rounds = _plan_widening(sizes_of(index), k, method)
     saved = num_queries * saved + SCAN_CALL - rounds * (TABLE_CALL + FILL_CALL)
     return plans if method != "auto" or (plans and _worth_its_tables(index, plans[0], saved)) else ()
 
 
 @functools.lru_cache(4096)
-def _widening_plans(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float, int]:
+def _plan_widening(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float, int]:
     """The plans, how much sooner than a scan they answer a query, and how many of them that takes."""
     if sizes.num_codes == 0:
         return (), 0.0, 0
@@ -163,28 +179,38 @@ def _widening_plans(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...]
         if plan.cost == math.inf or (spent > limit and (method == "auto" or plans)):
             break
         plans.append(plan)
-        if needed == math.inf and expected_matches(sizes.num_items, sizes.num_bits, radius) >= k:
+        if needed == math.inf and expected_hits(sizes.num_items, sizes.num_bits, radius) >= k:
             needed, rounds = spent, len(plans)
     if method == "auto" and needed == math.inf:
         return (), 0.0, 0
     return tuple(plans), limit - needed, rounds
 
 
-_lock = threading.Lock()
-_regret: "weakref.WeakKeyDictionary[HashIndex, float]" = weakref.WeakKeyDictionary()
-
-
 def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
-    """Whether to use a plan, by which `saved` nanoseconds are saved now, though its tables may have to be built.
+    """Whether to use a plan that saves so many nanoseconds in this search, though its tables may have to be built.
 
-    Tables are built once the time lost by doing without them would have paid for them, as one should rent skis until
-    the rent has cost as much as buying: that never takes more than twice the time of who knows the future.
+    Tables are built once the time lost without them would have paid for them, as one should rent skis until the rent
+    equals the price: that never takes more than twice the time of knowing the future. A plan's lost time pays for its
+    own tables alone: a search that would need others has gained nothing from these.
     """
     if saved <= 0:
         return False
-    if are_built(index, plan.slices):
+    memory = memory_of(index)
+    missing = memory.missing(plan.slices)
+    if not missing:
         return True
-    price = sum(BUILD_SORTED if bits.first == 0 else BUILD for bits in plan.slices) * sizes_of(index).num_codes
-    with _lock:
-        _regret[index] = _regret.get(index, 0.0) + saved
-        return _regret[index] > price
+    price = sum(BUILD_SORTED if bits.first == 0 else BUILD for bits in plan.slices if bits in missing)
+    return memory.add_lost_time(plan.slices, saved) > price * sizes_of(index).num_codes
+
+
+def queries_at_once(index: AnyIndex, k: int) -> int:
+    """How many queries to scan together so that memory stays bounded, whatever n and k are; a power of two."""
+    width, blocks, group_size, lanes = index.codes.shape
+    gathered = 0
+    if isinstance(index, ShardedIndex):
+        blocks //= index.num_shards
+        gathered = 16 * k * index.num_shards
+    minima = blocks * lanes * (1 if width < 8 else 2)
+    chosen = 8 * min(k, blocks) * lanes + 4 * min(k, blocks * lanes) * group_size * (width + 3)
+    affordable = max(1, QUERY_MEMORY // (minima + chosen + gathered))
+    return min(MAX_QUERIES_AT_ONCE, 1 << (affordable.bit_length() - 1))

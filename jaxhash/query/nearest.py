@@ -1,41 +1,35 @@
-"""Exact similarity queries: what is legal, which method answers, and how many queries at a time.
+"""The first items by (distance, code, id), in a fixed number of slots: `search` and `radius_search_padded`.
 
-Three layers: the public functions here check what they are given and cut large batches; `scan` says what is computed
-for a few queries, and can be traced into any program; the loops are in `kernels`. What is driven from the host, tables
-and ragged results, is in `lookup`. Results are sorted by (distance, code, id), whatever the batch, the devices or the
-order of insertion.
+The public functions check and batch. `nearest_items` and `matches_in_slots` say what is computed, can be traced into
+any program, and rest on the loops in `kernels`. An index in shards is searched on each device as if its shard were all,
+and the results are merged. Results do not depend on the batch, the devices or the order of insertion.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches, one_at_a_time
-from jaxhash.core.checks import INT32_MAX, check_code_array, check_codes, check_integer, is_traced
-from jaxhash.index.hash_index import HashIndex
-from jaxhash.index.sharding import ShardedIndex
-from jaxhash.query.cost_model import Plan, radius_plan, widening_plans
-from jaxhash.query.lookup import matches_by_plan, matches_by_scan, matches_of_shards, nearest_by_widening
-from jaxhash.query.matches import RadiusMatches
-from jaxhash.query.scan import (
-    AnyIndex,
-    Neighbors,
-    PaddedMatches,
-    Result,
-    matches_in_places,
-    nearest_items,
-    queries_at_once,
-)
+from jaxhash.core.checks import INT32_MAX, check_integer, check_known_codes, is_traced, padding_mask
+from jaxhash.index.hash_index import NO_ID, HashIndex
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
+from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
+from jaxhash.query.hits import find_hits, matches_of_hits
+from jaxhash.query.kernels import NO_DISTANCE, count_items, items_of_codes, minima_once, nearest_codes
+from jaxhash.query.results import Neighbors, PaddedMatches
+
+Result = TypeVar("Result", bound=tuple[Any, ...])
 
 SEARCH_METHODS = ("auto", "scan", "probe")
-RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
 
-# From so much work on, two threads share it: pairs of query and code, times words and k / 8.
+# From this much work on, two threads share it: pairs of query and code, times words and k / 8.
 WORTH_TWO_THREADS = 2**30
 
 
@@ -46,10 +40,10 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
         queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`.
         k: how many items to find, at least 1 (static). It may exceed the number of items.
-        method: "scan" compares all codes; "probe" looks up addresses within a widening radius of the query's, until k
-            items are found or a scan is quicker; "auto" takes what is estimated to be the quicker one. The results are
-            the same. Inside `jit`, where the number of addresses can't depend on the data, it is always a scan; so is
-            it in a `ShardedIndex`, whose devices would have to agree after each radius.
+        method: "scan" compares all codes; "probe" looks up addresses within a growing radius of the query's, until k
+            items are found or a scan is quicker; "auto" takes what is estimated to be quicker. The results are the
+            same. Inside `jit`, where the number of addresses can't depend on the data, and in a `ShardedIndex`, whose
+            devices would have to agree after each radius, it is always a scan.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
@@ -59,28 +53,17 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
         TypeError: queries are not uint32, or k is not an integer.
     """
     k = check_integer("k", k, 1)
-    rows = _legal_queries(index, queries, places=k)
-    _legal_method(index, method, SEARCH_METHODS)
+    codes = check_queries(index, queries, slots=k)
+    check_method(method, SEARCH_METHODS)
     if isinstance(index, ShardedIndex) and method == "probe":
         raise ValueError("the method probe is for a HashIndex; a ShardedIndex is scanned")
-    if is_traced(index, rows):
-        return nearest_items(index, rows, k=k)
-    if isinstance(index, ShardedIndex):
-        return _answers(_compiled_search, index, rows, queries_at_once(index, k), k=k)
-    if method != "scan" and (plans := widening_plans(index, math.prod(rows.shape[:-1]), k, method)):
-        return _by_widening(index, rows, k, plans)
-    return _answers(_compiled_search, index, rows, queries_at_once(index, k), k=k)
-
-
-def _by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
-    """Nearest items by probing ever further; the queries that still lack items in the end are scanned."""
-    flat = queries.reshape(-1, index.num_words)
-    distances, ids, lacking = nearest_by_widening(index, flat, k, plans, queries_at_once(index, 1))
-    if len(lacking):
-        rest = _answers(_compiled_search, index, flat[lacking], queries_at_once(index, k), k=k)
-        distances[lacking], ids[lacking] = rest
-    lead = queries.shape[:-1]
-    return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
+    if is_traced(index, codes):
+        return nearest_items(index, codes, k=k)
+    if method != "scan" and isinstance(index, HashIndex):
+        plans = plan_widening(index, math.prod(codes.shape[:-1]), k, method)
+        if plans:
+            return _search_by_widening(index, np.asarray(codes), k, plans)
+    return _run(_compiled_search, index, codes, queries_at_once(index, k), k=k)
 
 
 def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, max_results: int) -> PaddedMatches:
@@ -93,103 +76,53 @@ def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, ma
         max_results: how many matches there is room for, at least 1 (static).
 
     Returns:
-        `PaddedMatches(distances, ids, counts)`: the first `max_results` matches, and how many there are in truth.
-        Where a count exceeds `max_results`, the matches that come last are missing.
+        `PaddedMatches(distances, ids, counts)`: the first `max_results` matches, and the true number of matches. Where
+        a count exceeds `max_results`, the last matches are missing.
 
     Raises:
         ValueError: queries don't fit the index, or a number is out of range.
         TypeError: queries are not uint32, or a number is not an integer.
     """
-    radius = _legal_radius(index, radius)
     max_results = check_integer("max_results", max_results, 1)
-    rows = _legal_queries(index, queries, places=max_results)
-    if is_traced(index, rows):
-        return matches_in_places(index, rows, radius=radius, max_results=max_results)
+    codes = check_queries(index, queries, slots=max_results)
+    radius = check_radius(radius, index.num_bits)
+    if is_traced(index, codes):
+        return matches_in_slots(index, codes, radius=radius, max_results=max_results)
     size = queries_at_once(index, max_results)
-    return _answers(_compiled_padded, index, rows, size, radius=radius, max_results=max_results)
+    return _run(_compiled_padded, index, codes, size, radius=radius, max_results=max_results)
 
 
-def radius_search(
-    index: AnyIndex, queries: ArrayLike, *, radius: int, method: str = "auto", num_tables: int | None = None
-) -> RadiusMatches:
-    """Finds all items within a radius of each query, however many there are.
-
-    The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
-
-    Args:
-        index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
-        radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
-        method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi-index" does so for
-            several slices of the code; "auto" takes what is estimated to be the quickest. The results are the same.
-        num_tables: for "multi-index", into how many slices to part the code, from 1 to b; by default what is
-            estimated to be the quickest.
-
-    Returns:
-        `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
-        to `offsets[i + 1]`, sorted by (distance, code, id).
-
-    Raises:
-        ValueError: queries don't fit the index, a number is out of range, or there is no such method.
-        TypeError: queries are not uint32, a number is not an integer, or the call is being traced.
-    """
-    if is_traced(index, queries):
-        raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
-    radius = _legal_radius(index, radius)
-    flat = np.asarray(_legal_queries(index, queries)).reshape(-1, index.num_words)
-    method, num_tables = _legal_method(index, method, RADIUS_METHODS, num_tables)
-    if isinstance(index, ShardedIndex):
-        search_shard = partial(radius_search, queries=flat, radius=radius, method=method, num_tables=num_tables)
-        return matches_of_shards(index, len(flat), search_shard)
-    size = queries_at_once(index, 1)
-    plan = radius_plan(index, len(flat), radius, method, num_tables)
-    if plan is None:
-        return matches_by_scan(index, flat, radius, size)
-    return matches_by_plan(index, flat, radius, size, plan)
-
-
-def _legal_method(
-    index: AnyIndex, method: str, methods: tuple[str, ...], num_tables: int | None = None
-) -> tuple[str, int | None]:
-    if method not in methods:
-        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
-    if num_tables is not None:
-        if method != "multi-index":
-            raise ValueError(f"num_tables is for the method multi-index, got method {method!r}")
-        check_integer("num_tables", num_tables, 1, index.num_bits)
-    return method, num_tables
-
-
-def _legal_radius(index: AnyIndex, radius: int) -> int:
-    """Every radius past the number of bits means the same: all items."""
-    return min(check_integer("radius", radius, 0, maximum=2**63 - 1), index.num_bits)
-
-
-def _legal_queries(index: AnyIndex, queries: ArrayLike, places: int = 1) -> Any:
-    """Queries that fit the index; concrete ones as a numpy array, which `jit` takes up faster than a JAX array."""
+def check_queries(index: AnyIndex, queries: ArrayLike, slots: int = 1) -> Any:
+    """Returns queries that fit an index: a numpy array, or a JAX array that stays on its device."""
     if not isinstance(index, AnyIndex):
         raise TypeError(
             f"index must be a HashIndex or a ShardedIndex, got {type(index).__name__}; see jaxhash.build_index"
         )
-    if is_traced(queries):
-        check_code_array("queries", queries, index.num_words)
-    else:
-        queries = check_codes("queries", queries, index.num_bits)
-    check_places(math.prod(np.shape(queries)[:-1]), places)
-    return queries
+    codes = check_known_codes("queries", queries, index.num_bits)
+    check_slots(math.prod(codes.shape[:-1]), slots)
+    return codes
 
 
-def check_places(num_queries: int, places: int) -> None:
+def check_radius(radius: int, num_bits: int) -> int:
+    """Returns the radius, at most the number of bits: every larger one means all items."""
+    return min(check_integer("radius", radius, 0, maximum=2**63 - 1), num_bits)
+
+
+def check_method(method: str, methods: Sequence[str]) -> None:
+    """Raises unless the method is one of these."""
+    if method not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+
+
+def check_slots(num_queries: int, slots: int) -> None:
     """Refuses a result that is too large to be addressed, before anything is allocated for it."""
-    if num_queries * places > INT32_MAX:
+    if num_queries * slots > INT32_MAX:
         raise ValueError(
-            f"{num_queries} queries with {places} results each exceed 2^31 places: ask for fewer, or cut the queries"
+            f"{num_queries} queries with {slots} results each exceed 2^31 results: ask for fewer, or split the queries"
         )
 
 
-def _answers(
-    compiled: Callable[..., Result], index: AnyIndex, queries: np.ndarray, size: int, **options: int
-) -> Result:
+def _run(compiled: Callable[..., Result], index: AnyIndex, queries: Any, size: int, **options: int) -> Result:
     """Runs a compiled search over queries `[..., w]`, at most `size` at a time."""
     lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
     rows = queries.reshape(count, index.num_words)
@@ -202,5 +135,106 @@ def _answers(
     return in_batches(lambda batch: compiled(index, batch, **options), rows, size, lead)
 
 
+def _search_by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
+    """Finds the k nearest items by radius 0, 1, 2, ...; queries that have fewer in the end are scanned."""
+    flat, lead = queries.reshape(-1, index.num_words), queries.shape[:-1]
+    distances = np.full((len(flat), k), NO_DISTANCE, np.int32)
+    ids = np.full((len(flat), k), NO_ID, np.int32)
+    unfinished = np.arange(len(flat))
+    for radius, plan in enumerate(plans):
+        if not len(unfinished):
+            break
+        found = matches_of_hits(index, find_hits(index, flat[unfinished], radius, plan))
+        enough = np.diff(found.offsets) >= k
+        positions = found.offsets[:-1][enough][:, None] + np.arange(k)
+        distances[unfinished[enough]], ids[unfinished[enough]] = found.distances[positions], found.ids[positions]
+        unfinished = unfinished[~enough]
+    if len(unfinished):
+        rest = _run(_compiled_search, index, flat[unfinished], queries_at_once(index, k), k=k)
+        distances[unfinished], ids[unfinished] = rest
+    return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
+
+
+# Compiled even without a `jit` around it: `vmap` alone would dispatch every operation by itself.
+@partial(jax.jit, static_argnames="k")
+def nearest_items(index: AnyIndex, queries: Any, *, k: int) -> Neighbors:
+    """Computes what `search` returns, without its checks. Queries are uint32 `[..., w]`."""
+    if isinstance(index, ShardedIndex):
+        return _merge_nearest(map_shards(index, partial(nearest_items, k=k), queries), k)
+
+    def nearest(batch: jax.Array) -> Neighbors:
+        return Neighbors(*_items(index, *_nearest_codes(index, batch, k), k))
+
+    return _map_batches(nearest, index, queries, queries_at_once(index, k))
+
+
+@partial(jax.jit, static_argnames=("radius", "max_results"))
+def matches_in_slots(index: AnyIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
+    """Computes what `radius_search_padded` returns, without its checks. Queries are uint32 `[..., w]`."""
+    if isinstance(index, ShardedIndex):
+        found = map_shards(index, partial(matches_in_slots, radius=radius, max_results=max_results), queries)
+        first = _merge_nearest(Neighbors(found.distances, found.ids), max_results)
+        return PaddedMatches(*first, found.counts.sum(0, dtype=jnp.int32))
+
+    def within(batch: jax.Array) -> PaddedMatches:
+        distances, ranks = _nearest_codes(index, batch, max_results)
+        distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
+        counts = count_items(index.codes, index.offsets, batch, radius)
+        return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
+
+    return _map_batches(within, index, queries, queries_at_once(index, max_results))
+
+
+def _merge_nearest(found: Neighbors, k: int) -> Neighbors:
+    """The k nearest of all shards from the k nearest of each, int32 `[s, ..., k]`.
+
+    Shards hold ascending codes and `top_k` puts the lower position first among equals, so ties stay in order.
+    """
+    num_shards, *lead, _ = found.ids.shape
+    distances, ids = (jnp.moveaxis(array, 0, -2).reshape(*lead, num_shards * k) for array in found)
+    _, position = lax.top_k(-distances.astype(jnp.float32), k)
+    return Neighbors(jnp.take_along_axis(distances, position, -1), jnp.take_along_axis(ids, position, -1))
+
+
+def _map_batches(function: Callable[..., Result], index: HashIndex, queries: Any, size: int) -> Result:
+    """Applies `function(queries [q, w])` to queries `[..., w]`, `size` at a time."""
+    *lead, width = queries.shape
+    flat = _clear_padding(jnp.asarray(queries).reshape(-1, width), index.num_bits)
+    if len(flat) <= size:
+        result = function(flat)
+    else:
+        count = -(-len(flat) // size)
+        batches = jnp.pad(flat, ((0, count * size - len(flat)), (0, 0))).reshape(count, size, width)
+        result = jax.tree.map(
+            lambda array: array.reshape(count * size, *array.shape[2:])[: len(flat)],
+            lax.map(function, batches),
+        )
+    return jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), result)
+
+
+def _clear_padding(queries: jax.Array, num_bits: int) -> jax.Array:
+    """Sets padding bits to zero: they must never count, and of a traced query they can't be checked."""
+    mask = np.full((1, queries.shape[1]), 0xFFFFFFFF, np.uint32)
+    mask[0, -1] ^= padding_mask(num_bits)
+    return queries & mask
+
+
+def _nearest_codes(index: HashIndex, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Distances and ranks of the nearest codes, int32 `[q, at most k]`."""
+    minima = minima_once(index.codes, index.num_codes, queries)
+    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity))
+
+
+def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The items of the codes, in `count` slots even if the index has room for fewer."""
+    available = min(count, index.ids.shape[0])
+    distances, ids = items_of_codes(index.offsets, index.ids, distances, ranks, available)
+    spare = ((0, 0), (0, count - available))
+    return (
+        jnp.pad(distances, spare, constant_values=NO_DISTANCE),
+        jnp.pad(ids, spare, constant_values=NO_ID),
+    )
+
+
 _compiled_search = entry_point(nearest_items, "k")
-_compiled_padded = entry_point(matches_in_places, "radius", "max_results")
+_compiled_padded = entry_point(matches_in_slots, "radius", "max_results")

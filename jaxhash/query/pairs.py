@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxhash.core.checks import check_integer
-from jaxhash.index.hash_index import HashIndex, build_index, sorted_arrays
-from jaxhash.query.nearest import radius_search
+from jaxhash.index.building import build_index
+from jaxhash.index.hash_index import HashIndex, sorted_arrays
+from jaxhash.query.radius import radius_search
 
 # Codes whose neighbours are looked up together: bounds the memory, however many there are.
 CODES_AT_ONCE = 1024

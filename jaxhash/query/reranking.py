@@ -1,4 +1,4 @@
-"""A second look: a shortlist, found by short codes, put in the order of long ones.
+"""Reranking: a shortlist found by short codes, sorted by long ones.
 
 Krizhevsky and Hinton, "Using Very Deep Autoencoders for Content-Based Image Retrieval" (ESANN 2011), look up 28-bit
 codes in a hash table and rank what they find by 256-bit codes.
@@ -15,10 +15,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches
-from jaxhash.core.checks import check_code_array, check_integer, dtype_of, is_traced
+from jaxhash.core.checks import check_code_array, check_integer, dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import NO_ID
+from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE, QUERY_MEMORY
 from jaxhash.query.kernels import NO_DISTANCE
-from jaxhash.query.scan import MAX_QUERIES_AT_ONCE, QUERY_MEMORY, Neighbors
+from jaxhash.query.results import Neighbors
 
 
 def rerank(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate_ids: ArrayLike, *, k: int) -> Neighbors:
@@ -43,20 +44,20 @@ def rerank(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate_ids: Ar
         TypeError: codes are not uint32, or ids or k are not integers.
     """
     k = check_integer("k", k, 1)
-    queries, ids = _legal(long_codes, query_long_codes, candidate_ids)
+    queries, ids = _check_queries(long_codes, query_long_codes, candidate_ids)
     lead = queries.shape[:-1]
     if is_traced(long_codes, queries, ids):
         found = nearest_candidates(jnp.asarray(long_codes), queries, ids, k=k)
         return Neighbors(*(array.reshape(*lead, k) for array in found))
-    count, width = math.prod(lead), queries.shape[-1]
-    rows = np.concatenate([queries.reshape(count, width), ids.reshape(count, ids.shape[-1]).view(np.uint32)], axis=1)
-    affordable = QUERY_MEMORY // (12 * (ids.shape[-1] + 1) * (width + 2))
+    count = math.prod(lead)
+    rows = tuple(array.reshape(count, array.shape[-1]) for array in (queries, ids))
+    affordable = QUERY_MEMORY // (12 * (ids.shape[-1] + 1) * (queries.shape[-1] + 2))
     size = min(MAX_QUERIES_AT_ONCE, 1 << (max(1, affordable).bit_length() - 1))
-    return in_batches(lambda batch: _compiled_rerank(long_codes, batch, k=k), rows, size, lead)
+    return in_batches(lambda batch: _compiled_rerank(long_codes, *batch, k=k), rows, size, lead)
 
 
-def _legal(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate_ids: ArrayLike) -> tuple[Any, Any]:
-    """Queries and ids that fit the codes; concrete ones as numpy arrays uint32 `[..., w]` and int32 `[..., m]`."""
+def _check_queries(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate_ids: ArrayLike) -> tuple[Any, Any]:
+    """Returns queries uint32 `[..., w]` and ids int32 `[..., m]` that fit the codes, JAX arrays on their device."""
     check_code_array("long_codes", long_codes)
     shape = np.shape(long_codes)
     if len(shape) != 2:
@@ -69,16 +70,30 @@ def _legal(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate_ids: Ar
         raise TypeError(f"candidate_ids must be integers, got dtype {dtype_of(candidate_ids)}")
     if is_traced(query_long_codes, candidate_ids):
         return jnp.asarray(query_long_codes), jnp.asarray(candidate_ids)
-    ids = np.asarray(candidate_ids)
-    if ids.size and (ids.min() < NO_ID or ids.max() >= shape[0]):
-        wrong = ids[(ids < NO_ID) | (ids >= shape[0])][0]
-        raise ValueError(f"candidate_ids must be rows of long_codes, below {shape[0]}, or -1 for none, got {wrong}")
-    return np.asarray(query_long_codes).astype(np.uint32, copy=False), ids.astype(np.int32)
+    if is_on_host(candidate_ids) or jax.device_get(_any_outside(candidate_ids, shape[0])):
+        ids = np.asarray(candidate_ids)
+        wrong = ids[(ids < NO_ID) | (ids >= shape[0])]
+        if wrong.size:
+            raise ValueError(
+                f"candidate_ids must be rows of long_codes, below {shape[0]}, or -1 for none, got {wrong[0]}"
+            )
+    return _native(query_long_codes, np.uint32), _native(candidate_ids, np.int32)
+
+
+@partial(jax.jit, static_argnums=1)
+def _any_outside(ids: jax.Array, count: int) -> jax.Array:
+    """Whether any id is neither a row below `count` nor `NO_ID`: bool `[]`."""
+    return ((ids < NO_ID) | (ids >= count)).any()
+
+
+def _native(array: ArrayLike, dtype: type) -> Any:
+    """An array of a dtype: JAX arrays that have it stay on their device."""
+    return array if isinstance(array, jax.Array) and array.dtype == dtype else np.asarray(array).astype(dtype)
 
 
 @partial(jax.jit, static_argnames="k")
 def nearest_candidates(long_codes: jax.Array, queries: jax.Array, ids: jax.Array, *, k: int) -> Neighbors:
-    """What `rerank` computes, without its checks."""
+    """Computes what `rerank` returns, without its checks."""
     ids = jnp.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, max(0, k - ids.shape[-1]))], constant_values=NO_ID)
     known = (ids >= 0) & (ids < len(long_codes))
     ids = jnp.where(known, ids, NO_ID).astype(jnp.int32)
@@ -87,19 +102,12 @@ def nearest_candidates(long_codes: jax.Array, queries: jax.Array, ids: jax.Array
     distances = lax.population_count(codes ^ queries[..., None, :]).sum(-1, dtype=jnp.int32)
     keys = (jnp.where(known, distances, NO_DISTANCE), *jnp.moveaxis(codes, -1, 0), ids)
     distances, *_, ids = lax.sort(keys, num_keys=len(keys))
-    # What comes again has the same code and so stands behind the first; places behind none are none.
+    # A repeated candidate has the same code and so follows the first; so does a repeated `NO_ID`.
     again = jnp.concatenate([jnp.zeros_like(ids[..., :1], bool), ids[..., 1:] == ids[..., :-1]], axis=-1)
     position = jnp.arange(ids.shape[-1], dtype=jnp.float32)
-    _, place = lax.top_k(jnp.where(again, -jnp.inf, -position), k)
-    again, distances, ids = (jnp.take_along_axis(array, place, -1) for array in (again, distances, ids))
+    _, slot = lax.top_k(jnp.where(again, -jnp.inf, -position), k)
+    again, distances, ids = (jnp.take_along_axis(array, slot, -1) for array in (again, distances, ids))
     return Neighbors(jnp.where(again, NO_DISTANCE, distances), jnp.where(again, NO_ID, ids))
 
 
-def _rerank_rows(long_codes: jax.Array, rows: jax.Array, *, k: int) -> Neighbors:
-    """`nearest_candidates` for rows uint32 `[q, w + m]` of queries and then ids."""
-    width = long_codes.shape[1]
-    ids = lax.bitcast_convert_type(rows[:, width:], jnp.int32)
-    return nearest_candidates(long_codes, rows[:, :width], ids, k=k)
-
-
-_compiled_rerank = entry_point(_rerank_rows, "k")
+_compiled_rerank = entry_point(nearest_candidates, "k")

@@ -28,8 +28,8 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash.query.address_table import tables_of
-from jaxhash.query.cost_model import SELECT, plan_of, radius_plan, scan_cost, sizes_of
+from jaxhash.query.address_table import get_tables
+from jaxhash.query.cost_model import SELECT, plan_of, plan_radius, scan_cost, sizes_of
 
 ROUNDS = 5
 QUERIES = 256
@@ -194,7 +194,7 @@ def billion(n, q=4096):
     few = jh.radius_search(index, queries[:4], radius=2, method="scan")
     print(f"  by scan:  {(time.perf_counter() - start) / 4 * 1e6:,.0f} us per query (4 at a time, once)")
     np.testing.assert_array_equal(few.ids, matches.ids[: matches.offsets[4]])
-    (table,) = tables_of(index, radius_plan(index, q, 2, "probe", None).slices)
+    (table,) = get_tables(index, plan_radius(index, q, 2, "probe", None).slices)
     parts = {name: getattr(index, name) for name in ("codes", "offsets", "ids")}
     parts |= {name: getattr(table, name) for name in ("bitmap", "device_bitmap", "directory", "starts")}
     for name, array in parts.items():

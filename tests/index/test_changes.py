@@ -1,5 +1,3 @@
-import sys
-
 import jax
 import numpy as np
 import oracle
@@ -9,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import jaxhash as jh
+from jaxhash.index import hash_index
 from jaxhash.index.hash_index import sorted_arrays
 
-index_room = sys.modules["jaxhash.index.hash_index"]
 WIDTHS = [1, 2, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024]
 
 
@@ -247,7 +245,7 @@ def test_collections_that_grow_past_int32_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="sharding"):
         jh.add_items(index, endless)
     a, b = (jh.build_index(np.zeros((1000, 1), np.uint32), 32, ids=np.arange(i, i + 1000)) for i in (0, 1000))
-    monkeypatch.setattr(index_room, "INT32_MAX", 2000)
+    monkeypatch.setattr(hash_index, "INT32_MAX", 2000)
     with pytest.raises(ValueError, match="sharding"):
         jh.add_items(a, np.zeros((1000, 1), np.uint32))
     with pytest.raises(ValueError, match="sharding"):

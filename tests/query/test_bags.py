@@ -89,10 +89,10 @@ def test_tables_and_scan_give_the_same(monkeypatch):
     rng = np.random.default_rng(1)
     codes, query = random_codes(rng, 6000, 24).reshape(200, 30, 1), random_codes(rng, 64, 24).reshape(2, 32, 1)
     index = jh.build_index(codes, 24, multi=True)
-    plan = bags.radius_plan
+    plan = bags.plan_radius
     answers = []
     for method in ("scan", "probe", "multi-index"):
-        monkeypatch.setattr(bags, "radius_plan", lambda *a, m=method: plan(*a[:3], m, None))
+        monkeypatch.setattr(bags, "plan_radius", lambda *a, m=method: plan(*a[:3], m, None))
         answers.append(jh.bag_search(index, query, radius=3, k=200))
     for other in answers[1:]:
         assert np.array_equal(answers[0].scores, other.scores)

@@ -19,7 +19,7 @@ import pytest
 from jax.experimental import checkify
 
 import jaxhash as jh
-from jaxhash.query import lookup, matches
+from jaxhash.query import hits
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -223,8 +223,7 @@ assert threading.active_count() == 1
 def test_memory_beside_a_complete_answer_is_bounded(monkeypatch):
     codes, queries = collection(20, n=4000, q=250)
     index = jh.build_index(codes, 20)
-    for module in (lookup, matches):
-        monkeypatch.setattr(module, "CODES_AT_ONCE", 2**15)
+    monkeypatch.setattr(hits, "CANDIDATES_AT_ONCE", 2**15)
     jh.radius_search(index, queries, radius=20)  # compiling takes memory of its own
     tracemalloc.start()
     found = jh.radius_search(index, queries, radius=20)

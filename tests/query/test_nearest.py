@@ -1,5 +1,4 @@
 import dataclasses
-import sys
 from functools import partial
 
 import jax
@@ -9,12 +8,12 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import same
 
 import jaxhash as jh
-from jaxhash.query import kernels
-from jaxhash.query.scan import MAX_QUERIES_AT_ONCE
+from jaxhash.query import kernels, nearest
+from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
 
-search_room = sys.modules["jaxhash.query.nearest"]  # `jaxhash.search` is the function
 WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 1024]
 
 
@@ -372,7 +371,7 @@ def test_two_threads_give_what_one_gives(monkeypatch):
     codes, ids, queries = example(50, q=100)
     index = jh.build_index(codes, 50, ids=ids)
     expected = jh.search(index, queries, k=3)
-    monkeypatch.setattr(search_room, "WORTH_TWO_THREADS", 0)
+    monkeypatch.setattr(nearest, "WORTH_TWO_THREADS", 0)
     jax.tree.map(np.testing.assert_array_equal, jh.search(index, queries, k=3), expected)
 
 
@@ -389,3 +388,25 @@ def test_memory_is_bounded_for_ten_thousand_queries_on_a_million_codes(k):
     queries = jax.ShapeDtypeStruct((10_000, 2), jnp.uint32)
     program = jax.jit(partial(jh.search, k=k)).lower(large, queries).compile()
     assert program.memory_analysis().temp_size_in_bytes < 256 * 2**20
+
+
+@pytest.mark.parametrize("num_bits", [20, 64])
+def test_queries_on_a_device_stay_there(num_bits, rng):
+    codes = oracle.pack(rng.random((300, num_bits)) < 0.5)
+    index, queries = jh.build_index(codes, num_bits), jnp.asarray(codes[:64])
+    searches = [
+        partial(jh.search, k=3),
+        partial(jh.radius_search_padded, radius=1, max_results=40),
+        partial(jh.search, k=3, method="scan"),
+    ]
+    expected = [search(index, codes[:64]) for search in searches]
+    with jax.transfer_guard("disallow"):
+        found = [search(index, queries) for search in searches]
+    same(found, expected)
+
+
+def test_queries_on_another_device_are_moved_to_the_index(rng):
+    codes = oracle.pack(rng.random((300, 64)) < 0.5)
+    index = jh.build_index(codes, 64)
+    elsewhere = jax.device_put(codes[:64], jax.devices()[-1])
+    same(jh.search(index, elsewhere, k=3), jh.search(index, codes[:64], k=3))

@@ -26,7 +26,7 @@ IMPORTS = {
     "retriever": {"codes", "core", "files", "index", "models", "query"},
     "datasets": set(),
     "plots": {"index"},
-    "search": {"query"},
+    "search": {"index", "query"},
     "cli": {
         "codes",
         "core",

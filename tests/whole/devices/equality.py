@@ -18,7 +18,7 @@ import jaxhash as jh
 from jaxhash.core.batching import one_at_a_time
 from jaxhash.files import archive
 from jaxhash.index import parts, sharding
-from jaxhash.query import lookup
+from jaxhash.query import radius as radius_module
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -173,15 +173,14 @@ def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
     index, queries = example(301, 64)
     sharded = jh.shard_index(index, mesh_of(4))
     broken = sharding.local_shards(sharded)[2]
-    search_room = jh.search.__globals__
-    scan = lookup.matches_by_scan
+    scan = radius_module._scan
 
     def failing(shard, *rest):
         if shard is broken:
             raise RuntimeError("no such luck")
         return scan(shard, *rest)
 
-    monkeypatch.setitem(search_room, "matches_by_scan", failing)
+    monkeypatch.setattr(radius_module, "_scan", failing)
     with pytest.raises(RuntimeError, match="no such luck"):
         jh.radius_search(sharded, queries, radius=3, method="scan")
     monkeypatch.undo()

@@ -16,6 +16,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.index import parts, sharding
+from jaxhash.query import radius
 
 case, number, port, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -79,14 +80,13 @@ def saving():
 def failing():
     """One process can't answer, and lives on: the other must not wait for it."""
     sharded = jh.shard_index(index, mesh)
-    room = jh.search.__globals__
-    scan = room["matches_by_scan"]
+    scan = radius._scan
     if number == 1:
-        room["matches_by_scan"] = lambda *_: 1 / 0
+        radius._scan = lambda *_: 1 / 0
     expected = (RuntimeError, ZeroDivisionError)[number]
     with pytest.raises(expected, match=("process 1 failed", "division by zero")[number]):
         jh.radius_search(sharded, queries, radius=6, method="scan")
-    room["matches_by_scan"] = scan
+    radius._scan = scan
     same(jh.radius_search(sharded, queries, radius=6), jh.radius_search(index, queries, radius=6))
 
 

@@ -1,0 +1,94 @@
+"""All items within a radius, however many there are: `radius_search`."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.core.batching import in_parallel
+from jaxhash.core.checks import check_integer, is_traced
+from jaxhash.index.hash_index import HashIndex
+from jaxhash.index.processes import gather_rows
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards
+from jaxhash.query.cost_model import plan_radius, queries_at_once
+from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
+from jaxhash.query.nearest import check_method, check_queries, check_radius
+from jaxhash.query.results import RadiusMatches
+
+RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
+
+
+def radius_search(
+    index: AnyIndex, queries: ArrayLike, *, radius: int, method: str = "auto", num_tables: int | None = None
+) -> RadiusMatches:
+    """Finds all items within a radius of each query, however many there are.
+
+    The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
+
+    Args:
+        index: a `HashIndex` or `ShardedIndex` of b-bit codes.
+        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
+        radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
+        method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi-index" does so for
+            several slices of the code; "auto" takes what is estimated to be quickest. The results are the same.
+        num_tables: for "multi-index", the number of slices, from 1 to b; by default what is estimated to be quickest.
+
+    Returns:
+        `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
+        to `offsets[i + 1]`, sorted by (distance, code, id).
+
+    Raises:
+        ValueError: queries don't fit the index, a number is out of range, or there is no such method.
+        TypeError: queries are not uint32, a number is not an integer, or the call is being traced.
+    """
+    if is_traced(index, queries):
+        raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
+    flat = np.asarray(check_queries(index, queries)).reshape(-1, index.num_words)
+    radius = check_radius(radius, index.num_bits)
+    check_method(method, RADIUS_METHODS)
+    if num_tables is not None:
+        if method != "multi-index":
+            raise ValueError(f"num_tables is for the method multi-index, got method {method!r}")
+        check_integer("num_tables", num_tables, 1, index.num_bits)
+    if isinstance(index, ShardedIndex):
+        search_shard = partial(radius_search, queries=flat, radius=radius, method=method, num_tables=num_tables)
+        return _search_shards(index, len(flat), search_shard)
+    plan = plan_radius(index, len(flat), radius, method, num_tables)
+    if plan is None:
+        return _scan(index, flat, radius)
+    return matches_of_hits(index, find_hits(index, flat, radius, plan))
+
+
+def _scan(index: HashIndex, queries: np.ndarray, radius: int) -> RadiusMatches:
+    """All matches of queries uint32 `[q, w]` by scans in two threads."""
+    size = queries_at_once(index, 1)
+
+    def scan(start: int) -> RadiusMatches:
+        return matches_of_hits(index, find_hits(index, queries[start : start + size], radius, None))
+
+    return join_matches(in_parallel(scan, range(0, len(queries), size)))
+
+
+def _search_shards(
+    index: ShardedIndex, num_queries: int, search_shard: Callable[[HashIndex], RadiusMatches]
+) -> RadiusMatches:
+    """All matches in an index from those in each of its shards, which are searched at the same time."""
+    shards = local_shards(index)
+
+    def find_rows(number: int) -> np.ndarray:
+        matches = search_shard(shards[number])
+        query = np.repeat(np.arange(num_queries, dtype=np.int32), np.diff(matches.offsets))
+        return np.stack([query, matches.distances, np.full_like(query, number), matches.ids], axis=1)
+
+    def own_rows() -> np.ndarray:
+        with ThreadPoolExecutor(max(1, len(shards))) as pool:
+            return np.concatenate([np.zeros((0, 4), np.int32), *pool.map(find_rows, shards)])
+
+    query, distance, shard, ids = gather_rows(own_rows, index.mesh.is_multi_process).T
+    key = (query.astype(np.int64) << 32) | (distance.astype(np.int64) << 16) | shard
+    # Stable, so that the items of a shard keep their order: by code, then by id.
+    order = np.argsort(key, kind="stable")
+    offsets = np.append(0, np.cumsum(np.bincount(query, minlength=num_queries)))
+    return RadiusMatches(offsets, distance[order], ids[order])
