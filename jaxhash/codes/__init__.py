@@ -1,4 +1,7 @@
-"""Packed binary codes: packing and comparing them, sorting them on the host, and measuring how they use their bits."""
+"""Packed binary codes: conversion and Hamming distance, sorting on the host, and statistics of their bits.
+
+`jaxhash.index` and `jaxhash.query` build on `sorting`; the names below are public.
+"""
 
 from jaxhash.codes.bits import (
     codes_from_bytes,

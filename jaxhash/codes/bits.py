@@ -1,4 +1,4 @@
-"""Binary codes as packed words: packing, Hamming distance, and the forms other libraries use.
+"""Packed binary codes: packing, Hamming distance, and conversion to the formats of other libraries.
 
 A code of b bits is `w = ceil(b / 32)` words of uint32 in big-endian bit order: bit 0 is the most significant bit of
 word 0, and the unused low bits of the last word are zero. Codes therefore sort as the bit strings do.
@@ -16,6 +16,7 @@ from jaxhash.core.checks import (
     check_code_array,
     check_codes,
     check_integer,
+    check_known_codes,
     check_num_bits,
     dtype_of,
     is_traced,
@@ -28,15 +29,15 @@ def pack_bits(bits: ArrayLike) -> jax.Array:
     """Packs bits into codes.
 
     Args:
-        bits: bool, or numbers that are all 0 or 1, `[..., b]`. Under `jit`, where values can't be checked, any
-            number but 0 counts as 1.
+        bits: bool, or numbers that are all 0 or 1, `[..., b]`. Traced values can't be checked: there, any nonzero
+            number counts as 1.
 
     Returns:
         uint32 `[..., w]`.
 
     Raises:
         ValueError: a value is neither 0 nor 1, or there is no axis of bits.
-        TypeError: `bits` holds something else than numbers.
+        TypeError: `bits` is neither bool nor numeric.
     """
     traced = is_traced(bits)
     array = jnp.asarray(bits) if traced else np.asarray(bits)
@@ -58,45 +59,40 @@ def _pack(bits: ArrayLike) -> jax.Array:
     width = num_words(num_bits)
     padding = [(0, 0)] * len(lead) + [(0, width * 32 - num_bits)]
     planes = jnp.pad(jnp.asarray(bits), padding).reshape(*lead, width, 32).astype(jnp.uint32)
-    return (planes << _shifts(32, 1, planes.ndim)).sum(-1, dtype=jnp.uint32)
+    return (planes << _make_shifts(32, 1, planes.ndim)).sum(-1, dtype=jnp.uint32)
 
 
-def _shifts(count: int, step: int, ndim: int) -> jax.Array:
-    """Shifts that put the first of `count` fields highest: `(count - 1) * step, ..., step, 0`, with `ndim` axes."""
+def _make_shifts(count: int, step: int, ndim: int) -> jax.Array:
+    """Returns the shifts `(count - 1) * step, ..., step, 0`, the first field being the highest, with `ndim` axes."""
     return (jnp.arange(count - 1, -1, -1, dtype=jnp.uint32) * jnp.uint32(step)).reshape((1,) * (ndim - 1) + (-1,))
 
 
 def unpack_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
     """Unpacks codes, uint32 `[..., w]`, into bool `[..., num_bits]`."""
-    return _unpack(_legal(codes, num_bits), num_bits)
-
-
-def _legal(codes: ArrayLike, num_bits: int) -> ArrayLike:
-    """Checks codes as far as they are known: whole when concrete, dtype and width when traced."""
-    check_num_bits(num_bits)
-    if not is_traced(codes):
-        return check_codes("codes", codes, num_bits)
-    check_code_array("codes", codes, num_words(num_bits))
-    return codes
+    return _unpack(check_known_codes("codes", codes, check_num_bits(num_bits)), num_bits)
 
 
 @partial(jax.jit, static_argnums=1)
 def _unpack(codes: ArrayLike, num_bits: int) -> jax.Array:
     words = jnp.asarray(codes)[..., None]
-    planes = (words >> _shifts(32, 1, words.ndim)) & jnp.uint32(1)
+    planes = (words >> _make_shifts(32, 1, words.ndim)) & jnp.uint32(1)
     return planes.reshape(*words.shape[:-2], -1)[..., :num_bits] != 0
 
 
 def first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
-    """Cuts codes, uint32 `[..., w]`, off after their first bits: uint32 `[..., ceil(num_bits / 32)]`.
+    """Truncates codes, uint32 `[..., w]`, to their first bits: uint32 `[..., ceil(num_bits / 32)]`.
 
-    The first bits of a code that was trained with `short_bits` are a code of their own.
+    Training with `short_bits` makes the first bits of a code usable as a code of their own.
+
+    Raises:
+        ValueError: `num_bits` is below 1 or exceeds the length of the codes.
+        TypeError: codes are not uint32.
     """
     width = num_words(check_num_bits(num_bits))
     check_code_array("codes", codes)
     if width > np.shape(codes)[-1]:
         raise ValueError(f"num_bits must be at most {32 * np.shape(codes)[-1]} for these codes, got {num_bits}")
-    return _first_bits(_native(codes), num_bits)
+    return _first_bits(_to_native(codes), num_bits)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -116,6 +112,10 @@ def hamming_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
 
     Returns:
         int32 `[...]`.
+
+    Raises:
+        ValueError: widths differ, or leading axes don't broadcast.
+        TypeError: codes are not uint32.
     """
     check_code_array("a", a)
     check_code_array("b", b, np.shape(a)[-1])
@@ -123,24 +123,24 @@ def hamming_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
         np.broadcast_shapes(np.shape(a), np.shape(b))
     except ValueError:
         raise ValueError(f"a and b must have shapes that broadcast, got {np.shape(a)} and {np.shape(b)}") from None
-    return _distance(_native(a), _native(b))
+    return _count_differing(_to_native(a), _to_native(b))
 
 
-def _native(codes: ArrayLike) -> ArrayLike:
-    """JAX takes no arrays of foreign byte order."""
+def _to_native(codes: ArrayLike) -> ArrayLike:
+    """Converts to native byte order, the only one that JAX accepts."""
     return codes if isinstance(codes, jax.Array) else np.asarray(codes).astype(np.uint32, copy=False)
 
 
 @jax.jit
-def _distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
+def _count_differing(a: ArrayLike, b: ArrayLike) -> jax.Array:
     shape = np.broadcast_shapes(jnp.shape(a), jnp.shape(b))
     differing = jnp.broadcast_to(a, shape) ^ jnp.broadcast_to(b, shape)
-    # population_count keeps its operand's dtype, and so would a sum: ask for int32
+    # population_count and sum would keep uint32
     return jax.lax.population_count(differing).sum(-1, dtype=jnp.int32)
 
 
 def codes_from_bytes(packed: ArrayLike, num_bits: int) -> jax.Array:
-    """Reads codes in the order of `numpy.packbits`, which FAISS and sentence-transformers use.
+    """Converts codes from the byte order of `numpy.packbits`, which FAISS and sentence-transformers use.
 
     Args:
         packed: uint8 `[..., ceil(num_bits / 8)]`; the unused low bits of the last byte are zero.
@@ -148,6 +148,10 @@ def codes_from_bytes(packed: ArrayLike, num_bits: int) -> jax.Array:
 
     Returns:
         uint32 `[..., w]`.
+
+    Raises:
+        ValueError: the number of bytes is wrong, or a padding bit is set.
+        TypeError: `packed` is not uint8.
     """
     num_bytes = -(-check_num_bits(num_bits) // 8)
     dtype, shape = dtype_of(packed), np.shape(packed)
@@ -168,26 +172,26 @@ def _from_bytes(packed: ArrayLike) -> jax.Array:
     width = -(-num_bytes // 4)
     padding = [(0, 0)] * len(lead) + [(0, width * 4 - num_bytes)]
     planes = jnp.pad(jnp.asarray(packed), padding).reshape(*lead, width, 4).astype(jnp.uint32)
-    return (planes << _shifts(4, 8, planes.ndim)).sum(-1, dtype=jnp.uint32)
+    return (planes << _make_shifts(4, 8, planes.ndim)).sum(-1, dtype=jnp.uint32)
 
 
 def codes_to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
-    """The reverse of `codes_from_bytes`: uint32 `[..., w]` to uint8 `[..., ceil(num_bits / 8)]`."""
-    return _to_bytes(_legal(codes, num_bits), num_bits)
+    """Converts codes, uint32 `[..., w]`, to bytes, uint8 `[..., ceil(num_bits / 8)]`: undoes `codes_from_bytes`."""
+    return _to_bytes(check_known_codes("codes", codes, check_num_bits(num_bits)), num_bits)
 
 
 @partial(jax.jit, static_argnums=1)
 def _to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
     words = jnp.asarray(codes)[..., None]
-    planes = ((words >> _shifts(4, 8, words.ndim)) & jnp.uint32(0xFF)).astype(jnp.uint8)
+    planes = ((words >> _make_shifts(4, 8, words.ndim)) & jnp.uint32(0xFF)).astype(jnp.uint8)
     return planes.reshape(*words.shape[:-2], -1)[..., : -(-num_bits // 8)]
 
 
 def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
-    """Codes as plain numbers, for codes of up to 64 bits: numpy uint64 `[...]`, made on the host.
+    """Converts codes of up to 64 bits, uint32 `[..., w]`, to numpy uint64 `[...]` on the host.
 
-    Bit 0 is the most significant of the `num_bits` bits, so numbers sort as codes do: 0b101 is 5. (The source post
-    put its first bit lowest; pack the bits in reverse order to get its numbers.)
+    Bit 0 is the most significant of the `num_bits` bits, so integers sort as codes do: 0b101 is 5. (In the source post
+    the first bit is the least significant; pack the bits in reverse order to get its integers.)
     """
     check_num_bits(num_bits, maximum=64)
     words = check_codes("codes", codes, num_bits).astype(np.uint64)
@@ -197,7 +201,7 @@ def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
 
 
 def codes_from_integers(ints: ArrayLike, num_bits: int) -> jax.Array:
-    """The reverse of `codes_to_integers`: integers in [0, 2^num_bits), `[...]`, to uint32 `[..., w]`."""
+    """Converts integers in [0, 2^num_bits), `[...]`, to codes, uint32 `[..., w]`: undoes `codes_to_integers`."""
     check_num_bits(num_bits, maximum=64)
     values = np.asarray(ints)
     if values.dtype.kind not in "iu" and values.size:

@@ -1,28 +1,28 @@
-"""Codes with their ids in order, sorted on the host by numpy. XLA's sort is slow on CPU."""
+"""Sorting of codes and their ids on the host, by numpy: XLA's sort is slow on CPU."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Numbers looked at together where an array of int64 for all of them would be too large.
-AT_ONCE = 2**24
+# Entries of a mask searched at a time: one int64 position for each of them would take too much memory.
+ENTRIES_AT_ONCE = 2**24
 
 
 class Pairs(NamedTuple):
-    """Codes and the ids of the items that bear them."""
+    """Codes, each with the id of its item."""
 
     codes: np.ndarray  # uint32 [n, w]
     ids: np.ndarray  # int32 [n]
 
 
 def sort_pairs(pairs: Pairs) -> Pairs:
-    """Pairs by code and then by id; what it was given is let go as soon as can be."""
+    """Sorts pairs by (code, id)."""
     codes, ids = pairs
-    del pairs
+    del pairs  # freed early: together the arrays are several times the result
     if codes.shape[1] == 1:
         keys = codes[:, 0].astype(np.uint64)
         del codes
-        return _in_order_by_key(keys, ids)
+        return _sort_keys_with_ids(keys, ids)
     if (ids[1:] < ids[:-1]).any():
         by_id = np.argsort(ids)
         codes, ids = codes[by_id], ids[by_id]
@@ -30,8 +30,8 @@ def sort_pairs(pairs: Pairs) -> Pairs:
     return Pairs(codes[order], ids[order])
 
 
-def _in_order_by_key(keys: np.ndarray, ids: np.ndarray) -> Pairs:
-    """In codes of one word, given as uint64 `[n]`, there is room for the ids: one sort, in place, does it all."""
+def _sort_keys_with_ids(keys: np.ndarray, ids: np.ndarray) -> Pairs:
+    """Sorts pairs whose codes have one word, given as uint64 `[n]`: with the ids in the low half, one sort in place."""
     keys <<= np.uint64(32)
     keys |= ids.view(np.uint32)
     keys.sort()
@@ -40,7 +40,7 @@ def _in_order_by_key(keys: np.ndarray, ids: np.ndarray) -> Pairs:
 
 
 def drop_duplicates(pairs: Pairs) -> Pairs:
-    """Pairs in order, each of them once."""
+    """Drops repeated pairs from sorted ones."""
     codes, ids = pairs
     new = mark_run_starts(codes)
     new[1:] |= ids[1:] != ids[:-1]
@@ -48,30 +48,30 @@ def drop_duplicates(pairs: Pairs) -> Pairs:
 
 
 def argsort_codes(table: np.ndarray) -> np.ndarray:
-    """The stable order that sorts codes, uint32 `[n, w]`: int64 `[n]`.
+    """Returns the order that sorts codes, uint32 `[n, w]`, stably: int64 `[n]`.
 
-    Two words are sorted at a time, as one uint64. Nearly all codes differ in the first 64 bits, so that the further
-    words, and at last the places, only mend the ties; `lexsort` over all words is three times slower already for two,
-    and so is a first sort that is stable by itself.
+    Sorts by two words at a time, joined to one uint64. Nearly all codes differ in the first 64 bits; later words, and
+    finally the positions, only break ties. `lexsort` over all words is three times slower even for two words, and so
+    is a stable first sort.
     """
-    keys = _sort_keys(table)
+    keys = _join_words(table)
     order = np.argsort(keys[0])
-    same = np.ones(max(0, len(order) - 1), bool)  # which codes agree with their predecessor in all keys so far
+    same = np.ones(max(0, len(order) - 1), bool)  # whether a code equals its predecessor in all keys so far
     for depth in range(1, len(keys) + 1):
-        placed = keys[depth - 1][order]
-        same &= placed[1:] == placed[:-1]
+        ordered = keys[depth - 1][order]
+        same &= ordered[1:] == ordered[:-1]
         if not same.any():
             break
         run = np.concatenate([[0], np.cumsum(~same)])
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        mended = order[tied]
-        key = keys[depth][mended] if depth < len(keys) else mended
-        order[tied] = mended[np.lexsort((key, run[tied]))]
+        unordered = order[tied]
+        key = keys[depth][unordered] if depth < len(keys) else unordered
+        order[tied] = unordered[np.lexsort((key, run[tied]))]
     return order
 
 
-def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
-    """Pairs of words as uint64 `[n]`, the most significant first; an odd last word stands alone."""
+def _join_words(table: np.ndarray) -> list[np.ndarray]:
+    """Joins words in twos to uint64 keys `[n]`, the most significant first; an odd last word is a key by itself."""
     keys = []
     for first in range(0, table.shape[1], 2):
         key = table[:, first].astype(np.uint64)
@@ -83,15 +83,15 @@ def _sort_keys(table: np.ndarray) -> list[np.ndarray]:
 
 
 def find_run_starts(rows: np.ndarray) -> np.ndarray:
-    """Where a new value begins in sorted numbers `[n]`, or codes `[n, w]`: int64, ascending.
+    """Returns where each distinct value starts in sorted numbers `[n]` or codes `[n, w]`: int64, ascending.
 
-    `np.unique` hashes since numpy 2.3 and takes ten times as long.
+    `np.unique` takes ten times as long: since numpy 2.3 it hashes.
     """
     return np.flatnonzero(mark_run_starts(rows))
 
 
 def mark_run_starts(rows: np.ndarray) -> np.ndarray:
-    """Which of sorted numbers `[n]`, or codes `[n, w]`, differ from the one before: bool `[n]`."""
+    """Marks those of sorted numbers `[n]` or codes `[n, w]` that differ from the one before: bool `[n]`."""
     if rows.ndim == 2 and rows.shape[1] == 1:
         rows = rows[:, 0]
     new = np.ones(len(rows), bool)
@@ -100,25 +100,26 @@ def mark_run_starts(rows: np.ndarray) -> np.ndarray:
     return new
 
 
-def select_rows(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The rows of `[n, w]` that a mask `[n]` chooses. For more than one axis numpy would make a list of them first."""
-    return rows[:, 0][chosen][:, None] if rows.shape[1] == 1 else rows[chosen]
+def select_rows(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Selects rows of `[n, w]` by a mask `[n]`."""
+    # With two axes numpy first lists the positions; with one it does not.
+    return rows[:, 0][mask][:, None] if rows.shape[1] == 1 else rows[mask]
 
 
-def find_positions(chosen: np.ndarray, behind: int, length: int) -> np.ndarray:
-    """Where a mask `[n]` is set: int32 `[length]`, ascending, and `behind` after the last."""
-    places, filled = np.full(length, behind, np.int32), 0
-    for start in range(0, len(chosen), AT_ONCE):
-        found = np.flatnonzero(chosen[start : start + AT_ONCE])
-        places[filled : filled + len(found)] = found + start
-        filled += len(found)
-    return places
+def find_positions(mask: np.ndarray, fill: int, length: int) -> np.ndarray:
+    """Returns the positions at which a mask `[n]` is set: int32 `[length]`, ascending, padded with `fill`."""
+    positions, count = np.full(length, fill, np.int32), 0
+    for start in range(0, len(mask), ENTRIES_AT_ONCE):
+        found = np.flatnonzero(mask[start : start + ENTRIES_AT_ONCE])
+        positions[count : count + len(found)] = found + start
+        count += len(found)
+    return positions
 
 
 def group_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts codes with their ids: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`.
+    """Groups pairs by code: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`, all sorted.
 
-    A pair that comes twice is kept once.
+    Repeated pairs are dropped.
     """
     codes, ids = drop_duplicates(sort_pairs(pairs))
     new = mark_run_starts(codes)

@@ -1,4 +1,4 @@
-"""How codes use their bits, judged without labels."""
+"""Statistics of how codes use their bits. No labels are needed."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxhash.codes.sorting import argsort_codes, find_run_starts
 from jaxhash.core.batching import pad_rows
 from jaxhash.core.checks import check_codes, check_num_bits
 
-# Two bits more alike than this, or more opposite, count as one bit duplicated.
+# Bits whose correlation exceeds this, regardless of sign, count as duplicates.
 DUPLICATED = 0.95
 
 # Codes unpacked at a time. Ones are counted in float32, which is exact up to 2^24.
@@ -21,15 +21,15 @@ CODES_AT_ONCE = 2**16
 
 
 class BitStatistics(NamedTuple):
-    """What `bit_statistics` finds. A density is a number of items that share one code, as in `IndexStats`."""
+    """The result of `bit_statistics`. Density is the number of items that share a code, as in `IndexStats`."""
 
     ones: np.ndarray  # float64 [b], the share of codes in which a bit is 1
-    entropy: np.ndarray  # float64 [b], in bits: 1 where halves are even, 0 where a bit never changes
-    correlation: np.ndarray  # float64 [b, b], Pearson's, from -1 to 1; 0 in rows and columns of dead bits
-    dead_bits: np.ndarray  # int64 [d], those that never change
-    duplicated_bits: np.ndarray  # int64 [c, 2], pairs (the lower first) that are nearly equal or nearly opposite
-    num_codes: int  # distinct ones
-    code_entropy: float  # in bits, of which code an item has; at most b and log2 n
+    entropy: np.ndarray  # float64 [b], in bits: 1 for a balanced bit, 0 for a dead one
+    correlation: np.ndarray  # float64 [b, b], Pearson's, in [-1, 1]; 0 in rows and columns of dead bits
+    dead_bits: np.ndarray  # int64 [d], bits that are constant
+    duplicated_bits: np.ndarray  # int64 [c, 2], pairs of nearly equal or nearly opposite bits, the lower first
+    num_codes: int  # distinct codes
+    code_entropy: float  # in bits, of the distribution of items over codes; at most b and log2 n
     min_density: int
     median_density: float
     mean_density: float
@@ -57,18 +57,18 @@ def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE
     table = check_codes("codes", codes, num_bits)
     if table.ndim != 2 or not len(table):
         raise ValueError(f"codes must have shape [n, {table.shape[-1]}] with at least one code, got {table.shape}")
-    both = _ones_together(table, num_bits)
+    both = _count_common_ones(table, num_bits)
     ones = both.diagonal() / len(table)
-    correlation = _correlation(both, len(table))
-    density = _densities(table)
+    correlation = _correlate(both, len(table))
+    density = _count_densities(table)
     return BitStatistics(
         ones,
-        _entropy_terms(ones) + _entropy_terms(1 - ones),
+        _compute_entropy_terms(ones) + _compute_entropy_terms(1 - ones),
         correlation,
         np.flatnonzero((ones == 0) | (ones == 1)),
         np.argwhere(np.triu(np.abs(correlation), 1) > threshold),
         len(density),
-        float(_entropy_terms(density / len(table)).sum()),
+        float(_compute_entropy_terms(density / len(table)).sum()),
         int(density.min()),
         float(np.median(density)),
         len(table) / len(density),
@@ -76,29 +76,32 @@ def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE
     )
 
 
-def _densities(table: np.ndarray) -> np.ndarray:
-    """The number of items that share each distinct code, in ascending order of the codes: int64 `[u]`."""
+def _count_densities(table: np.ndarray) -> np.ndarray:
+    """Counts the items that share each distinct code, by ascending code: int64 `[u]`."""
     starts = find_run_starts(table[argsort_codes(table)])
     return np.diff(np.append(starts, len(table)))
 
 
-def _ones_together(table: np.ndarray, num_bits: int) -> np.ndarray:
-    """In how many codes each two bits are both 1: int64 `[b, b]`."""
+def _count_common_ones(table: np.ndarray, num_bits: int) -> np.ndarray:
+    """Counts the codes in which two bits are both 1, for each two bits: int64 `[b, b]`."""
     total = np.zeros((num_bits, num_bits), np.int64)
     for first in range(0, len(table), CODES_AT_ONCE):
-        part = pad_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # with zeros, which add nothing
-        total += np.asarray(_ones_in_part(part, num_bits)).astype(np.int64)
+        part = pad_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # padded with zeros, which count nothing
+        total += np.asarray(_count_in_part(part, num_bits)).astype(np.int64)
     return total
 
 
 @partial(jax.jit, static_argnums=1)
-def _ones_in_part(codes: jax.Array, num_bits: int) -> jax.Array:
+def _count_in_part(codes: jax.Array, num_bits: int) -> jax.Array:
     bits = unpack_bits(codes, num_bits).astype(jnp.float32)
-    return bits.T @ bits  # exact at any precision of the factors, as they are 0 and 1
+    return bits.T @ bits  # exact at any matmul precision: the factors are 0 and 1
 
 
-def _correlation(both: np.ndarray, count: int) -> np.ndarray:
-    """Pearson's correlation of bits from the counts of ones together; whole numbers, so that dead bits give just 0."""
+def _correlate(both: np.ndarray, count: int) -> np.ndarray:
+    """Computes Pearson's correlation of bits from their counts of common ones: float64 `[b, b]`.
+
+    Covariances are integers, so that those of dead bits are exactly 0.
+    """
     ones = both.diagonal()
     covariance = both * count - np.outer(ones, ones)
     deviation = np.sqrt(covariance.diagonal().astype(np.float64))
@@ -106,5 +109,6 @@ def _correlation(both: np.ndarray, count: int) -> np.ndarray:
     return np.clip(covariance / np.where(scale == 0, 1, scale), -1, 1)
 
 
-def _entropy_terms(shares: np.ndarray) -> np.ndarray:
+def _compute_entropy_terms(shares: np.ndarray) -> np.ndarray:
+    """Computes `-p log2 p` of each share p, 0 at p = 0."""
     return np.asarray(-shares * np.log2(np.where(shares == 0, 1, shares)))

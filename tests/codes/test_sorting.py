@@ -7,7 +7,7 @@ from hypothesis import given
 import jaxhash as jh
 from jaxhash.codes import sorting
 from jaxhash.codes.sorting import Pairs, argsort_codes, find_positions, group_pairs, mark_run_starts, sort_pairs
-from jaxhash.index import hash_index as index_room
+from jaxhash.index import hash_index
 from jaxhash.index.hash_index import code_runs, sorted_arrays
 
 WORDS = st.sampled_from([0, 1, 2, 2**31, 2**32 - 1])
@@ -42,19 +42,19 @@ def test_equal_codes_are_kept_once(table):
 
 
 @pytest.mark.parametrize("rows", [[], [3], [3, 3, 4, 5, 5, 5, 9], [0] * 30])
-def test_places_are_found_some_at_a_time(rows, monkeypatch):
-    monkeypatch.setattr(sorting, "AT_ONCE", 2)
+def test_positions_are_found_in_parts(rows, monkeypatch):
+    monkeypatch.setattr(sorting, "ENTRIES_AT_ONCE", 2)
     new = mark_run_starts(np.array(rows, np.uint32))
     expected = [i for i in range(len(rows)) if i == 0 or rows[i] != rows[i - 1]]
-    places = find_positions(new, behind=99, length=len(expected) + 2)
-    assert places.tolist() == [*expected, 99, 99]
-    assert places.dtype == np.int32
+    positions = find_positions(new, fill=99, length=len(expected) + 2)
+    assert positions.tolist() == [*expected, 99, 99]
+    assert positions.dtype == np.int32
 
 
 @pytest.mark.parametrize("num_bits", [20, 64])
 @pytest.mark.parametrize("n", [0, 1, 1024, 5000])
 def test_codes_come_in_runs(n, num_bits, rng, monkeypatch):
-    monkeypatch.setattr(index_room, "AT_ONCE", 1500)
+    monkeypatch.setattr(hash_index, "CODES_AT_ONCE", 1500)
     index = jh.build_index(jh.pack_bits(rng.random((n, num_bits)) < 0.5), num_bits)
     runs = list(code_runs(index))
     assert len(runs) == -(-int(index.num_codes) // 1024)
