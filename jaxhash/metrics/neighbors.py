@@ -1,59 +1,66 @@
-"""How good codes are for retrieval: what a search found, judged by labels or by the true neighbours.
+"""Measures of the neighbours that a search found, by labels or by the true neighbours.
 
-Whole rankings are judged in `ranking`, codes without labels in `code_statistics`; their measures can be had from here
-as well. Labels may be whatever numpy can sort, numbers or strings.
+Labels are numbers, strings or anything else that numpy can sort.
 """
 
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import INT32_MAX
-from jaxhash.metrics.ranking import (
-    number_classes,
-)
+from jaxhash.metrics.ranking import number_classes
 
 
 def precision_at_k(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> float:
-    """The share of found items that bear their query's label.
+    """Computes the share of found items that have their query's label.
 
     Args:
-        ids: int `[q, k]`, positions in `labels`, as `search` finds them; places filled with -1 count as wrong.
+        ids: int `[q, k]`, positions in `labels`, as `search` returns them; unfilled slots (-1) count as wrong.
         labels: `[n]`, the labels of the indexed items.
         query_labels: `[q]`.
+
+    Raises:
+        ValueError: shapes don't match or are empty, or an id is no position in `labels`.
+        TypeError: ids are not integers.
     """
-    found, wanted = _classes_found(ids, labels, query_labels)
+    found, wanted = _look_up_classes(ids, labels, query_labels)
     return float((found == wanted[:, None]).mean())
 
 
 def vote_accuracy(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> float:
-    """The share of queries whose label is the most frequent among the found items; of equals, the lowest label wins.
+    """Computes the share of queries whose label wins the vote of the found items; the lowest label wins ties.
 
     Args:
-        ids: int `[q, k]`, as for `precision_at_k`; empty places have no vote.
+        ids: int `[q, k]`, as for `precision_at_k`; unfilled slots have no vote.
         labels: `[n]`.
         query_labels: `[q]`.
+
+    Raises:
+        ValueError: as for `precision_at_k`.
+        TypeError: ids are not integers.
     """
-    found, wanted = _classes_found(ids, labels, query_labels)
-    row, place = np.nonzero(found >= 0)
+    found, wanted = _look_up_classes(ids, labels, query_labels)
+    row, slot = np.nonzero(found >= 0)
     num_classes = int(found.max(initial=0)) + 1
-    candidate, votes = np.unique(row * num_classes + found[row, place], return_counts=True)
-    candidate = candidate[np.lexsort((-votes, candidate // num_classes))]  # stable: of equals the lowest stays first
+    candidate, votes = np.unique(row * num_classes + found[row, slot], return_counts=True)
+    candidate = candidate[
+        np.lexsort((-votes, candidate // num_classes))
+    ]  # stable: the lowest of tied labels stays first
     voting, first = np.unique(candidate // num_classes, return_index=True)
     return float((candidate[first] % num_classes == wanted[voting]).sum() / len(wanted))
 
 
-def _classes_found(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers of the found items, -1 for empty places, `[q, k]`, and of the queries, `[q]`."""
-    places = _legal_ids("ids", ids)
-    if places.ndim != 2 or np.shape(query_labels) != places.shape[:1] or not places.size:
+def _look_up_classes(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes of the found items, -1 for unfilled slots, `[q, k]`, and of the queries, `[q]`."""
+    positions = _check_ids("ids", ids)
+    if positions.ndim != 2 or np.shape(query_labels) != positions.shape[:1] or not positions.size:
         raise ValueError(
-            f"ids must be [q, k] and query_labels [q], not empty, got {places.shape} and {np.shape(query_labels)}"
+            f"ids must be [q, k] and query_labels [q], not empty, got {positions.shape} and {np.shape(query_labels)}"
         )
     known, wanted = number_classes(labels, query_labels)
-    if places.max() >= len(known):
-        raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {places.max()}")
-    found = np.full(places.shape, -1, np.int64)
-    found[places >= 0] = known[places[places >= 0]]
+    if positions.max() >= len(known):
+        raise ValueError(f"ids must be positions in labels, of which there are {len(known)}, got {positions.max()}")
+    found = np.full(positions.shape, -1, np.int64)
+    found[positions >= 0] = known[positions[positions >= 0]]
     return found, wanted
 
 
@@ -63,47 +70,49 @@ def recall(
     found_distances: ArrayLike | None = None,
     true_distances: ArrayLike | None = None,
 ) -> float:
-    """The share of the true neighbours, of all queries together, that were found.
+    """Computes the share of the true neighbours that were found, over all queries together.
 
-    Which of several items at one distance are among the k nearest is arbitrary. Where distances are given, an item
-    counts as found if it lies no further than the furthest true neighbour, and so many count as there are true ones
-    (as in ann-benchmarks, without its tolerance, of which whole numbers have no need); else its id must be a true one.
+    Without distances, an item counts if its id is that of a true neighbour. But which of several items at one distance
+    are among the k nearest is arbitrary. With distances, an item counts if it is no farther than the farthest true
+    neighbour, up to the number of true neighbours. (So does ann-benchmarks, with a tolerance that integers don't need.)
 
     Args:
-        found_ids: int `[q, k]`, as `search` or another library finds them. -1 is an empty place; an id that a query
-            found twice counts once.
-        true_ids: int `[q, t]`, -1 behind the last.
+        found_ids: int `[q, k]`, as `search` or another library returns them; -1 is an unfilled slot. An id found twice
+            for a query counts once.
+        true_ids: int `[q, t]`, padded with -1.
         found_distances: real numbers `[q, k]`.
         true_distances: real numbers `[q, t]`; both or neither must be given.
 
     Returns:
-        A number from 0 to 1; it is 1 if there are no true neighbours to miss.
+        A number in [0, 1]; 1 if there are no true neighbours.
 
     Raises:
-        ValueError: shapes don't go together, or only one kind of distances is given.
+        ValueError: shapes don't match, or only one kind of distances is given.
         TypeError: ids are not integers.
     """
-    found, true = _legal_ids("found_ids", found_ids), _legal_ids("true_ids", true_ids)
+    found, true = _check_ids("found_ids", found_ids), _check_ids("true_ids", true_ids)
     if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
         raise ValueError(f"found_ids must be [q, k] and true_ids [q, t], got {found.shape} and {true.shape}")
-    wanted = _pairs(true, true >= 0)
+    wanted = _list_pairs(true, true >= 0)
     if found_distances is None and true_distances is None:
-        hits = np.isin(wanted, _pairs(found, found >= 0)).sum()
+        hits = np.isin(wanted, _list_pairs(found, found >= 0)).sum()
     else:
-        gaps = _legal_distances("found_distances", found_distances, found)
-        reach = _legal_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
-        counts = [np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _pairs(found, gaps <= reach))]
+        gaps = _check_distances("found_distances", found_distances, found)
+        reach = _check_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
+        counts = [
+            np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _list_pairs(found, gaps <= reach))
+        ]
         hits = np.minimum(*counts).sum()
     return float(hits / len(wanted)) if len(wanted) else 1.0
 
 
-def _pairs(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The distinct pairs of query and id in chosen places, each as one int64 with the query in its upper half."""
-    row, place = np.nonzero(mask & (ids >= 0))
-    return np.unique((row << 32) + ids[row, place])
+def _list_pairs(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the distinct pairs of query and id where the mask is set, as int64 with the query in the high half."""
+    row, slot = np.nonzero(mask & (ids >= 0))
+    return np.unique((row << 32) + ids[row, slot])
 
 
-def _legal_ids(name: str, ids: ArrayLike) -> np.ndarray:
+def _check_ids(name: str, ids: ArrayLike) -> np.ndarray:
     array = np.asarray(ids)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
@@ -112,8 +121,8 @@ def _legal_ids(name: str, ids: ArrayLike) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _legal_distances(name: str, distances: ArrayLike | None, ids: np.ndarray) -> np.ndarray:
-    """Distances as float64, -inf where there is no id."""
+def _check_distances(name: str, distances: ArrayLike | None, ids: np.ndarray) -> np.ndarray:
+    """Returns distances as float64, -inf where there is no id."""
     if distances is None or np.shape(distances) != ids.shape:
         got = None if distances is None else np.shape(distances)
         raise ValueError(

@@ -1,9 +1,9 @@
-"""How good whole rankings by distance are, tied items being as likely in one order as in another.
+"""Measures of whole rankings by distance. Every order of tied items counts as equally likely.
 
-Hamming distances are small integers, so most of a ranking is ties, and a measure that follows the order in which tied
-items happen to stand measures that order too. The average precision here is the mean over all orders of the tied items
-(McSherry and Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied
-scores"). For codes, it only takes to know how many items, and relevant ones, lie at each distance from each query.
+Hamming distances are small integers, so most of a ranking is ties, and a measure that depends on the order of tied
+items measures that order too. Average precision here is the mean over all orders of the tied items (McSherry and
+Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores"). For
+codes, the numbers of items and of relevant items at each distance from each query suffice.
 """
 
 import math
@@ -18,57 +18,58 @@ from jax.typing import ArrayLike
 from jaxhash.codes.bits import hamming_distance
 from jaxhash.core.checks import check_codes, check_integer, check_num_bits
 
-# Pairs of query and item compared at a time: bounds the memory at about a hundred megabytes.
+# Pairs of query and item compared at a time: bounds the memory at about 100 MB.
 PAIRS_AT_ONCE = 2**22
 
 
 def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | None = None) -> float:
-    """The mean over queries of the average precision: what is expected if tied items come in random order.
+    """Computes the mean over queries of the average precision, expected over random orders of tied items.
 
-    The average precision of a ranking is the mean, over the relevant items, of the precision down to each. Where no
-    distances are equal this is scikit-learn's `average_precision_score` (of negated distances); among equal ones
-    scikit-learn gives every item the precision at the end of the tie instead. For codes, `distance_counts` computes
-    the same without holding all distances.
+    The average precision of a ranking is the mean, over the relevant items, of the precision at each one's place.
+    Without ties it equals scikit-learn's `average_precision_score` of negated distances; scikit-learn gives tied items
+    the precision at the end of the tie. For codes, `distance_counts` computes the same without holding all distances.
 
     Args:
-        distances: real numbers `[..., n]`, from each query to all items; the smallest comes first.
-        relevant: bool or 0/1 `[..., n]`, which items each query is looking for.
-        k: judge only the first k places. The sum of precisions is then divided by the number of relevant items or by
-            k, whichever is less, so that the best possible ranking still scores 1.
+        distances: real numbers `[..., n]`, from each query to all items; the smallest ranks first.
+        relevant: bool or 0/1 `[..., n]`, whether an item is relevant to a query.
+        k: evaluates only the first k places. The sum of precisions is then divided by the smaller of k and the number
+            of relevant items, so that the best possible ranking still scores 1.
 
     Returns:
-        A number from 0 to 1; queries without relevant items count as 0.
+        A number in [0, 1]; queries without relevant items count as 0.
 
     Raises:
-        ValueError: the shapes differ or hold no query, a distance is NaN or no real number, `relevant` holds something
-            else than 0 and 1, or k is less than 1.
+        ValueError: the shapes differ or hold no query, a distance is NaN or not a real number, `relevant` holds values
+            other than 0 and 1, or k is less than 1.
     """
-    gaps, hits = _legal_pairs(distances, relevant)
+    gaps, hits = _check_pairs(distances, relevant)
     k = gaps.shape[1] if k is None else check_integer("k", k, 1)
-    harmonic = _harmonic_numbers(gaps.shape[1])
-    return float(np.mean([_average_precision(*_ties(*row), k, harmonic) for row in zip(gaps, hits, strict=True)]))
+    harmonic = _compute_harmonic_numbers(gaps.shape[1])
+    return float(
+        np.mean([_compute_average_precision(*_group_ties(*row), k, harmonic) for row in zip(gaps, hits, strict=True)])
+    )
 
 
 def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, radius: float) -> float:
-    """The mean over queries of the share of relevant items among those within a radius.
+    """Computes the mean over queries of the share of relevant items among those within a radius.
 
-    A query with nothing in its radius counts as 0, as is usual in the literature on hashing: finding nothing is a
-    failure too, and long codes would else look better for it.
+    A query with no item within the radius counts as 0, as is usual in the literature on hashing. Leaving such queries
+    out would favour long codes.
 
     Args:
         distances: real numbers `[..., n]`, from each query to all items.
         relevant: bool or 0/1 `[..., n]`.
-        radius: the largest distance that counts, inclusive.
+        radius: the largest distance that counts (inclusive).
 
     Raises:
         ValueError: as for `mean_average_precision`.
     """
-    gaps, hits = _legal_pairs(distances, relevant)
+    gaps, hits = _check_pairs(distances, relevant)
     near = gaps <= radius
-    return _mean_share((near & hits).sum(1), near.sum(1))
+    return _average_shares((near & hits).sum(1), near.sum(1))
 
 
-def _legal_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _check_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     gaps, hits = np.asarray(distances), np.asarray(relevant)
     if gaps.ndim == 0 or gaps.shape != hits.shape or 0 in gaps.shape[:-1]:
         raise ValueError(f"distances and relevant must both be [..., n], not empty, got {gaps.shape} and {hits.shape}")
@@ -80,29 +81,29 @@ def _legal_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray,
     return gaps.reshape(shape), hits.reshape(shape).astype(bool)
 
 
-def _mean_share(hits: np.ndarray, found: np.ndarray) -> float:
+def _average_shares(hits: np.ndarray, found: np.ndarray) -> float:
     return float((hits / np.maximum(found, 1)).mean())
 
 
-def _ties(distances: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many items, and how many relevant ones, stand no later than each group of tied items: two int `[g]`."""
+def _group_ties(distances: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the items, and the relevant ones, up to the end of each group of tied items: two int `[g]`."""
     order = np.argsort(distances)
     ordered = distances[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
     return ends, np.append(0, np.cumsum(relevant[order]))[ends]
 
 
-def _harmonic_numbers(count: int) -> np.ndarray:
-    """0, 1, 1 + 1/2, ...: float64 `[count + 1]`."""
+def _compute_harmonic_numbers(count: int) -> np.ndarray:
+    """Returns 0, 1, 1 + 1/2, ...: float64 `[count + 1]`."""
     return np.append(0.0, np.cumsum(1.0 / np.arange(1, count + 1)))
 
 
-def _average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.ndarray) -> np.ndarray:
-    """Expected average precision from cumulative counts of items and relevant items by group of ties, `[..., g]`.
+def _compute_average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.ndarray) -> np.ndarray:
+    """Computes the expected average precision from cumulative counts of items and relevant ones, `[..., g]`.
 
-    In a group of m items, r of them relevant, behind N items, R of them relevant, place N + j is relevant with
-    probability r / m, and then R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected down to it. Divided by
-    the place and summed over j, that is a constant and a difference of harmonic numbers.
+    Take a group of m tied items, r of them relevant, after N items, R of them relevant. Place N + j is relevant with
+    probability r / m; if it is, R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected up to it. Divided by the
+    place and summed over j, this gives a constant and a difference of harmonic numbers.
     """
     items, relevant = np.diff(ends, prepend=0), np.diff(hits, prepend=0)
     before, hits_before = np.minimum(ends - items, k), hits - relevant
@@ -115,30 +116,30 @@ def _average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.
 
 
 class DistanceCounts(NamedTuple):
-    """How many items lie at each Hamming distance from each query: all that tie-aware measures need to know."""
+    """The number of items at each Hamming distance from each query: all that tie-aware measures need."""
 
     items: np.ndarray  # int32 [q, b + 1]
-    relevant: np.ndarray  # int32 [q, b + 1], those with the query's label
+    relevant: np.ndarray  # int32 [q, b + 1], items with the query's label
 
     def mean_average_precision(self, k: int | None = None) -> float:
-        """What the function of this name computes from all distances."""
+        """Computes what `mean_average_precision` computes from all distances."""
         num_items = int(self.items[0].sum())
         k = num_items if k is None else check_integer("k", k, 1)
-        harmonic, num_parts = _harmonic_numbers(num_items), self.items.size // PAIRS_AT_ONCE + 1
+        harmonic, num_parts = _compute_harmonic_numbers(num_items), self.items.size // PAIRS_AT_ONCE + 1
         parts = zip(*(np.array_split(counts, num_parts) for counts in self), strict=True)
-        precisions = [_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
+        precisions = [_compute_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
         return float(np.concatenate(precisions).mean())
 
     def precision_in_radius(self, radius: int) -> float:
-        """What the function of this name computes from all distances."""
+        """Computes what `precision_in_radius` computes from all distances."""
         near = check_integer("radius", radius, 0) + 1
-        return _mean_share(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
+        return _average_shares(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
 
 
 def distance_counts(
     codes: ArrayLike, labels: ArrayLike, queries: ArrayLike, query_labels: ArrayLike, num_bits: int
 ) -> DistanceCounts:
-    """Counts items and items of the query's label by their distance from each query.
+    """Counts items, and items with the query's label, by their Hamming distance from each query.
 
     Args:
         codes: uint32 `[n, w]`, the codes of the items.
@@ -148,7 +149,7 @@ def distance_counts(
         num_bits: the number of bits of a code, `b`.
 
     Raises:
-        ValueError: codes and labels don't go together, there is no query, or codes have bits past `num_bits`.
+        ValueError: numbers of codes and labels differ, there is no query, or codes have bits past `num_bits`.
         TypeError: codes are not uint32.
     """
     check_num_bits(num_bits)
@@ -163,16 +164,18 @@ def distance_counts(
     counts = np.empty((len(rows), num_bits + 1, 2), np.int32)
     for first in range(0, len(rows), size):
         some = slice(first, first + size)
-        cells = np.asarray(_cells(*items, rows[some], wanted[some], num_bits))
+        cells = np.asarray(_locate_cells(*items, rows[some], wanted[some], num_bits))
         counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
     return DistanceCounts(counts.sum(2, dtype=np.int32), counts[..., 1])
 
 
 @partial(jax.jit, static_argnums=4)
-def _cells(codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax.Array, num_bits: int) -> jax.Array:
-    """Where each pair of query and item is counted, in `[q, b + 1, 2]` laid flat: int32 `[q, n]`.
+def _locate_cells(
+    codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax.Array, num_bits: int
+) -> jax.Array:
+    """Returns the flat position in `[q, b + 1, 2]` at which each pair of query and item counts: int32 `[q, n]`.
 
-    Counting is left to numpy, since scattering on CPU takes XLA five times as long.
+    Numpy counts: on CPU, XLA's scatter takes five times as long.
     """
     distances = hamming_distance(queries[:, None], codes[None])
     rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * (num_bits + 1)
@@ -180,7 +183,7 @@ def _cells(codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax
 
 
 def number_classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of items and of queries as class numbers 0, 1, ... in the order of the labels."""
+    """Maps labels of items and of queries to class numbers 0, 1, ..., in the order of the labels."""
     known, wanted = np.asarray(labels), np.asarray(query_labels)
     if known.ndim != 1:
         raise ValueError(f"labels must have shape [n], one for each item, got {known.shape}")

@@ -314,7 +314,7 @@ def test_a_network_that_hangs_costs_no_more_than_its_patience(monkeypatch, ask):
         raise urllib.error.URLError("hung")
 
     ask(hang)
-    monkeypatch.setattr(datasets, "NETWORK_PATIENCE", 0.1)
+    monkeypatch.setattr(datasets, "NETWORK_TIMEOUT", 0.1)
     try:
         start = time.perf_counter()
         with pytest.raises(FileNotFoundError, match="network"):
