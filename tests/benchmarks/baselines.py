@@ -1,4 +1,4 @@
-"""What learned codes are compared with: binary codes without a network, and raw pixels.
+"""Baselines for learned codes: binary codes without a network, and raw pixels.
 
 Each learner takes training images uint8 `[n, ...]`, a number of bits and a seed, and returns a function from images to
 packed codes, uint32 `[n, w]`.
@@ -17,7 +17,7 @@ def vectors(images):
 
 
 def signs_of(mean, projection):
-    """The encoder whose bits say on which side of planes through the mean an image lies."""
+    """Returns an encoder whose bits tell the side of each hyperplane through the mean."""
     return lambda images: np.asarray(jh.pack_bits((vectors(images) - mean) @ projection > 0))
 
 
@@ -38,7 +38,7 @@ def principal_axes(data, count):
 
 
 def pca_sign(images, num_bits, seed=0):
-    """The signs of the principal components; the seed decides nothing."""
+    """The signs of the principal components; the seed has no effect."""
     return signs_of(*principal_axes(vectors(images), num_bits))
 
 
@@ -52,7 +52,7 @@ def itq(images, num_bits, seed):
 
 
 def itq_rotation(components, rotation):
-    """Turns and rounds by turns: the rotation `[b, b]`, and the quantisation loss before each step.
+    """Alternates rounding and rotating: the rotation `[b, b]`, and the quantisation loss before each step.
 
     The loss is the squared distance of rotated components `[n, b]` from their signs; neither half of a step raises it.
     """

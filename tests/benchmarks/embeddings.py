@@ -18,7 +18,7 @@ from quality import cell, print_row
 
 import jaxhash as jh
 
-# The weights that suit images draw vectors of one kind together, of which each should keep its own neighbourhood.
+# The default weights suit images. They draw vectors of a kind together, but each should keep its neighbours.
 GENTLE = jh.Retrieve(warp=None, contrast=0.1, coarse_share=1.0)
 OBJECTIVES = {"reconstruct": "reconstruct", "retrieve": "retrieve", "retrieve, gently": GENTLE}
 FAISS_LSH = "FAISS IndexLSH"
@@ -34,7 +34,7 @@ def unit(vectors):
 
 
 def centred_by(sample):
-    """A function that takes vectors to where the sample has mean 0 and, over all its values, deviation 1."""
+    """Returns a function that centres and scales vectors by the sample's mean and its deviation over all values."""
     mean, deviation = sample.mean(axis=0), (sample - sample.mean(axis=0)).std()
     return lambda vectors: ((vectors - mean) / deviation).astype(np.float32)
 

@@ -20,7 +20,7 @@ from flax import nnx
 
 import jaxhash as jh
 
-# What `fit` is to be told.
+# Arguments of `fit`.
 OBJECTIVES = {"reconstruct": {}, "retrieve": {"objective": "retrieve"}}
 BINARIZATIONS = {name: {"binarization": name} for name in ("gaussian_noise", "stochastic")}
 PRETRAINED = "pretrained"
@@ -58,7 +58,7 @@ def learned(method, images, num_bits, seed, options):
 
 
 def learn(method, images, num_bits, seed, options):
-    """An encoder, and what there is to say of its training."""
+    """An encoder, and what is reported of its training."""
     if method in BASELINES:
         return BASELINES[method](images, num_bits, seed), {}
     return learned(method, images, num_bits, seed, options)
@@ -114,7 +114,7 @@ def run(method, data, num_bits, seed, options):
 
 
 def cell(values, form):
-    """Mean and standard deviation of what there is."""
+    """Mean and standard deviation of the values, if there are any."""
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""

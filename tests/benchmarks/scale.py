@@ -163,14 +163,14 @@ def stream(n):
 
 
 def trained(model, images):
-    """The bits of these images, which are noise, mean nothing."""
+    """Trains for an epoch. The images are noise, so warnings of idle bits are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jh.CodeWarning)
         return jh.fit(model, images, epochs=1, batch_size=1024)[1].loss
 
 
 class Batches:
-    """Rows in runs, each read from the file when it is asked for, as often as is asked."""
+    """Batches of rows, read from the file anew in each iteration."""
 
     def __init__(self, rows, size=2**14):
         self.rows, self.size = rows, size
@@ -180,7 +180,7 @@ class Batches:
 
 
 def billion(n, q=4096):
-    """Rows: seconds and peak memory of building and of the tables, time per query, and what bytes are there for."""
+    """Rows: seconds and peak memory of building and of the tables, time per query, and the bytes of each part."""
     queries = codes_of(q, 32, seed=n)
     batches = (codes_of(min(2**22, n - start), 32, seed=start) for start in range(0, n, 2**22))
     index = step(f"build of {n:,} codes", jh.build_index, batches, 32)

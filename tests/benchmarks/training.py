@@ -26,7 +26,7 @@ BATCH = 256
 
 
 def our_epochs(images):
-    """A function that trains and gives the seconds of the second of three epochs.
+    """Returns a function that trains and measures the seconds of the second of three epochs.
 
     The first may compile, and before the last the statistics of the code logits are measured.
     """

@@ -25,7 +25,7 @@ FIRST = np.bitwise_count(np.packbits(PLANES[:2000], axis=1) ^ np.packbits(PLANES
 
 
 class Jaxhash:
-    """The calls that the cases need, in terms of each library."""
+    """The calls that the cases need; each library has such a class."""
 
     large = 1_000_000
 
@@ -63,7 +63,7 @@ class Jaxhash:
         return self.jh.load_index(path)
 
     def saver(self, path, count):
-        """A function that saves much, and starts no thread: it runs in a forked process."""
+        """Returns a function that saves a large index. It starts no thread, since it runs in a forked process."""
         codes = np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
         offsets = np.arange(count + 1, dtype=np.int32)
         arrays = {"index.codes": codes, "index.offsets": offsets, "index.ids": offsets[:-1]}
@@ -173,7 +173,7 @@ def answers_rightly(library, index, count=10):
 
 
 def inputs(library):
-    """Bad inputs by name. Each is right if it ends in an error, or gives true."""
+    """Bad inputs by name. Each call passes if it raises an error or returns true."""
     codes = library.codes[:2000]
     query, good = codes[:1], library.make(NUM_BITS, codes)
 
@@ -241,7 +241,7 @@ def empty_answer(found):
 
 
 def outcome(call):
-    """`refused`, `right` or `wrong`; `unclear` is a bare assertion (gone under -O), or to run out of memory."""
+    """`refused`, `right` or `wrong`; `unclear` is a bare assertion (removed by -O) or a lack of memory."""
     try:
         return "right" if call() else "wrong"
     except (AssertionError, MemoryError, AttributeError):
@@ -251,7 +251,7 @@ def outcome(call):
 
 
 def work(name, action, arguments):
-    """What runs in a process of its own: prints one line for each attempt."""
+    """Runs in a process of its own, and prints one line for each attempt."""
     library = LIBRARIES[name]()
     if action == "inputs":
         for number, call in enumerate(list(inputs(library).values())[int(arguments[0]) :], int(arguments[0])):
@@ -309,7 +309,7 @@ def start(name, action, *arguments):
 
 
 def attempts(name, action, things):
-    """The outcome for each thing; where the process dies, it goes on behind that one."""
+    """The outcome of each attempt; after one that kills the process, another process goes on with the next."""
     found = []
     while len(found) < len(things):
         left = [len(found)] if action == "inputs" else things[len(found) :]
