@@ -1,4 +1,4 @@
-"""From pixels to neighbours: a model and an index as one pytree, searched by one compiled program."""
+"""From images to neighbours: a model and an index as one pytree, searched by one compiled program, kept in one file."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,28 +18,26 @@ from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_items
 from jaxhash.models.file import model_from_archive, model_to_arrays
-from jaxhash.models.inputs import check_items, narrow_floats
-from jaxhash.query.cost_model import queries_at_once
+from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats
 from jaxhash.query.nearest import check_slots, nearest_items
 from jaxhash.query.reranking import nearest_candidates
 from jaxhash.query.results import Neighbors
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
-
-# How many items short codes shortlist for long ones, unless the caller says.
+# How many items short codes shortlist for long ones by default.
 NUM_CANDIDATES = 500
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Retriever(Generic[IndexT]):
-    """A model and an index of codes that it made; a pytree of both.
+    """A model and an index of its codes; a pytree of both.
 
     model: an autoencoder of b-bit codes.
-    index: of all items' codes; or of their first bits, if there are long codes.
-    long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, to rank by what the index
-        shortlists; or `None`.
+    index: an index of the codes of all items, or of their first bits if there are long codes.
+    long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
+        finds are ranked again; or `None`.
     """
 
     model: Autoencoder
@@ -54,8 +52,8 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
         retriever: a model and an index of its codes.
         images: `[..., *input_shape]`, as for `encode`.
         k: how many items to find, at least 1 (static).
-        num_candidates: for a retriever with long codes, how many items to shortlist by short ones (static), at least
-            k; by default 500, or k if that is more.
+        num_candidates: how many items a retriever with long codes shortlists by short ones (static), at least k; by
+            default 500, or k if that is more.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
@@ -64,25 +62,27 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
-            bits, or long codes are not those of the model and the index.
+            bits, or long codes don't match the model and the index.
         TypeError: an argument is of the wrong kind.
     """
     check_retriever(retriever)
     k = check_integer("k", k, 1)
     items, lead, _ = check_items(retriever.model, images)
-    slots = _slots(retriever, k, num_candidates)
+    slots = _count_slots(retriever, k, num_candidates)
     check_slots(len(items), slots)
     if is_traced(retriever, images):
         return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k, slots=slots)))
-    size = queries_at_once(retriever.index, slots)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
-    return in_batches(
-        lambda batch: _compiled_retrieve(retriever, narrow_floats(batch), k=k, slots=slots), items, size, lead, mapped
-    )
+
+    def answer(batch: Any) -> Neighbors:
+        return _compiled_retrieve(retriever, narrow_floats(batch), k=k, slots=slots)
+
+    # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
+    return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
 
 
-def _slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
-    """How many items the index has to find."""
+def _count_slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
+    """How many items to find in the index."""
     if retriever.long_codes is None:
         if num_candidates is not None:
             raise ValueError("num_candidates is for a retriever with long codes, and this one has none")

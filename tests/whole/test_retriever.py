@@ -148,3 +148,16 @@ def test_files_keep_long_codes(two_codes, images, tmp_path):
         write_archive(tmp_path / "r", whole._replace(arrays=whole.arrays | {"long_codes": wrong}))
         with pytest.raises(jh.CorruptFileError, match="long_codes"):
             jh.load_retriever(tmp_path / "r")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_on_a_device_are_searched_without_a_trip_over_the_host(retriever, dtype):
+    # On CPU the guard sees what is sent to the device; what is fetched from there costs nothing and passes unseen.
+    images = np.random.default_rng(2).integers(0, 2, (64, 12)).astype(dtype)
+    expected = jh.retrieve(retriever, images, k=5)
+    images = jax.device_put(images)
+    with jax.transfer_guard("disallow"):
+        pair = jh.search(retriever.index, jh.encode(retriever.model, images), k=5)
+        whole = jh.retrieve(retriever, images, k=5)
+    same(pair, expected)
+    same(whole, expected)
