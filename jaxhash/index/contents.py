@@ -1,7 +1,7 @@
-"""What of an index goes into a file, and what a file must hold to become one.
+"""The arrays of an index in a file, and the checks that loaded arrays must pass.
 
-Codes, offsets and ids, without spare room and tiling. A matching digest says that a file is as it was written, not that
-its writer was honest: everything the search relies on is checked again.
+Files hold codes, offsets and ids without padding and tiling. A matching digest shows that a file is as it was written,
+not that its writer was honest, so everything that searches rely on is checked again.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 
 def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
-    """What of an index goes into a file: plain JSON data, and arrays by name."""
+    """Returns what a file holds of an index: plain JSON data, and arrays by name."""
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
     codes, offsets, ids = sorted_arrays(index)
@@ -27,7 +27,7 @@ def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
 
 
 def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
-    """What `index_from_sorted` takes, from a file whose digest is right; or raises `CorruptFileError`."""
+    """Returns the arguments of `index_from_sorted` from a file with the right digest; raises `CorruptFileError`."""
     try:
         num_bits = check_num_bits(archive.meta["index"]["num_bits"])
         multi = archive.meta["index"].get("multi", False) is True
@@ -42,7 +42,7 @@ def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray
 
 
 def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:
-    """Raises unless sorted codes, their offsets and ids are what `build_index` would have made of some input."""
+    """Raises unless codes, offsets and ids are sorted as `build_index` sorts them."""
     if codes.ndim != 2 or offsets.shape != (len(codes) + 1,) or offsets.dtype != np.int32 or ids.dtype != np.int32:
         raise ValueError(
             f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} do not belong together"
@@ -51,22 +51,22 @@ def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bi
     check_size(len(ids), num_bits)
     if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
         raise ValueError(f"offsets must rise from 0 to the number of items, {len(ids)}")
-    if not _ascend(codes):
+    if not _codes_ascend(codes):
         raise ValueError("codes must be distinct and in ascending order")
-    if len(codes) < len(ids) and not _ascend_within(offsets, ids):
+    if len(codes) < len(ids) and not _ids_ascend(offsets, ids):
         raise ValueError("ids must ascend within each code")
 
 
-def _ascend_within(offsets: np.ndarray, ids: np.ndarray) -> bool:
-    """Whether the ids of each code ascend, given that offsets rise from 0 to their number."""
+def _ids_ascend(offsets: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether ids ascend within each code, given valid offsets."""
     ascending = ids[1:] > ids[:-1]
-    ascending[offsets[1:-1] - 1] = True  # from one code to the next
+    ascending[offsets[1:-1] - 1] = True  # the steps from one code to the next
     return bool(ascending.all())
 
 
-def _ascend(codes: np.ndarray) -> bool:
+def _codes_ascend(codes: np.ndarray) -> bool:
     """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
-    tied: Any = slice(1, None)  # codes that agree with the one before in all words so far
+    tied: Any = slice(1, None)  # positions of codes that equal their predecessors in all words so far
     before: Any = slice(None, -1)
     for word in codes.T:
         if (word[tied] < word[before]).any():

@@ -1,4 +1,4 @@
-"""How items spread over codes: as measured in an index, and as expected of evenly spread codes."""
+"""How items spread over codes: measured in an index, and expected if codes spread evenly."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jaxhash.index.sharding import ShardedIndex, local_shards
 
 
 class IndexStats(NamedTuple):
-    """How items spread over codes. A density is a number of items that share one code (the post's bucket density)."""
+    """How items spread over codes. The density of a code is the number of its items (the post's bucket density)."""
 
     num_items: int
     num_codes: int
@@ -23,12 +23,12 @@ class IndexStats(NamedTuple):
 
 
 def describe(index: HashIndex | ShardedIndex) -> IndexStats:
-    """Counts items and distinct codes, and the items per distinct code; all zero for an empty index.
+    """Counts items, distinct codes, and items for each distinct code; all zero for an empty index.
 
-    All processes that hold shards of a `ShardedIndex` have to make this call.
+    All processes that hold shards of a `ShardedIndex` must make this call.
 
     Raises:
-        TypeError: it is no index.
+        TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     density, count = count_densities(index)
     if not len(density):
@@ -46,33 +46,37 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
 
 
 def count_densities(index: HashIndex | ShardedIndex) -> tuple[np.ndarray, np.ndarray]:
-    """The densities that codes have, ascending, and how many codes have each: int64 `[d]` twice."""
+    """Returns the densities that occur, ascending, and how many codes have each: both int64 `[d]`."""
     if isinstance(index, ShardedIndex):
         shards = local_shards(index)
         rows = gather_rows(
-            lambda: np.concatenate([_rows(shard) for shard in shards.values()]), index.mesh.is_multi_process
+            lambda: np.concatenate([_count_rows(shard) for shard in shards.values()]), index.mesh.is_multi_process
         )
     elif isinstance(index, HashIndex):
-        rows = _rows(index)
+        rows = _count_rows(index)
     else:
         raise TypeError(f"index must be a HashIndex or a ShardedIndex, got {type(index).__name__}")
-    density, place = np.unique(rows[:, 0], return_inverse=True)
+    density, position = np.unique(rows[:, 0], return_inverse=True)
     count = np.zeros(len(density), np.int64)
-    np.add.at(count, place, rows[:, 1])
+    np.add.at(count, position, rows[:, 1])
     return density.astype(np.int64), count
 
 
-def _rows(index: HashIndex) -> np.ndarray:
-    """Densities and their counts, int32 `[d, 2]`; no code is in two shards."""
+def _count_rows(index: HashIndex) -> np.ndarray:
+    """Returns densities and their counts, int32 `[d, 2]`. Those of shards add up, as no code is in two shards."""
     density = np.diff(np.asarray(index.offsets)[: int(index.num_codes) + 1])
     return np.stack(np.unique(density, return_counts=True), axis=1).astype(np.int32)
 
 
 def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
-    """The code length at which evenly spread items would fall about `items_per_code` on each possible code.
+    """Returns the code length at which each of the 2^b codes has about `items_per_code` items, if they spread evenly.
 
-    The default is the density at which the source post, after Salakhutdinov and Hinton, found hash lookup to work:
-    60,000 items give 17 bits.
+    The default is the density that the source post recommends, after Salakhutdinov and Hinton: 17 bits for 60,000
+    items.
+
+    Raises:
+        ValueError: `num_items` is below 1, or `items_per_code` is no positive number.
+        TypeError: `num_items` is not an integer.
     """
     check_integer("num_items", num_items, 1, maximum=2**63 - 1)
     if not (isinstance(items_per_code, (int, float)) and 0 < items_per_code < math.inf):
@@ -81,9 +85,13 @@ def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
 
 
 def expected_matches(num_items: int, num_bits: int, radius: int) -> float:
-    """How many of `num_items` lie within `radius` of a query if codes spread evenly: `n / 2^b * sum C(b, i)`.
+    """Returns how many items lie within `radius` of a query if codes spread evenly: `n / 2^b * sum(C(b, i), i <= r)`.
 
-    Learned codes don't spread evenly; they are denser where the queries are, so more matches are found.
+    Learned codes are denser where the queries are, so that searches find more; see `estimate_matches`.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: a number is not an integer.
     """
     check_integer("num_items", num_items, 0, maximum=2**63 - 1)
     check_num_bits(num_bits, MAX_NUM_BITS)

@@ -10,14 +10,15 @@ from jaxhash.index.sharding import ShardedIndex, check_mesh
 
 
 def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
-    """Saves an index. The old file, if any, stays until the new one is complete; equal indexes give equal bytes.
+    """Saves an index. An old file stays until the new one is complete; equal indexes give equal bytes.
 
-    A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, which then gets a list of
-    them. All processes that hold shards have to make this call, and to see the same folder; only one index at a time
-    may be saved in parts under a name.
+    A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, and `path` itself gets a
+    manifest that lists them. All processes that hold shards must make this call and see the same folder. Two saves in
+    parts under one name must not run at once.
 
     Raises:
         OSError: the file can't be written; the old one is untouched.
+        TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     if isinstance(index, ShardedIndex):
         save_parts(path, index)
@@ -26,12 +27,12 @@ def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
 
 
 def load_index(path: AnyPath) -> HashIndex:
-    """Loads an index, as a whole if it was saved in parts.
+    """Loads an index as a whole, also one that was saved in parts.
 
     Raises:
         OSError: the file can't be read.
-        CorruptFileError: it is damaged or is not a saved index, or a part of it is missing.
-        ValueError: it was saved in parts, and is too large for one device.
+        CorruptFileError: the file is damaged or is not a saved index, or a part is missing.
+        ValueError: the parts are together too large for one device.
     """
     archive = read_archive(path, "index", PARTS)
     if archive.kind == PARTS:
@@ -42,11 +43,11 @@ def load_index(path: AnyPath) -> HashIndex:
 def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:
     """Loads an index, saved as a whole or in any number of parts, and spreads it over the devices of a mesh.
 
-    Of parts, each process reads those that its own devices need, one at a time. All processes that have devices in the
-    mesh have to make this call.
+    Each process reads only the parts that its own devices need, one at a time. All processes that have devices in the
+    mesh must make this call.
 
     Args:
-        path: what was given to `save_index`.
+        path: the path given to `save_index`.
         mesh: as for `shard_index`.
         axis_name: as for `shard_index`.
 
@@ -54,7 +55,7 @@ def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> 
         ValueError: as for `shard_index`.
         OSError: a file can't be read.
         CorruptFileError: a file is damaged or is not a saved index, or a part is missing.
-        RuntimeError: another process failed, or has read another version: the file was replaced meanwhile.
+        RuntimeError: another process failed, or read another version because the file was replaced meanwhile.
     """
     check_mesh(mesh, axis_name)
     return load_shards(path, mesh, axis_name)

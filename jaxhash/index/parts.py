@@ -1,11 +1,11 @@
-"""An index saved in parts, so that none of those who save or load it has to hold it all.
+"""Saving and loading an index in parts, so that no process must hold all of it.
 
-Every shard is a file that holds an index by itself, named by its own digest. The file at the path that the user gave
-lists them, and is written when all of them are in place. Which version there is, it alone says: the parts of the one
-before stay until then, and no reader can mix the two.
+Each shard is a file that holds an index by itself, named by its own digest. The file at the user's path is a manifest
+that lists these files. It is written when all of them are in place, and it alone decides the version: the parts of the
+old version stay until then, and readers never mix the two.
 
-The list also has marks: the ranks of many codes in each part, and how many items come before them. An index is cut for
-another number of devices at marks, so that the shapes of all shards are known before any part is read.
+The manifest also has marks: the ranks of many codes in each part, and the number of items before them. To load an index
+on another number of devices, it is cut at marks, so that the shapes of all shards are known before any part is read.
 """
 
 import functools
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxhash.core.checks import check_num_bits
+from jaxhash.core.checks import check_num_bits, num_words
 from jaxhash.files.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.files.atomic import sync_directory
 from jaxhash.index.contents import check_sorted, index_to_arrays, read_sorted
@@ -30,53 +30,53 @@ from jaxhash.index.sharding import ShardedIndex, assemble_shards, cut_evenly, lo
 PARTS = "index in parts"
 MARKS = 1024  # in each part, at most
 
+# The columns of the rows that processes exchange about saved parts: part number, rank, number of items, digest.
+NUMBER, RANK, ITEMS, DIGEST = 0, 1, 2, slice(3, 3 + DIGEST_LENGTH // 8)
 
-class Listing(NamedTuple):
-    """The list of the parts, p of them, none of them empty."""
+
+class Manifest(NamedTuple):
+    """The p parts of a saved index, none of them empty, and m marks."""
 
     num_bits: int
     digests: list[str]
-    starts: np.ndarray  # int64 [p + 1], how many codes come before each part, and in all
-    ranks: np.ndarray  # int64 [m + 1], which codes are marked; the number of codes stands behind them
-    items: np.ndarray  # int64 [m + 1], how many items come before each
+    starts: np.ndarray  # int64 [p + 1], the rank of the first code of each part; then the number of codes
+    ranks: np.ndarray  # int64 [m + 1], the ranks of the marked codes; then the number of codes
+    items: np.ndarray  # int64 [m + 1], the number of items before each marked code; then the number of items
 
 
 def save_parts(path: AnyPath, index: ShardedIndex) -> None:
-    """Saves the shards, each process its own, and then the list; what `save_index` does for a `ShardedIndex`."""
+    """Saves the shards, each process its own, and then the manifest; implements `save_index`."""
     target, several = Path(path).resolve(), index.mesh.is_multi_process
 
-    def own_parts() -> np.ndarray:
-        parts = [_saved_part(target, number, shard) for number, shard in local_shards(index).items()]
-        return np.concatenate([np.zeros((0, 3 + DIGEST_LENGTH // 8), np.int32), *parts])
+    def save_own_parts() -> np.ndarray:
+        parts = [_save_part(target, number, shard) for number, shard in local_shards(index).items()]
+        return np.concatenate([np.zeros((0, DIGEST.stop), np.int32), *parts])
 
-    rows = gather_rows(own_parts, several)
-    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    rows = gather_rows(save_own_parts, several)
+    rows = rows[np.lexsort((rows[:, RANK], rows[:, NUMBER]))]
 
-    def listing() -> np.ndarray:
+    def save_manifest() -> np.ndarray:
         if not several or jax.process_index() == 0:
-            _save_listing(target, rows, index.num_bits)
+            _save_manifest(target, rows, index.num_bits)
         return np.zeros((0, 1), np.int32)
 
-    gather_rows(listing, several)
+    gather_rows(save_manifest, several)
 
 
-def _saved_part(target: Path, number: int, shard: HashIndex) -> np.ndarray:
-    """Saves a shard, unless it is empty: rows int32 `[m, 3 + 8]`.
-
-    A row is its number, a marked rank, how many items come before, and the digest; the last one is for its end.
-    """
+def _save_part(target: Path, number: int, shard: HashIndex) -> np.ndarray:
+    """Saves a shard unless it is empty, and returns a row for each of its marks and one for its end."""
     meta, arrays = index_to_arrays(shard)
     count = len(arrays["index.codes"])
     marks = cut_evenly(count, max(1, min(MARKS, count)))
-    rows = np.zeros((len(marks), 3 + DIGEST_LENGTH // 8), np.int32)
+    rows = np.zeros((len(marks), DIGEST.stop), np.int32)
     if not count:
         return rows[:0]
     unnamed = target.with_name(f"{target.name}.{number}.writing")
     digest = write_archive(unnamed, Archive("index", meta, arrays))
     unnamed.replace(_part_path(target, digest))
     sync_directory(target.parent)
-    rows[:, 0], rows[:, 1], rows[:, 2] = number, marks, arrays["index.offsets"][marks]
-    rows[:, 3:] = np.frombuffer(bytes.fromhex(digest), ">i4")
+    rows[:, NUMBER], rows[:, RANK], rows[:, ITEMS] = number, marks, arrays["index.offsets"][marks]
+    rows[:, DIGEST] = _digest_to_row(digest)
     return rows
 
 
@@ -84,111 +84,130 @@ def _part_path(target: Path, digest: str) -> Path:
     return target.with_name(f"{target.name}.{digest}.part")
 
 
-def _save_listing(target: Path, rows: np.ndarray, num_bits: int) -> None:
-    """Puts the list in place, and removes what parts it does not name."""
-    last = np.diff(rows[:, 0], append=-1) != 0
-    starts = np.cumsum(np.concatenate([np.zeros((1, 2), np.int32), rows[last, 1:3]]), axis=0, dtype=np.int32)
+def _digest_to_row(digest: str) -> np.ndarray:
+    """Converts a digest to int32 `[8]`."""
+    return np.frombuffer(bytes.fromhex(digest), ">i4").astype(np.int32)
+
+
+def _digest_from_row(row: np.ndarray) -> str:
+    return row.astype(">i4").tobytes().hex()
+
+
+def _save_manifest(target: Path, rows: np.ndarray, num_bits: int) -> None:
+    """Saves the manifest of parts from their sorted rows, and removes parts that it does not list."""
+    last = np.diff(rows[:, NUMBER], append=-1) != 0  # the rows for the ends of parts
+    sizes = rows[last][:, [RANK, ITEMS]]
+    starts = np.cumsum(np.concatenate([np.zeros((1, 2), np.int32), sizes]), axis=0, dtype=np.int32)
     part = np.cumsum(last) - last
-    marks = np.concatenate([(rows[:, 1:3] + starts[part])[~last], starts[-1:]])
-    digests = [row.astype(">i4").tobytes().hex() for row in rows[last, 3:]]
+    marks = np.concatenate([(rows[:, [RANK, ITEMS]] + starts[part])[~last], starts[-1:]])
+    digests = [_digest_from_row(row) for row in rows[last, DIGEST]]
     arrays = {"starts": starts[:, 0], "ranks": marks[:, 0], "items": marks[:, 1]}
     write_archive(target, Archive(PARTS, {"index": {"num_bits": num_bits, "parts": digests}}, arrays))
-    named = {_part_path(target, digest) for digest in digests}
+    _remove_other_parts(target, digests)
+
+
+def _remove_other_parts(target: Path, digests: list[str]) -> None:
+    """Removes the part files of `target` but for those with the given digests."""
+    listed = {_part_path(target, digest) for digest in digests}
     for path in target.parent.iterdir():
-        part_name = re.fullmatch(rf"{re.escape(target.name)}\.[0-9a-f]{{{DIGEST_LENGTH}}}\.part", path.name)
-        if part_name and path not in named:
+        is_part = re.fullmatch(rf"{re.escape(target.name)}\.[0-9a-f]{{{DIGEST_LENGTH}}}\.part", path.name)
+        if is_part and path not in listed:
             path.unlink(missing_ok=True)
 
 
-def _listing(path: AnyPath, archive: Archive) -> Listing:
+def _read_manifest(path: AnyPath, archive: Archive) -> Manifest:
+    """Returns the manifest that an archive holds; raises `CorruptFileError`."""
     try:
         num_bits, digests = check_num_bits(archive.meta["index"]["num_bits"]), archive.meta["index"]["parts"]
         if not isinstance(digests, list) or not all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests):
             raise ValueError("parts must be named by digests")
-        starts, ranks, items = (_rising(archive.arrays[name]) for name in ("starts", "ranks", "items"))
+        starts, ranks, items = (_check_rising(archive.arrays[name]) for name in ("starts", "ranks", "items"))
         if len(starts) != len(digests) + 1 or len(ranks) != len(items) or ranks[-1] != starts[-1]:
             raise ValueError("starts and marks must be those of the parts")
-        return Listing(num_bits, digests, starts, ranks, items)
+        return Manifest(num_bits, digests, starts, ranks, items)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: list of parts: {error!r}") from None
 
 
-def _rising(numbers: np.ndarray) -> np.ndarray:
-    """Numbers as int64 `[m]`, at least one, that rise from 0."""
+def _check_rising(numbers: np.ndarray) -> np.ndarray:
+    """Returns numbers as int64 `[m]`; raises unless they rise from 0, with at least one."""
     if numbers.dtype != np.int32 or numbers.ndim != 1 or numbers[:1].tolist() != [0] or (np.diff(numbers) <= 0).any():
         raise ValueError("numbers of codes and items must be int32 and rise from 0")
     return numbers.astype(np.int64)
 
 
 def load_whole(path: AnyPath, archive: Archive) -> HashIndex:
-    """A whole index from the list of its parts; what `load_index` does for one in parts."""
-    listing = _listing(path, archive)
-    check_size(int(listing.items[-1]), listing.num_bits)
-    table, offsets, ids = _range(_reader(path, listing), listing, 0, int(listing.starts[-1]))
-    _check_joined(path, table, offsets, ids, listing.num_bits)
-    return index_from_sorted(table, offsets, ids, listing.num_bits)
+    """Loads all parts of a manifest as one index; implements `load_index`."""
+    manifest = _read_manifest(path, archive)
+    check_size(int(manifest.items[-1]), manifest.num_bits)
+    whole = _read_range(_make_reader(path, manifest), manifest, 0, int(manifest.starts[-1]))
+    _check_range(path, whole, manifest.num_bits)
+    return index_from_sorted(*whole, manifest.num_bits)
 
 
 def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
-    """What `load_sharded_index` does."""
+    """Loads an index onto the devices of a mesh, and checks that all processes read one version."""
     loaded = []
 
-    def own_shards() -> np.ndarray:
+    def load_own_shards() -> np.ndarray:
         archive = read_archive(path, "index", PARTS)
-        loaded.append(_spread(path, archive, mesh, axis_name))
-        return np.frombuffer(bytes.fromhex(archive.digest), ">i4").astype(np.int32)[None]
+        loaded.append(_load_archive(path, archive, mesh, axis_name))
+        return _digest_to_row(archive.digest)[None]
 
-    versions = gather_rows(own_shards, mesh.is_multi_process)
+    versions = gather_rows(load_own_shards, mesh.is_multi_process)
     if (versions != versions[:1]).any():
         raise RuntimeError(f"{path} was replaced while it was being read, and processes differ: load it again")
     return loaded[0]
 
 
-def _spread(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> ShardedIndex:
+def _load_archive(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> ShardedIndex:
+    """Loads the shards of this process from an archive that holds an index or a manifest."""
     if archive.kind == "index":
         return shard_index(index_from_sorted(*read_sorted(path, archive)), mesh, axis_name)
-    listing = _listing(path, archive)
-    read, total = _reader(path, listing), int(listing.starts[-1])
-    marks = np.searchsorted(listing.ranks, cut_evenly(total, mesh.shape[axis_name]), side="right") - 1
-    cuts, num_items = listing.ranks[marks], np.diff(listing.items[marks])
+    manifest = _read_manifest(path, archive)
+    read_part, num_codes = _make_reader(path, manifest), int(manifest.starts[-1])
+    marks = np.searchsorted(manifest.ranks, cut_evenly(num_codes, mesh.shape[axis_name]), side="right") - 1
+    cuts, num_items = manifest.ranks[marks], np.diff(manifest.items[marks])
 
-    def part(number: int) -> Sorted:
-        shard = _range(read, listing, int(cuts[number]), int(cuts[number + 1]))
-        _check_joined(path, *shard, listing.num_bits)
+    def read_shard(number: int) -> Sorted:
+        shard = _read_range(read_part, manifest, int(cuts[number]), int(cuts[number + 1]))
+        _check_range(path, shard, manifest.num_bits)
         if len(shard[2]) != num_items[number]:
             raise CorruptFileError(f"{path}: its marks are not those of its parts")
         return shard
 
-    return assemble_shards(part, int(np.diff(cuts).max()), int(num_items.max()), listing.num_bits, mesh, axis_name)
+    return assemble_shards(
+        read_shard, int(np.diff(cuts).max()), int(num_items.max()), manifest.num_bits, mesh, axis_name
+    )
 
 
-def _reader(path: AnyPath, listing: Listing) -> Callable[[int], Sorted]:
-    """What reads a part, and keeps the last one, as neighbouring shards may both need it."""
+def _make_reader(path: AnyPath, manifest: Manifest) -> Callable[[int], Sorted]:
+    """Returns a function that reads part i. It keeps the last part, since neighbouring shards may both need it."""
 
     @functools.lru_cache(1)
-    def read(number: int) -> Sorted:
-        place = _part_path(Path(path).resolve(), listing.digests[number])
+    def read_part(number: int) -> Sorted:
+        part = _part_path(Path(path).resolve(), manifest.digests[number])
         try:
-            archive = read_archive(place, "index")
+            archive = read_archive(part, "index")
         except FileNotFoundError:
-            raise CorruptFileError(f"{path}: its part {place.name} is missing") from None
-        table, offsets, ids, num_bits, _ = read_sorted(place, archive)
-        expected = (listing.digests[number], listing.num_bits, listing.starts[number + 1] - listing.starts[number])
+            raise CorruptFileError(f"{path}: its part {part.name} is missing") from None
+        table, offsets, ids, num_bits, _ = read_sorted(part, archive)
+        expected = (manifest.digests[number], manifest.num_bits, manifest.starts[number + 1] - manifest.starts[number])
         if (archive.digest, num_bits, len(table)) != expected:
-            raise CorruptFileError(f"{path}: its part {place.name} is not the file that was saved")
+            raise CorruptFileError(f"{path}: its part {part.name} is not the file that was saved")
         return table, offsets, ids
 
-    return read
+    return read_part
 
 
-def _range(read: Callable[[int], Sorted], listing: Listing, first: int, last: int) -> Sorted:
-    """The codes of ranks from `first` to before `last`, from the parts that hold some."""
-    width = -(-listing.num_bits // 32)
+def _read_range(read_part: Callable[[int], Sorted], manifest: Manifest, first: int, last: int) -> Sorted:
+    """Reads the codes of ranks `first` to `last - 1`, from the parts that hold them."""
+    width = num_words(manifest.num_bits)
     tables, sizes, labels = [np.zeros((0, width), np.uint32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for number, (start, end) in enumerate(pairwise(listing.starts.tolist())):
+    for number, (start, end) in enumerate(pairwise(manifest.starts.tolist())):
         begin, stop = max(first, start) - start, min(last, end) - start
         if begin < stop:
-            table, offsets, ids = read(number)
+            table, offsets, ids = read_part(number)
             tables.append(table[begin:stop])
             sizes.append(np.diff(offsets[begin : stop + 1]))
             labels.append(ids[offsets[begin] : offsets[stop]])
@@ -196,9 +215,9 @@ def _range(read: Callable[[int], Sorted], listing: Listing, first: int, last: in
     return np.concatenate(tables), offsets, np.concatenate(labels)
 
 
-def _check_joined(path: AnyPath, table: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int) -> None:
-    """Raises unless parts, each right by itself, are so together."""
+def _check_range(path: AnyPath, items: Sorted, num_bits: int) -> None:
+    """Raises unless parts that are valid one by one are so together."""
     try:
-        check_sorted(table, offsets, ids, num_bits)
+        check_sorted(*items, num_bits)
     except ValueError as error:
         raise CorruptFileError(f"{path}: its parts do not go together: {error}") from None

@@ -1,4 +1,4 @@
-"""What the processes of `jax.distributed` tell each other outside compiled programs: rows of numbers."""
+"""Gathering rows of numbers from all processes of `jax.distributed`, outside compiled programs."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from jax.experimental.multihost_utils import process_allgather
 
 
 def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
-    """The rows of all processes, one after the other; every process gets the same.
+    """Returns the rows of all processes, in the order of the processes; every process gets the same.
 
     Args:
-        own_rows: gives int32 `[m, c]`; m may differ between processes. Where it raises, all processes do, as the others
-            would otherwise wait for rows that never come.
-        several: whether there are several processes to ask, all of which are making this call.
+        own_rows: returns the rows of this process, int32 `[m, c]`; m may differ between processes. If it raises in one
+            process, the call raises in all: the others would wait for ever for its rows.
+        several: whether there are several processes, all of which must make this call; if not, nothing is gathered.
     """
     if not several:
         return own_rows()

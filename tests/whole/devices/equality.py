@@ -286,7 +286,7 @@ def test_the_old_version_stays_until_the_list_is_replaced(tmp_path, monkeypatch)
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts, "_save_listing", fail)
+        patched.setattr(parts, "_save_manifest", fail)
         with pytest.raises(OSError, match="disk full"):
             jh.save_index(path, jh.shard_index(new, mesh_of(2)))
     assert set(files) < set(parts_of(path))
