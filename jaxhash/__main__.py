@@ -1,7 +1,7 @@
 """The command: `python -m jaxhash`, also installed as `jaxhash`.
 
-What a command needs is imported when it runs: help comes at once, a missing extra is missed only where it is needed,
-and Ctrl-C while packages load ends as it does later.
+A command imports what it needs when it runs. So help is immediate, a missing extra matters only to commands that need
+it, and Ctrl-C during imports ends the command as it does later.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-# Which extra brings a package that is not needed by all.
+# The extra that installs a package which only some commands need.
 EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend": "demo", "sklearn": "demo"}
 
 
@@ -18,42 +18,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status: 0, 2 after an error, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # no file name is a reason to fail
+            stream.reconfigure(errors="backslashreplace")  # any file name can be printed
     try:
-        options = _parser().parse_args(arguments)
+        options = _make_parser().parse_args(arguments)
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _end_line("interrupted")
+        _print_last_line("interrupted")
         return 130
-    except BrokenPipeError:  # whoever reads our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA_OF:
             raise
-        _end_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
+        _print_last_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
         return 2
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
-        _end_line(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+        _print_last_line(f"error: {' '.join(str(error).split()) or type(error).__name__}")
         return 2
     return 0
 
 
-def _end_line(message: str) -> None:
-    """Prints a last line, over a line of progress if there is one."""
+def _print_last_line(message: str) -> None:
+    """Prints a last line to stderr, over the status line on a terminal."""
     print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
+    """Reports errors in one line, as the commands do."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"jaxhash: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxhash", description="Semantic hashing: learn binary codes and search them.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_build(commands.add_parser("build", help="learn codes of a folder of images or of vectors, and index them"))
@@ -119,10 +119,10 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from jaxhash.cli.build import Learning, run_build
+    from jaxhash.cli.build import BuildOptions, run_build
 
-    learning = Learning(options.bits, options.side, options.epochs)
-    run_build(options.source, options.output, learning, retrain=options.retrain, strict=options.strict)
+    wanted = BuildOptions(options.bits, options.side, options.epochs, options.retrain, options.strict)
+    run_build(options.source, options.output, wanted)
 
 
 def _query(options: argparse.Namespace) -> None:

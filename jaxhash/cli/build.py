@@ -1,80 +1,91 @@
-"""The command `build`: checks before long work, progress while it goes on, and a report of what was done."""
+"""The command `build`: learns a collection from images or vectors, or updates one."""
 
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxhash.cli.collection import Collection, load_collection, save_collection
+import numpy as np
+
+from jaxhash.cli.collection import (
+    Changes,
+    Collection,
+    Scaling,
+    encode_scaled,
+    load_collection,
+    save_collection,
+    update_collection,
+)
 from jaxhash.cli.images import check_pillow
-from jaxhash.cli.learn import Changes, new_collection, updated
-from jaxhash.cli.page import printable
 from jaxhash.cli.sources import Items, read_folder, read_vectors
+from jaxhash.cli.terminal import StatusLine, escape_name
 from jaxhash.core.checks import check_integer, check_num_bits
-from jaxhash.index.density import describe
+from jaxhash.index.building import build_index
+from jaxhash.index.density import suggest_num_bits
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.retriever import Retriever
 from jaxhash.training.epoch import History
-from jaxhash.training.fitting import CodeWarning
+from jaxhash.training.fitting import CodeWarning, fit
+from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
 
 SIDE = 32
+BATCH_SIZE = 256
+# Training steps, from which the number of epochs follows. Convolutions are slow.
+IMAGE_STEPS, VECTOR_STEPS = 400, 1500
+MIN_EPOCHS = 5
+# Embeddings already encode similarity. On those of sentences a gentle contrast kept more of the nearest neighbours than
+# the default one, and layers between vector and code kept less.
+VECTOR_OBJECTIVE = Retrieve(warp=None, contrast=0.1, coarse_share=1.0)
+VECTORS_FOR_SCALE = 2**16
+
+# Among fewer items the nearest ten are not similar. In fewer dimensions the direction of a vector means little.
+MIN_ITEMS_TO_CONTRAST, MIN_DIMENSIONS = 200, 16
 
 
-class Learning(NamedTuple):
-    """How a new collection is to be made; `None` stands for a choice by the number of items."""
+class BuildOptions(NamedTuple):
+    """The options of the command; `None` stands for a choice by the number of items."""
 
     num_bits: int | None = None
     side: int | None = None
     epochs: int | None = None
+    retrain: bool = False  # whether to replace a collection, not to update it
+    strict: bool = False  # whether a file that is no image is an error
 
 
-class Progress:
-    """A line on the terminal that is written over; silent where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self.shown, self.last = sys.stderr.isatty(), 0.0
-
-    def __call__(self, text: str, *, now: bool = False) -> None:
-        """Shows a text, unless one was shown a moment ago."""
-        if self.shown and (now or time.monotonic() - self.last > 0.1):
-            self.last = time.monotonic()
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def run_build(source: str, output: str, learning: Learning, *, retrain: bool = False, strict: bool = False) -> None:
-    """Makes a collection of a folder of images or a file of vectors; or, of one that is there, brings it up to date."""
-    _check_learning(learning)
-    check_target(output)
-    old = load_collection(output) if Path(output).exists() and not retrain else None
-    images = _is_folder(source)
+def run_build(source: str, output: str, options: BuildOptions) -> None:
+    """Builds the collection of a folder of images or a file of vectors, or updates it if `output` exists."""
+    _check_options(options)
+    check_output(output)
+    old = load_collection(output) if Path(output).exists() and not options.retrain else None
+    holds_images = _check_source(source)
     if old is not None:
-        _check_same(old, images, learning, output)
-    progress = Progress()
-    items = _read(source, images, old, learning, strict, progress)
-    if old is not None:
-        new, changes = updated(old, items, source)
+        _check_matches(old, holds_images, options, output)
+    status = StatusLine()
+    items = _read_images(source, old, options, status) if holds_images else _read_vectors(source, old)
+    if old is None:
+        new, changes = learn_collection(items, source, options, status), None
     else:
-        with _told_of_idle_bits():
-            new = new_collection(items, source, learning.num_bits, learning.epochs, _on_epoch(progress))
-        changes = None
-    progress("", now=True)
+        new, changes = update_collection(old, items, source)
+    status.clear()
     save_collection(output, new)
-    _report_build(output, new, items, changes)
+    _report(output, new, items, changes)
 
 
-def _check_learning(learning: Learning) -> None:
-    if learning.num_bits is not None:
-        check_num_bits(learning.num_bits)
-    if learning.side is not None:
-        check_integer("side", learning.side, 1, 1024)
-    if learning.epochs is not None:
-        check_integer("epochs", learning.epochs, 1)
+def _check_options(options: BuildOptions) -> None:
+    if options.num_bits is not None:
+        check_num_bits(options.num_bits)
+    if options.side is not None:
+        check_integer("side", options.side, 1, 1024)
+    if options.epochs is not None:
+        check_integer("epochs", options.epochs, 1)
 
 
-def check_target(path: str) -> None:
-    """Raises now what would else come to light after minutes of learning."""
+def check_output(path: str) -> None:
+    """Raises if a file can't be written there: otherwise this would show only after minutes of training."""
     folder = Path(path).parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
@@ -84,7 +95,8 @@ def check_target(path: str) -> None:
         raise PermissionError(f"{path}: no permission to write in {folder}")
 
 
-def _is_folder(source: str) -> bool:
+def _check_source(source: str) -> bool:
+    """Returns whether a source is a folder of images; raises unless it is one or a `.npy` file."""
     if Path(source).is_dir():
         check_pillow()
         return True
@@ -95,53 +107,103 @@ def _is_folder(source: str) -> bool:
     return False
 
 
-def _check_same(old: Collection, images: bool, learning: Learning, output: str) -> None:
-    """Raises unless an old collection is of the kind that is asked for."""
+def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, output: str) -> None:
+    """Raises unless a collection holds items of the kind and has the settings asked for."""
     kinds = {True: "images", False: "vectors"}
-    model = old.retriever.model
-    if old.holds_images != images:
-        raise ValueError(f"{output} holds {kinds[old.holds_images]}, not {kinds[images]}; --retrain makes it anew")
-    if learning.num_bits not in (None, model.num_bits):
-        raise ValueError(f"{output} has codes of {model.num_bits} bits, not {learning.num_bits}; try --retrain")
-    if images and learning.side not in (None, old.side):
-        raise ValueError(f"{output} takes images at {old.side} pixels a side, not {learning.side}; try --retrain")
+    num_bits = old.retriever.model.num_bits
+    if old.holds_images != holds_images:
+        raise ValueError(
+            f"{output} holds {kinds[old.holds_images]}, not {kinds[holds_images]}; --retrain makes it anew"
+        )
+    if options.num_bits not in (None, num_bits):
+        raise ValueError(f"{output} has codes of {num_bits} bits, not {options.num_bits}; try --retrain")
+    if holds_images and options.side not in (None, old.side):
+        raise ValueError(f"{output} takes images at {old.side} pixels a side, not {options.side}; try --retrain")
 
 
-def _read(
-    source: str, images: bool, old: Collection | None, learning: Learning, strict: bool, progress: Progress
-) -> Items:
-    known = {} if old is None else old.known
-    if not images:
-        items = read_vectors(source, known)
-        if old is not None and items.values.shape[1] != old.side:
-            raise ValueError(f"{source}: vectors of {items.values.shape[1]} values, where there were {old.side}")
-        return items
-    side = (learning.side or SIDE) if old is None else old.side
+def _read_vectors(source: str, old: Collection | None) -> Items:
+    items = read_vectors(source, {} if old is None else old.known_digests)
+    if old is not None and items.values.shape[1] != old.side:
+        raise ValueError(f"{source}: vectors of {items.values.shape[1]} values, where there were {old.side}")
+    return items
+
+
+def _read_images(source: str, old: Collection | None, options: BuildOptions, status: StatusLine) -> Items:
+    """Reads a folder, and names the files that are skipped."""
     items = read_folder(
         source,
-        side,
-        known,
-        strict=strict,
-        on_progress=lambda done, total: progress(f"reading {done:,} of {total:,} files"),
+        (options.side or SIDE) if old is None else old.side,
+        {} if old is None else old.known_digests,
+        strict=options.strict,
+        on_progress=lambda done, total: status.update(f"reading {done:,} of {total:,} files"),
     )
-    progress("", now=True)
+    status.clear()
     for skipped in items.skipped:
-        print(f"skipped {printable(skipped.name)}: {printable(skipped.reason)}", file=sys.stderr)
+        print(f"skipped {escape_name(skipped.name)}: {escape_name(skipped.reason)}", file=sys.stderr)
     if not items.names:
         raise ValueError(f"{source}: no image in it that can be read")
     return items
 
 
-def _on_epoch(progress: Progress) -> Callable[[int, int, History], None]:
-    def show(epoch: int, epochs: int, history: History) -> None:
-        progress(f"learning: epoch {epoch:,} of {epochs:,}, loss {history.loss[-1]:.4f}")
+def learn_collection(items: Items, source: str, options: BuildOptions, status: StatusLine) -> Collection:
+    """Trains a model on all items of a source and encodes them.
 
-    return show
+    Raises:
+        DivergenceError: as `fit` does.
+    """
+    values, source = items.values, str(Path(source).absolute())
+    scaling = None if values.ndim == 4 else _measure_scaling(values)
+    num_bits = options.num_bits or suggest_num_bits(len(values))
+    epochs = options.epochs or choose_epochs(values)
+    with _print_code_warnings():
+        model, _ = fit(
+            _make_model(values, num_bits),
+            values if scaling is None else scaling.apply(values),
+            epochs=epochs,
+            batch_size=BATCH_SIZE,
+            objective=choose_objective(values),
+            on_epoch=_make_epoch_callback(epochs, status),
+        )
+    retriever = Retriever(model, build_index(encode_scaled(model, scaling, values), num_bits))
+    ids = np.arange(len(values), dtype=np.int32)
+    return Collection(retriever, source, ids, tuple(items.names), items.digests, scaling)
+
+
+def _make_model(values: np.ndarray, num_bits: int) -> Autoencoder:
+    if values.ndim == 4:
+        return ConvAutoencoder(values.shape[1:], num_bits)
+    return Autoencoder(values.shape[1], num_bits, (), output_activation="linear")
+
+
+def _measure_scaling(vectors: np.ndarray) -> Scaling:
+    """Measures the mean of vectors, and one deviation for all values, so that proportions of distances are kept."""
+    sample = vectors[:: -(-len(vectors) // VECTORS_FOR_SCALE)]
+    shift = sample.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(np.square(sample - shift).mean()) or 1.0
+    return Scaling(shift.astype(np.float32), np.array(deviation, np.float32))
+
+
+def choose_epochs(values: np.ndarray) -> int:
+    """Returns the number of epochs that comes to the usual number of steps."""
+    steps = IMAGE_STEPS if values.ndim == 4 else VECTOR_STEPS
+    return max(MIN_EPOCHS, round(steps / -(-len(values) // BATCH_SIZE)))
+
+
+def choose_objective(values: np.ndarray) -> Objective:
+    """Returns an objective for retrieval if neighbours tell what is similar, otherwise one for reconstruction."""
+    if len(values) < MIN_ITEMS_TO_CONTRAST or (values.ndim == 2 and values.shape[1] < MIN_DIMENSIONS):
+        return Reconstruct()
+    return Retrieve() if values.ndim == 4 else VECTOR_OBJECTIVE
+
+
+def _make_epoch_callback(epochs: int, status: StatusLine) -> Callable[[int, History], None]:
+    """Makes a callback that shows each epoch in the status line."""
+    return lambda epoch, history: status.update(f"learning: epoch {epoch:,} of {epochs:,}, loss {history.loss[-1]:.4f}")
 
 
 @contextmanager
-def _told_of_idle_bits() -> Iterator[None]:
-    """Says in one line what `fit` warns of."""
+def _print_code_warnings() -> Iterator[None]:
+    """Prints each `CodeWarning` of `fit` as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodeWarning)
         yield
@@ -149,14 +211,14 @@ def _told_of_idle_bits() -> Iterator[None]:
         print(f"jaxhash: warning: {warning.message}", file=sys.stderr)
 
 
-def _report_build(output: str, new: Collection, items: Items, changes: Changes | None) -> None:
-    kind, skipped = ("images" if new.holds_images else "vectors"), len(items.skipped)
-    stats = describe(new.retriever.index)
+def _report(output: str, new: Collection, items: Items, changes: Changes | None) -> None:
+    """Prints what the collection holds now, what changed, and how many files were skipped."""
+    kind, index = ("images" if new.holds_images else "vectors"), new.retriever.index
     print(
-        f"{printable(output)}: {stats.num_items:,} {kind} on {stats.num_codes:,} codes of "
-        f"{new.retriever.index.num_bits} bits"
+        f"{escape_name(output)}: {int(index.num_items):,} {kind} on {int(index.num_codes):,} codes of "
+        f"{index.num_bits} bits"
     )
     if changes is not None:
         print(f"{changes.added:,} new, {changes.changed:,} changed, {changes.removed:,} gone; the rest as it was")
-    if skipped:
-        print(f"{skipped:,} skipped")
+    if items.skipped:
+        print(f"{len(items.skipped):,} skipped")

@@ -1,7 +1,7 @@
-"""A collection: a retriever, where its items came from, and what each was when it was encoded.
+"""Collections: a retriever, the source of its items, and the digest of each item when it was encoded.
 
-The file that the command keeps. Items have an id each, which stays theirs as the source grows and shrinks: for vectors
-it is the number of the row, for images it stands beside the path in a table.
+A collection is what the command saves. An item keeps its id while its source changes: a vector's id is the number of
+its row, an image's id is stored with its path.
 """
 
 import os
@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.cli.sources import DIGEST_WORDS
+from jaxhash.cli.sources import DIGEST_WORDS, Items
 from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode
@@ -26,44 +27,56 @@ FLOAT = np.dtype(np.float32)
 
 
 class Scaling(NamedTuple):
-    """What vectors go through before their model sees them: less `shift`, over `scale`."""
+    """The standardization of vectors before their model."""
 
     shift: np.ndarray  # float32 [d]
     scale: np.ndarray  # float32 [], above 0
 
+    def apply(self, vectors: np.ndarray) -> np.ndarray:
+        """Subtracts the shift from vectors `[m, d]` and divides by the scale."""
+        return np.asarray((vectors - self.shift) / self.scale)
+
+
+class Changes(NamedTuple):
+    """The numbers of items that an update added, changed and removed."""
+
+    added: int
+    changed: int
+    removed: int
+
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Items of a source, with a model and the index of their codes."""
+    """The items of a source, with a model and the index of their codes."""
 
     retriever: Retriever[HashIndex]
     source: str  # the absolute path of a folder of images or of a .npy file
     ids: np.ndarray  # int32 [n], ascending
-    names: tuple[str, ...]  # of the items in this order: paths inside the folder, or row numbers
-    digests: np.ndarray  # uint32 [n, DIGEST_WORDS], of the files or rows when they were encoded
+    names: tuple[str, ...]  # by id: paths inside the folder, or row numbers
+    digests: np.ndarray  # uint32 [n, DIGEST_WORDS], sha256 of the files or rows when they were encoded
     scaling: Scaling | None  # `None` for images
 
     @property
     def holds_images(self) -> bool:
-        """Whether the items are images, and not vectors."""
+        """Whether the items are images; otherwise they are vectors."""
         return self.scaling is None
 
     @property
     def side(self) -> int:
-        """To what size images are brought; for vectors, how many values they have."""
+        """The side of the squares that images are stretched to, in pixels; for vectors, their length."""
         return self.retriever.model.input_shape[0]
 
     @property
-    def known(self) -> dict[str, bytes]:
-        """The digest of each item by its name."""
+    def known_digests(self) -> dict[str, bytes]:
+        """The digest of each item, by its name."""
         return dict(zip(self.names, map(bytes, self.digests.astype("<u4")), strict=True))
 
     def encode(self, values: ArrayLike) -> jax.Array:
-        """The codes uint32 `[m, w]` of images uint8 `[m, side, side, 3]`, or of vectors float32 `[m, d]`."""
+        """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, d]`: codes uint32 `[m, w]`."""
         return encode_scaled(self.retriever.model, self.scaling, np.asarray(values))
 
-    def codes_of(self, ids: Sequence[int]) -> np.ndarray:
-        """The codes uint32 `[m, w]` of items; raises `ValueError` for an id that is not there."""
+    def find_codes(self, ids: Sequence[int]) -> np.ndarray:
+        """Finds the codes of items: uint32 `[m, w]`; raises `ValueError` for an unknown id."""
         wanted = np.asarray(ids)
         unknown = wanted[~np.isin(wanted, self.ids)]
         if unknown.size:
@@ -72,24 +85,59 @@ class Collection:
         order = np.argsort(ids_by_code)
         return np.repeat(table, np.diff(offsets), axis=0)[order][np.searchsorted(self.ids, wanted)]
 
-    def paths_of(self, ids: ArrayLike) -> list[str]:
-        """Where items lie: paths of images, or row numbers."""
-        names = [self.names[place] for place in np.searchsorted(self.ids, np.asarray(ids))]
+    def find_paths(self, ids: ArrayLike) -> list[str]:
+        """Finds the absolute paths of images, or the row numbers of vectors."""
+        names = [self.names[position] for position in np.searchsorted(self.ids, np.asarray(ids))]
         return [str(Path(self.source) / name) for name in names] if self.holds_images else names
 
 
 def encode_scaled(model: Any, scaling: Scaling | None, values: np.ndarray) -> jax.Array:
-    """Codes uint32 `[m, w]` of values, scaled first if that is how the model knows them."""
-    return encode(model, values if scaling is None else (values - scaling.shift) / scaling.scale)
+    """Encodes images, or vectors after scaling: codes uint32 `[m, w]`."""
+    return encode(model, values if scaling is None else scaling.apply(values))
+
+
+def update_collection(old: Collection, items: Items, source: str) -> tuple[Collection, Changes]:
+    """Updates a collection to the items that its source has now. Encodes only the fresh ones, with the same model.
+
+    An item keeps its id as long as it keeps its name; new items get ids after the largest.
+
+    Args:
+        old: the collection.
+        items: the items now; fresh are those whose digests are not in `old.known_digests`.
+        source: the path of the folder or file, which may have moved.
+
+    Raises:
+        ValueError: no item is unchanged.
+    """
+    if items.fresh.all():
+        raise ValueError(f"nothing in {source} is as it was when the file was built: build it anew by --retrain")
+    id_of = dict(zip(old.names, old.ids.tolist(), strict=True))
+    added = [name for name in items.names if name not in id_of]
+    id_of |= {name: int(old.ids[-1]) + number for number, name in enumerate(added, start=1)}
+    ids = np.array([id_of[name] for name in items.names], np.int32)
+    kept = np.isin(old.ids, ids[~items.fresh])
+    index = remove_items(old.retriever.index, old.ids[~kept])
+    index = add_items(index, old.encode(items.values), ids=ids[items.fresh])
+    order = np.argsort(ids)
+    new = Collection(
+        Retriever(old.retriever.model, index),
+        str(Path(source).absolute()),
+        ids[order],
+        tuple(items.names[position] for position in order),
+        items.digests[order],
+        old.scaling,
+    )
+    changed = int(items.fresh.sum()) - len(added)
+    return new, Changes(len(added), changed, int((~kept).sum()) - changed)
 
 
 def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:
-    """Saves a collection; as `save_index`."""
+    """Saves a collection to one file; raises what `save_index` raises."""
     meta, arrays = retriever_to_arrays(collection.retriever)
     meta = meta | {KIND: {"source": collection.source, "images": collection.holds_images}}
     arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
     if collection.scaling is None:
-        text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # in no file name there is a zero
+        text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # file names hold no zero byte
         arrays["collection.names"] = np.frombuffer(text, np.uint8)
     else:
         arrays |= {"collection.shift": collection.scaling.shift, "collection.scale": collection.scaling.scale}
@@ -101,19 +149,19 @@ def load_collection(path: str | os.PathLike[str]) -> Collection:
 
     Raises:
         OSError: the file can't be read.
-        CorruptFileError: it is damaged, is not a saved collection, or its parts don't belong together.
+        CorruptFileError: it is damaged, is not a saved collection, or its parts don't match.
     """
     archive = read_archive(path, KIND)
     retriever = retriever_from_archive(path, archive)
     try:
-        return _collection_from(archive, retriever)
+        return _build_collection(archive, retriever)
     except KeyError as error:
         raise CorruptFileError(f"{path}: collection: {error!r}") from None
     except (TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: {error}") from None
 
 
-def _collection_from(archive: Archive, retriever: Retriever[HashIndex]) -> Collection:
+def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Collection:
     source, images = archive.meta[KIND]["source"], archive.meta[KIND]["images"]
     if not isinstance(source, str) or "\0" in source or not isinstance(images, bool):
         raise ValueError(f"source must be a path and images true or false, got {source!r} and {images!r}")
@@ -124,8 +172,8 @@ def _collection_from(archive: Archive, retriever: Retriever[HashIndex]) -> Colle
         raise ValueError("the ids in the table are not those in the index, in order")
     if digests.shape != (len(ids), DIGEST_WORDS) or digests.dtype != np.uint32:
         raise ValueError(f"digests must be uint32 ({len(ids)}, {DIGEST_WORDS}), got {digests.dtype}{digests.shape}")
-    names = _names_from(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
-    scaling = None if images else _scaling_from(archive, retriever)
+    names = _read_names(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
+    scaling = None if images else _read_scaling(archive, retriever)
     if not images and ids[-1] != len(ids) - 1:
         raise ValueError("the ids of vectors are not the numbers of their rows")
     if isinstance(retriever.model, ConvAutoencoder) != images or (images and not _is_square(retriever.model)):
@@ -137,7 +185,7 @@ def _is_square(model: Any) -> bool:
     return bool(model.input_shape == (model.input_shape[0], model.input_shape[0], 3))
 
 
-def _names_from(text: np.ndarray, count: int) -> tuple[str, ...]:
+def _read_names(text: np.ndarray, count: int) -> tuple[str, ...]:
     if text.ndim != 1 or text.dtype != np.uint8:
         raise ValueError(f"names must be bytes [m], got {text.dtype}{text.shape}")
     *names, end = text.tobytes().split(b"\0")
@@ -146,7 +194,7 @@ def _names_from(text: np.ndarray, count: int) -> tuple[str, ...]:
     return tuple(map(os.fsdecode, names))
 
 
-def _scaling_from(archive: Archive, retriever: Retriever[HashIndex]) -> Scaling:
+def _read_scaling(archive: Archive, retriever: Retriever[HashIndex]) -> Scaling:
     shift, scale = archive.arrays["collection.shift"], archive.arrays["collection.scale"]
     if shift.shape != retriever.model.input_shape or scale.shape != () or {shift.dtype, scale.dtype} != {FLOAT}:
         raise ValueError(f"shift and scale don't fit vectors of shape {retriever.model.input_shape}")

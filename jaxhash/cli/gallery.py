@@ -1,4 +1,4 @@
-"""Search results to look at: a page that holds all its thumbnails, or one picture."""
+"""Galleries of search results: an HTML page with thumbnails, or one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxhash.cli import page
-from jaxhash.cli.images import ImageError, careful_pillow, read_image, thumbnail
+from jaxhash.cli.images import ImageError, guard_pillow, make_thumbnail, read_image
+from jaxhash.cli.terminal import escape_name
 
 try:
     from jaxhash import plots
@@ -16,69 +17,69 @@ except ModuleNotFoundError as missing:
         raise
     plots = None  # type: ignore[assignment]
 
-SIDE = 128  # of a thumbnail, in pixels
+SIDE = 128  # pixels of a thumbnail
 MOST_ON_PAGE, MOST_IN_PICTURE = 200, 12
 
 
-class Found(NamedTuple):
-    """The results of one query."""
+class QueryResult(NamedTuple):
+    """What one query result."""
 
-    query: str
+    query: str  # the path of an image, or a row
     distances: list[int]
     paths: list[str]
 
 
 def check_gallery(path: str) -> None:
-    """Raises unless a gallery can be written under this name."""
+    """Raises unless a gallery can be rendered for this path."""
     if not path.lower().endswith((".html", ".png")):
         raise ValueError(f"a gallery must be called .html or .png, got {path}")
     if path.lower().endswith(".png") and plots is None:
         raise ImportError("a gallery in one picture needs matplotlib: pip install 'jaxhash[demo]' (or ask for .html)")
 
 
-def gallery(path: str, results: Sequence[Found], title: str) -> bytes:
-    """The contents of a gallery, of the kind that the ending of `path` asks for."""
-    with careful_pillow():
-        return _page(results, title).encode() if path.lower().endswith(".html") else _picture(results)
+def render_gallery(path: str, results: Sequence[QueryResult], title: str) -> bytes:
+    """Renders a gallery as HTML or PNG, by the extension of `path`."""
+    with guard_pillow():
+        return _render_page(results, title).encode() if path.lower().endswith(".html") else _draw_picture(results)
 
 
-def _page(results: Sequence[Found], title: str) -> str:
+def _render_page(results: Sequence[QueryResult], title: str) -> str:
     parts = []
-    for found in results:
-        shown = [_figure(found.query, "", "query")]
-        for distance, path in list(zip(found.distances, found.paths, strict=True))[:MOST_ON_PAGE]:
-            shown.append(_figure(path, f"distance {distance}", "found"))
-        name = page.printable(Path(found.query).name)
-        parts += [page.heading(f"{name}: {len(found.paths):,} found"), page.row(shown)]
-        if len(found.paths) > MOST_ON_PAGE:
-            parts.append(page.paragraph(f"Shown are the nearest {MOST_ON_PAGE}."))
-    return page.page(title, parts)
+    for result in results:
+        shown = [_render_thumbnail(result.query, "", "query")]
+        for distance, path in list(zip(result.distances, result.paths, strict=True))[:MOST_ON_PAGE]:
+            shown.append(_render_thumbnail(path, f"distance {distance}", "found"))
+        name = escape_name(Path(result.query).name)
+        parts += [page.render_heading(f"{name}: {len(result.paths):,} found"), page.render_row(shown)]
+        if len(result.paths) > MOST_ON_PAGE:
+            parts.append(page.render_paragraph(f"Shown are the nearest {MOST_ON_PAGE}."))
+    return page.render_page(title, parts)
 
 
-def _figure(path: str, line: str, kind: str) -> str:
+def _render_thumbnail(path: str, line: str, kind: str) -> str:
     try:
-        image = thumbnail(path, SIDE)
-    except ImageError:  # gone or changed since it was encoded
+        image = make_thumbnail(path, SIDE)
+    except ImageError:  # deleted or changed since it was encoded
         image = None
-    return page.captioned(image, [line or "query", page.printable(Path(path).name)], kind)
+    return page.render_thumbnail(image, [line or "query", escape_name(Path(path).name)], kind)
 
 
-def _picture(results: Sequence[Found]) -> bytes:
-    """Queries on the left, then what was found, in the way of `plots.search_results`."""
-    most = min(MOST_IN_PICTURE, max(len(found.paths) for found in results))
-    queries = np.stack([_square(found.query) for found in results])
+def _draw_picture(results: Sequence[QueryResult]) -> bytes:
+    """Draws each query and then what it found, by `plots.search_results`."""
+    most = min(MOST_IN_PICTURE, max(len(result.paths) for result in results))
+    queries = np.stack([_read_square(result.query) for result in results])
     images: list[np.ndarray] = []
     ids = np.full((len(results), most), -1)
     distances = np.zeros((len(results), most), int)
-    for row, found in enumerate(results):
-        for column, path in enumerate(found.paths[:most]):
-            ids[row, column], distances[row, column] = len(images), found.distances[column]
-            images.append(_square(path))
-    return page.png(plots.search_results(queries, np.array(images), ids, distances))
+    for row, result in enumerate(results):
+        for column, path in enumerate(result.paths[:most]):
+            ids[row, column], distances[row, column] = len(images), result.distances[column]
+            images.append(_read_square(path))
+    return page.encode_png(plots.search_results(queries, np.array(images), ids, distances))
 
 
-def _square(path: str) -> np.ndarray:
-    """An image as uint8 `[SIDE, SIDE, 3]`, grey where it can't be read any more."""
+def _read_square(path: str) -> np.ndarray:
+    """Reads an image as uint8 `[SIDE, SIDE, 3]`; grey if it can no longer be read."""
     try:
         pixels = read_image(path, SIDE)[1]
     except ImageError:

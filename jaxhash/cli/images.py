@@ -1,8 +1,8 @@
-"""One image file of unknown origin to pixels: few formats, a limit of our own, and a rule for every kind of pixel.
+"""Reading of untrusted image files: a few formats, a limit of pixels, and a rule for each mode of pixels.
 
-The first frame counts, upright as its EXIF tag says. Transparent pixels are seen on white. Greys of 16 bits keep their
-upper byte; numbers without a set range (Pillow's modes I and F) are stretched from the least to the greatest. All else
-is what Pillow's conversion to RGB gives. What a flipped byte does to the pixels of a JPEG, nobody can tell.
+The first frame is read and turned upright by its EXIF tag. Transparent pixels are blended with white. 16-bit greys keep
+their upper byte. Values without a fixed range (Pillow's modes I and F) are stretched from minimum to maximum. All other
+modes are converted to RGB by Pillow. A damaged JPEG may decode without an error, to other pixels.
 """
 
 import hashlib
@@ -27,20 +27,31 @@ except ModuleNotFoundError as missing:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 PIXEL_LIMIT = 50_000_000
 
+# The transposition that turns an image upright, by its EXIF orientation; 1 is upright already.
+TRANSPOSITIONS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
 
 class ImageError(ValueError):
-    """A file is no image that can be taken in; the message says why."""
+    """A file can't be read as an image; the message says why."""
 
 
 def check_pillow() -> None:
-    """Raises unless Pillow is there."""
+    """Raises unless Pillow is installed."""
     if Image is None:
         raise ImportError("images need Pillow: pip install 'jaxhash[images]'")
 
 
 @contextmanager
-def careful_pillow() -> Iterator[None]:
-    """Inside it, in all threads, Pillow's warning of a bomb is an error, and its complaints of odd tags are silent."""
+def guard_pillow() -> Iterator[None]:
+    """Turns Pillow's warning of a decompression bomb into an error and silences its others, in all threads."""
     check_pillow()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -53,38 +64,38 @@ def read_image(path: str | os.PathLike[str], side: int, known: bytes | None = No
 
     Args:
         path: the file.
-        side: the image is stretched to a square of so many pixels a side.
-        known: a digest; a file that has it need not be decoded again.
+        side: the image is stretched to a square of this many pixels a side.
+        known: a digest; a file that has it is not decoded.
 
     Returns:
         The sha256 of the file, and its pixels uint8 `[side, side, 3]`, or `None` if the digest is the known one.
 
     Raises:
-        ImageError: this is no regular file, or no image that can be taken in.
+        ImageError: the path is no regular file, or the file can't be read as an image.
     """
-    with _opened(path) as (file, image):
-        digest = _digest(file)
+    with _open_image(path) as (file, image):
+        digest = _hash_file(file)
         if digest == known:
             return digest, None
-        return digest, np.asarray(_upright(image, side, stretch=True))
+        return digest, np.asarray(_shrink_upright(image, side, stretch=True))
 
 
-def thumbnail(path: str | os.PathLike[str], side: int) -> bytes:
-    """An image file made small, its longer side at most `side`, as the bytes of a PNG; raises `ImageError`."""
-    with _opened(path) as (_, image):
+def make_thumbnail(path: str | os.PathLike[str], side: int) -> bytes:
+    """Shrinks an image file until its longer side is at most `side`: the bytes of a PNG. Raises `ImageError`."""
+    with _open_image(path) as (_, image):
         buffer = io.BytesIO()
-        _upright(image, side, stretch=False).save(buffer, "PNG")
+        _shrink_upright(image, side, stretch=False).save(buffer, "PNG")
         return buffer.getvalue()
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], Any]]:
-    """A file and the image in it, of which only the head is read so far. What Pillow stumbles over is an `ImageError`.
+def _open_image(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], Any]]:
+    """Opens a file and reads the header of the image in it; every error becomes an `ImageError`.
 
-    It raises nearly anything: OSError, SyntaxError, struct.error, IndexError, MemoryError, ...
+    Pillow raises nearly anything: OSError, SyntaxError, struct.error, IndexError, MemoryError, ...
     """
     try:
-        # Asked before it is opened: a FIFO would wait for a writer, and to open some devices does something.
+        # Checked before opening: a FIFO would wait for a writer, and opening some devices has effects.
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise ImageError("not a regular file")
         with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
@@ -101,67 +112,53 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], Any]]:
         raise ImageError(f"{type(error).__name__}: {error}") from error
 
 
-def _digest(file: IO[bytes]) -> bytes:
-    """The sha256 of a whole file, which is left where it stood."""
-    place = file.tell()
+def _hash_file(file: IO[bytes]) -> bytes:
+    """Returns the sha256 of a whole file, and keeps its position."""
+    position = file.tell()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
-    file.seek(place)
+    file.seek(position)
     return digest
 
 
-def _upright(image: Any, side: int, *, stretch: bool) -> Any:
-    """An RGB image made small, turned as its EXIF tag says.
+def _shrink_upright(image: Any, side: int, *, stretch: bool) -> Any:
+    """Shrinks an image and turns it upright by its EXIF tag, in RGB.
 
-    Pillow's own `exif_transpose` also writes the tags anew, and fails where cameras wrote them wrong.
+    Pillow's `exif_transpose` also rewrites the tags, and fails on malformed ones.
     """
-    image.draft(None, (2 * side, 2 * side))  # a JPEG is then decoded at a fraction of its size
+    image.draft(None, (2 * side, 2 * side))  # decodes a JPEG at a fraction of its size
     image.load()
-    small = _rgb(image)
+    small = _convert_to_rgb(image)
     if stretch:
         small = small.resize((side, side), Image.Resampling.BILINEAR)
     else:
         small.thumbnail((side, side))
-    turn = _turns().get(_orientation(image))
-    return small if turn is None else small.transpose(turn)
+    name = TRANSPOSITIONS.get(_read_orientation(image))
+    return small if name is None else small.transpose(Image.Transpose[name])
 
 
-def _orientation(image: Any) -> Any:
-    """The EXIF orientation of an image, if it has one; what can't be read is none, for the pixels may still be good."""
+def _read_orientation(image: Any) -> Any:
+    """Reads the EXIF orientation; `None` if there is none or its tags are malformed: the pixels may still be good."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
         return None
 
 
-def _turns() -> dict[Any, Any]:
-    """What brings an image upright, by its EXIF orientation; 1 stands upright already."""
-    turn = Image.Transpose
-    return {
-        2: turn.FLIP_LEFT_RIGHT,
-        3: turn.ROTATE_180,
-        4: turn.FLIP_TOP_BOTTOM,
-        5: turn.TRANSPOSE,
-        6: turn.ROTATE_270,
-        7: turn.TRANSVERSE,
-        8: turn.ROTATE_90,
-    }
-
-
-def _rgb(image: Any) -> Any:
-    """Any mode to RGB, by the rule at the top; Pillow would cut greys of more than 8 bits off at 255."""
+def _convert_to_rgb(image: Any) -> Any:
+    """Converts any mode to RGB. Pillow alone would clip greys of more than 8 bits at 255."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        return Image.fromarray(_stretched(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_stretch_to_bytes(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
     return image.convert("RGB")
 
 
-def _stretched(values: np.ndarray) -> np.ndarray:
-    """Numbers to bytes, the least to 0 and the greatest to 255; all equal ones to 0."""
+def _stretch_to_bytes(values: np.ndarray) -> np.ndarray:
+    """Maps values linearly to bytes, minimum to 0 and maximum to 255; a constant becomes 0."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low + high):
         raise ImageError("holds NaN, or numbers too large")

@@ -1,4 +1,4 @@
-"""A page that holds everything it shows: text, tables, and pictures as data."""
+"""HTML pages that need no other file: text, tables, and pictures as data URLs."""
 
 import base64
 import html
@@ -36,79 +36,53 @@ figure.query img {{ outline: 3px solid #2f6f9f; }}
 """
 
 
-def png(figure: "Figure") -> bytes:
-    """A figure as the bytes of a PNG file."""
+def encode_png(figure: "Figure") -> bytes:
+    """Renders a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
-def heading(text: str) -> str:
-    """A section's heading as HTML."""
+def render_heading(text: str) -> str:
+    """Renders the heading of a section."""
     return f"<h2>{html.escape(text)}</h2>"
 
 
-def paragraph(text: str) -> str:
-    """A paragraph as HTML."""
+def render_paragraph(text: str) -> str:
+    """Renders a paragraph."""
     return f"<p>{html.escape(text)}</p>"
 
 
-def picture(image: bytes, description: str) -> str:
-    """A PNG as HTML, with a description for those who can't see it."""
-    return f"<p>{_img(image, description)}</p>"
+def render_picture(image: bytes, description: str) -> str:
+    """Renders a PNG, with a description as its alternative text."""
+    return f"<p>{_render_image(image, description)}</p>"
 
 
-def captioned(image: bytes | None, lines: Sequence[str], kind: str) -> str:
-    """A small PNG, or none, above lines of text; `kind` is its class: "query" or "found"."""
-    shown = "<p>can't be shown</p>" if image is None else _img(image, lines[-1])
+def render_thumbnail(image: bytes | None, lines: Sequence[str], kind: str) -> str:
+    """Renders a small PNG, or its absence, above lines of text; `kind` is its class, "query" or "found"."""
+    shown = "<p>can't be shown</p>" if image is None else _render_image(image, lines[-1])
     caption = "<br>".join(html.escape(line) for line in lines)
     return f'<figure class="{kind}">{shown}<figcaption>{caption}</figcaption></figure>'
 
 
-def row(parts: Sequence[str]) -> str:
-    """Parts side by side, as many as there is room for."""
+def render_row(parts: Sequence[str]) -> str:
+    """Renders parts side by side, wrapped at the width of the page."""
     return "\n".join(['<div class="row">', *parts, "</div>"])
 
 
-def _img(image: bytes, description: str) -> str:
+def _render_image(image: bytes, description: str) -> str:
     data = base64.b64encode(image).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A table as HTML; the first row is its heading."""
+def render_table(rows: Sequence[Sequence[str]]) -> str:
+    """Renders a table; the first row is its heading."""
     head, *body = ([html.escape(cell) for cell in row] for row in rows)
     lines = ["<table>", "<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
     return "\n".join([*lines, "</table>"])
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """A whole page of the given parts."""
+def render_page(title: str, parts: Sequence[str]) -> str:
+    """Renders a whole page of rendered parts."""
     return PAGE.format(title=html.escape(title), body="\n".join(parts))
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """The same table for a terminal."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-
-
-def printable(path: str) -> str:
-    r"""A file name on one line: what can't be seen or is no text as escapes such as `\n` or `\xff`, `\` doubled."""
-    return "".join(
-        character if character.isprintable() and character != "\\" else _escaped(character) for character in path
-    )
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8, as "surrogateescape" keeps it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return "\\\\" if character == "\\" else character.encode("unicode_escape").decode()

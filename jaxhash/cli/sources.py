@@ -1,4 +1,4 @@
-"""What a source, a folder of images or a file of vectors, holds at a moment; and what of it is not known yet."""
+"""Reading of sources, folders of images or files of vectors: all items, and the values of new and changed ones."""
 
 import hashlib
 import os
@@ -6,38 +6,39 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxhash.cli.images import ImageError, careful_pillow, read_image
+from jaxhash.cli.images import ImageError, guard_pillow, read_image
 
 DIGEST_WORDS = hashlib.sha256().digest_size // 4
 
-# Called with how many files have been read, and how many there are.
+# Called with the number of files read so far and the number of all files.
 OnProgress = Callable[[int, int], None]
 
 
 class Skipped(NamedTuple):
-    """A file that is left out."""
+    """A file that was not read."""
 
     name: str
     reason: str
 
 
 class Items(NamedTuple):
-    """The n items of a source, and the values of the m that are new or changed."""
+    """The n items of a source, and the values of the m new or changed ones."""
 
-    names: list[str]  # in order: paths inside a folder, or row numbers
-    digests: np.ndarray  # uint32 [n, DIGEST_WORDS]: the sha256 of each item
+    names: list[str]  # sorted paths inside a folder, or row numbers
+    digests: np.ndarray  # uint32 [n, DIGEST_WORDS], the sha256 of each item
     fresh: np.ndarray  # bool [n], whether an item is new or changed
-    values: np.ndarray  # of those: uint8 [m, side, side, 3], or float32 [m, d]
+    values: np.ndarray  # of fresh items: uint8 [m, side, side, 3] or float32 [m, d]
     skipped: list[Skipped]
 
 
-def digest_table(digests: list[bytes]) -> np.ndarray:
-    """Digests as uint32 `[n, DIGEST_WORDS]`."""
+def _stack_digests(digests: list[bytes]) -> np.ndarray:
+    """Stacks digests as uint32 `[n, DIGEST_WORDS]`."""
     return np.frombuffer(b"".join(digests), "<u4").reshape(-1, DIGEST_WORDS).astype(np.uint32)
 
 
@@ -49,51 +50,52 @@ def read_folder(
     strict: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Items:
-    """Reads the images of a folder.
+    """Reads the images of a folder and its sub-folders.
 
     Args:
-        folder: the folder.
-        side: images are stretched to squares of so many pixels a side.
-        known: the digests of files by their paths inside the folder; a file that still has its digest is not decoded.
+        folder: the path of the folder.
+        side: images are stretched to squares of this many pixels a side.
+        known: digests by paths inside the folder; a file that still has its digest is not decoded.
         strict: whether a file that is no image is an error.
         on_progress: called after each file.
 
     Raises:
         OSError: the folder can't be listed.
-        ValueError: `strict`, and there is something that would have been skipped.
+        ValueError: `strict` is set and something would be skipped.
     """
     names, skipped = list_files(folder)
-    found: list[str] = []
-    digests: list[bytes] = []
-    pixels: list[np.ndarray | None] = []
-
-    def read(name: str) -> tuple[bytes, np.ndarray | None] | ImageError:
-        try:
-            return read_image(Path(folder) / name, side, known.get(name))
-        except ImageError as error:
-            return error
-
-    with careful_pillow(), _workers() as workers:
+    images: dict[str, tuple[bytes, np.ndarray | None]] = {}
+    read = partial(_try_read, folder, side, known)
+    with guard_pillow(), _start_workers() as workers:
         for done, (name, result) in enumerate(zip(names, workers.map(read, names), strict=True), start=1):
             if isinstance(result, ImageError):
                 skipped.append(Skipped(name, str(result)))
             else:
-                found.append(name)
-                digests.append(result[0])
-                pixels.append(result[1])
+                images[name] = result
             if strict and skipped:
                 raise ValueError(f"{Path(folder) / skipped[0].name}: {skipped[0].reason}")
             on_progress(done, len(names))
-    decoded = [image for image in pixels if image is not None]
+    digests = _stack_digests([digest for digest, _ in images.values()])
+    decoded = [pixels for _, pixels in images.values() if pixels is not None]
     values = np.stack(decoded) if decoded else np.empty((0, side, side, 3), np.uint8)
-    fresh = np.array([image is not None for image in pixels], bool)
-    return Items(found, digest_table(digests), fresh, values, sorted(skipped))
+    fresh = np.array([pixels is not None for _, pixels in images.values()], bool)
+    return Items(list(images), digests, fresh, values, sorted(skipped))
+
+
+def _try_read(
+    folder: str, side: int, known: Mapping[str, bytes], name: str
+) -> tuple[bytes, np.ndarray | None] | ImageError:
+    """Reads one image; an error is returned, so that it does not end the reading of the others."""
+    try:
+        return read_image(Path(folder) / name, side, known.get(name))
+    except ImageError as error:
+        return error
 
 
 def list_files(folder: str) -> tuple[list[str], list[Skipped]]:
-    """The paths inside a folder of all files in it, in order, and what is passed over.
+    """Lists the files of a folder and its sub-folders by their sorted paths inside it, and what is skipped.
 
-    Paths are as the system gives them; bytes that are no UTF-8 are kept as Python keeps them, by "surrogateescape".
+    Names that are not UTF-8 are kept exactly, by Python's "surrogateescape".
     """
     names: list[str] = []
     skipped: list[Skipped] = []
@@ -119,8 +121,8 @@ def list_files(folder: str) -> tuple[list[str], list[Skipped]]:
 
 
 @contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """Threads, one for each processor; after an error or Ctrl-C they finish what they are at, and no more."""
+def _start_workers() -> Iterator[ThreadPoolExecutor]:
+    """Starts a thread for each processor; after an error or Ctrl-C, tasks not yet begun are cancelled."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         yield pool
@@ -129,15 +131,15 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
-    """Reads the vectors of a file `[n, d]`; an item's name is the number of its row.
+    """Reads the vectors of a file; the name of an item is the number of its row.
 
     Args:
-        path: the file.
-        known: the digests of rows by their names.
+        path: the path of the `.npy` file.
+        known: digests of rows by their names.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is no `.npy` file of finite numbers `[n, d]`.
+        ValueError: it is not a `.npy` file of finite numbers `[n, d]`.
     """
     table = load_vectors(path)
     if table.ndim != 2:
@@ -145,17 +147,17 @@ def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
     names = [str(row) for row in range(len(table))]
     digests = [hashlib.sha256(row.tobytes()).digest() for row in table]
     fresh = np.array([known.get(name) != digest for name, digest in zip(names, digests, strict=True)])
-    return Items(names, digest_table(digests), fresh, table[fresh], [])
+    return Items(names, _stack_digests(digests), fresh, table[fresh], [])
 
 
 def load_vectors(path: str) -> np.ndarray:
-    """The array in a `.npy` file as float32; raises as `read_vectors`, but takes any shape `[..., d]`."""
-    array = _mapped(path)
+    """Loads the array in a `.npy` file as float32 `[..., d]`; raises what `read_vectors` raises."""
+    array = _map_array(path)
     if not array.shape or 0 in array.shape:
         raise ValueError(f"{path}: expected at least one vector, got shape {array.shape}")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected real numbers, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as that
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
         values = np.array(array, dtype=np.float32, order="C")
     finite = np.isfinite(values.reshape(-1, values.shape[-1])).all(axis=1)
     if not finite.all():
@@ -163,8 +165,8 @@ def load_vectors(path: str) -> np.ndarray:
     return values
 
 
-def _mapped(path: str) -> np.ndarray:
-    """The array in a file, not read yet, so that a size that the file only claims to have costs nothing."""
+def _map_array(path: str) -> np.ndarray:
+    """Maps the array in a file into memory, so that a false size in its header allocates nothing."""
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise ValueError(f"{path}: not a regular file")
     try:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import jaxhash as jh
 from jaxhash import __main__ as command
-from jaxhash.cli import build, images, learn
+from jaxhash.cli import build, images
 from jaxhash.cli.collection import load_collection
 from jaxhash.files.archive import read_archive, write_archive
 
@@ -80,18 +80,18 @@ def folder(original, tmp_path):
     return tmp_path
 
 
-def test_h8_each_item_is_the_code_of_the_image_at_its_path(original):
+def test_each_item_is_the_code_of_the_image_at_its_path(original):
     collection = load_collection(original / "photos.npz")
     assert len(collection.ids) == COUNT
-    paths = collection.paths_of(collection.ids)
+    paths = collection.find_paths(collection.ids)
     assert paths == sorted(map(str, original.glob("photos/**/[0-9s]*.png")))
     pixels = np.stack([pixels_of(path) for path in paths])
     codes = jh.encode(collection.retriever.model, pixels)
-    np.testing.assert_array_equal(collection.codes_of(collection.ids), codes)
+    np.testing.assert_array_equal(collection.find_codes(collection.ids), codes)
     assert collection.retriever.index.num_bits == BITS
 
 
-def test_h1_what_is_skipped_is_reported_and_strict_raises(folder, capsys):
+def test_what_is_skipped_is_reported_and_strict_raises(folder, capsys):
     out, err = run(capsys, "build", folder / "photos", "-o", folder / "photos.npz")
     assert err.splitlines() == [
         "skipped broken.png: OSError: image file is truncated",
@@ -109,7 +109,7 @@ def test_a_query_prints_distance_and_path_as_a_search_gives_them(original, capsy
     expected = jh.retrieve(collection.retriever, pixels, k=7)
     distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)
     assert distances == expected.distances.tolist()
-    assert paths == collection.paths_of(expected.ids)
+    assert paths == collection.find_paths(expected.ids)
     assert all(Path(path).is_file() for path in paths)
 
 
@@ -143,7 +143,7 @@ def test_a_second_build_encodes_only_what_is_new_or_changed(folder, capsys, monk
     monkeypatch.setattr(
         type(before), "encode", lambda self, values: (encoded.append(len(values)), real(self, values))[1]
     )
-    monkeypatch.setattr(learn, "fit", lambda *_, **__: pytest.fail("learned again"))
+    monkeypatch.setattr(build, "fit", lambda *_, **__: pytest.fail("learned again"))
     out = run(capsys, "build", folder / "photos", "-o", folder / "photos.npz").out
     assert encoded == [3]
     assert "2 new, 1 changed, 1 gone" in out
@@ -191,7 +191,7 @@ def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
     groups = jh.duplicate_groups(collection.retriever.index, 1)
     out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1)
     printed = [block.split("\n") for block in out.split("\n\n") if block]
-    assert printed == [collection.paths_of(members) for members in groups]
+    assert printed == [collection.find_paths(members) for members in groups]
     assert err == f"{len(groups)} groups, with {sum(map(len, groups))} of {COUNT} items\n"
     equal = run(capsys, "duplicates", original / "photos.npz", "--radius", 0).out
     copies = {str(original / "photos" / name) for name in ("003.png", "same.png")}
@@ -213,7 +213,7 @@ def test_info_says_what_every_kind_of_file_holds(original, tmp_path, capsys):
         assert (model in lines) == (kind != "index")
 
 
-def test_h9_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits):
+def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits):
     names = ["new\nline.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png", "back\\slash.png"]
     (tmp_path / "in").mkdir()
     for name, image in zip(names, digits, strict=False):
@@ -271,11 +271,11 @@ def test_a_second_build_encodes_only_new_and_changed_rows(embeddings, tmp_path, 
     vectors = np.load(embeddings / "v.npy")
     vectors[7] += 1
     np.save(tmp_path / "v.npy", np.concatenate([vectors, vectors[:3]]))
-    monkeypatch.setattr(learn, "fit", lambda *_, **__: pytest.fail("learned again"))
+    monkeypatch.setattr(build, "fit", lambda *_, **__: pytest.fail("learned again"))
     assert "3 new, 1 changed, 0 gone" in run(capsys, "build", tmp_path / "v.npy", "-o", tmp_path / "v").out
     collection = load_collection(tmp_path / "v")
     assert collection.ids.tolist() == list(range(253))
-    np.testing.assert_array_equal(collection.codes_of([250, 251]), collection.codes_of([0, 1]))
+    np.testing.assert_array_equal(collection.find_codes([250, 251]), collection.find_codes([0, 1]))
     np.save(tmp_path / "v.npy", vectors[:100])
     assert "0 new, 0 changed, 153 gone" in run(capsys, "build", tmp_path / "v.npy", "-o", tmp_path / "v").out
     np.save(tmp_path / "v.npy", vectors[:101])
@@ -294,12 +294,12 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
 
 def test_the_objective_and_the_epochs_follow_from_the_items():
     images, vectors = np.empty((200, 4, 4, 3), np.uint8), np.empty((200, 16), np.float32)
-    assert [learn.objective_for(v) for v in (images, vectors)] == [jh.Retrieve(), learn.VECTOR_OBJECTIVE]
+    assert [build.choose_objective(v) for v in (images, vectors)] == [jh.Retrieve(), build.VECTOR_OBJECTIVE]
     few = [images[:199], vectors[:199], vectors[:, :15]]
-    assert [learn.objective_for(v) for v in few] == [jh.Reconstruct()] * 3
-    assert learn.default_epochs(images) == learn.IMAGE_STEPS
-    assert learn.default_epochs(np.empty((2000, 1, 1, 3), np.uint8)) == learn.IMAGE_STEPS / 8
-    assert learn.default_epochs(np.empty((10**6, 1, 1, 3), np.uint8)) == learn.LEAST_EPOCHS
+    assert [build.choose_objective(v) for v in few] == [jh.Reconstruct()] * 3
+    assert build.choose_epochs(images) == build.IMAGE_STEPS
+    assert build.choose_epochs(np.empty((2000, 1, 1, 3), np.uint8)) == build.IMAGE_STEPS / 8
+    assert build.choose_epochs(np.empty((10**6, 1, 1, 3), np.uint8)) == build.MIN_EPOCHS
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_ctrl_c_gives_130_and_leaves_the_old_file(folder, capsys, monkeypatch, p
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    owner, name = {"reading": (build, "read_folder"), "learning": (learn, "fit"), "writing": (os, "fsync")}[place]
+    owner, name = {"reading": (build, "read_folder"), "learning": (build, "fit"), "writing": (os, "fsync")}[place]
     content = (folder / "photos.npz").read_bytes()
     before = sorted(folder.iterdir())
     monkeypatch.setattr(owner, name, interrupt)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.cli.collection import Collection, Scaling, load_collection, save_collection
-from jaxhash.cli.learn import updated
+from jaxhash.cli.collection import Collection, Scaling, load_collection, save_collection, update_collection
 from jaxhash.cli.sources import Items
 from jaxhash.files import read_archive, write_archive
 
@@ -41,7 +40,7 @@ def vectors():
 
 
 @pytest.mark.parametrize("kind", ["images", "vectors"])
-def test_h9_a_collection_comes_back_with_every_name_and_gives_the_same_bytes(request, tmp_path, kind):
+def test_a_collection_comes_back_with_every_name_and_gives_the_same_bytes(request, tmp_path, kind):
     collection = request.getfixturevalue(kind)
     save_collection(tmp_path / "a", collection)
     loaded = load_collection(tmp_path / "a")
@@ -63,10 +62,10 @@ def test_a_collection_is_not_taken_for_a_retriever_nor_the_reverse(tmp_path, ima
 
 
 def test_codes_and_paths_are_found_by_id(images):
-    assert images.codes_of([7, 0, 9])[:, 0].tolist() == [1 << 15, 4 << 15, 0]
-    assert images.paths_of([7, 0]) == [f"{images.source}/../up.png", f"{images.source}/a.png"]
+    assert images.find_codes([7, 0, 9])[:, 0].tolist() == [1 << 15, 4 << 15, 0]
+    assert images.find_paths([7, 0]) == [f"{images.source}/../up.png", f"{images.source}/a.png"]
     with pytest.raises(ValueError, match="no item 1: ids go from 0 to 9"):
-        images.codes_of([0, 1])
+        images.find_codes([0, 1])
 
 
 def test_vectors_are_scaled_as_they_were_in_training(vectors):
@@ -190,7 +189,9 @@ def pixels(count):
 def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
     values = pixels(2)
     names = ["0.png", "a.png", "deep/größer.png", "new\nline.png"]  # one is new, one changed, two are gone
-    new, changes = updated(images, items(names, [50, 0, 4, 60], [True, False, False, True], values), "/elsewhere")
+    new, changes = update_collection(
+        images, items(names, [50, 0, 4, 60], [True, False, False, True], values), "/elsewhere"
+    )
     assert changes == (1, 1, 2)
     assert dict(zip(new.names, new.ids.tolist(), strict=True)) == {
         "a.png": 0,
@@ -200,15 +201,15 @@ def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
     }
     assert new.digests[:, 0].tolist() == [0, 60, 4, 50]
     fresh = np.asarray(images.encode(values))
-    expected = np.stack([images.codes_of([0])[0], fresh[1], images.codes_of([9])[0], fresh[0]])
-    np.testing.assert_array_equal(new.codes_of(new.ids), expected)
+    expected = np.stack([images.find_codes([0])[0], fresh[1], images.find_codes([9])[0], fresh[0]])
+    np.testing.assert_array_equal(new.find_codes(new.ids), expected)
     assert new.source == "/elsewhere"
     assert new.retriever.model is images.retriever.model
 
 
 def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
     ids = np.array([0, 1, 2, 4], np.int32)
-    retriever = jh.Retriever(vectors.retriever.model, jh.build_index(vectors.codes_of(range(4)), 9, ids=ids))
+    retriever = jh.Retriever(vectors.retriever.model, jh.build_index(vectors.find_codes(range(4)), 9, ids=ids))
     save_collection(tmp_path / "forged", replace(vectors, retriever=retriever, ids=ids))
     with pytest.raises(jh.CorruptFileError, match="not the numbers of their rows"):
         load_collection(tmp_path / "forged")
@@ -216,7 +217,7 @@ def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
 
 def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):
     order = sorted(range(5), key=lambda place: NAMES[place])
-    same, changes = updated(
+    same, changes = update_collection(
         images, items([NAMES[place] for place in order], order, [False] * 5, pixels(0)), images.source
     )
     assert changes == (0, 0, 0)
@@ -227,4 +228,4 @@ def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):
 
 def test_an_update_of_which_nothing_is_known_is_refused(images):
     with pytest.raises(ValueError, match="--retrain"):
-        updated(images, items(["a.png", "z.png"], [8, 9], [True, True], pixels(2)), "/elsewhere")
+        update_collection(images, items(["a.png", "z.png"], [8, 9], [True, True], pixels(2)), "/elsewhere")

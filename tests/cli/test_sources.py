@@ -1,4 +1,4 @@
-"""Folders of untrusted files (cases H1, H8, H9): what is found in them, in which order, and what is left out."""
+"""Folders of untrusted files: what is found in them, in which order, and what is skipped."""
 
 import hashlib
 import os
@@ -43,7 +43,7 @@ def mess(tmp_path):
     return folder
 
 
-def test_h1_a_folder_of_all_kinds_gives_its_images_and_reports_the_rest(mess):
+def test_a_folder_of_all_kinds_gives_its_images_and_reports_the_rest(mess):
     items = read_folder(str(mess), 4, {})
     assert values_of(items) == {"b.png": 1, "deep/er/a.png": 2}
     reasons = dict(items.skipped)
@@ -56,7 +56,7 @@ def test_h1_a_folder_of_all_kinds_gives_its_images_and_reports_the_rest(mess):
     assert all("not an image" in reasons[name] for name in ("drawing.svg", "empty.jpg", "notes.txt"))
 
 
-def test_h1_strict_raises_with_path_and_reason(mess, tmp_path):
+def test_strict_raises_with_path_and_reason(mess, tmp_path):
     with pytest.raises(ValueError, match=r"photos/\.c\.png: hidden"):
         read_folder(str(mess), 4, {}, strict=True)
     save(tmp_path / "clean" / "a.png", 0)
@@ -66,7 +66,7 @@ def test_h1_strict_raises_with_path_and_reason(mess, tmp_path):
         read_folder(str(tmp_path / "clean"), 4, {}, strict=True)
 
 
-def test_h1_a_sub_folder_that_may_not_be_listed_is_skipped_and_a_folder_that_is_none_raises(tmp_path, monkeypatch):
+def test_a_sub_folder_that_may_not_be_listed_is_skipped_and_a_folder_that_is_none_raises(tmp_path, monkeypatch):
     save(tmp_path / "a.png", 1)
     (tmp_path / "closed").mkdir()
     real = os.scandir
@@ -85,7 +85,7 @@ def test_h1_a_sub_folder_that_may_not_be_listed_is_skipped_and_a_folder_that_is_
 
 
 @pytest.mark.parametrize("place", [0, 250, 499])
-def test_h8_after_one_bad_image_among_many_the_others_keep_their_names(tmp_path, place):
+def test_after_one_bad_image_among_many_the_others_keep_their_names(tmp_path, place):
     for number in range(500):
         save(tmp_path / f"{number:03}.png", number % 251)
     (tmp_path / f"{place:03}.png").write_bytes((tmp_path / f"{place:03}.png").read_bytes()[:40])
@@ -97,7 +97,7 @@ def test_h8_after_one_bad_image_among_many_the_others_keep_their_names(tmp_path,
 NASTY = ["new\nline.png", "tab\t.png", os.fsdecode(b"\xff\xfe.png"), "\x1b[31mred.png", "größer.png", "a b.png", "~"]
 
 
-def test_h9_odd_names_are_kept_exactly(tmp_path):
+def test_odd_names_are_kept_exactly(tmp_path):
     for value, name in enumerate(NASTY):
         save(tmp_path / name, value)
     items = read_folder(str(tmp_path), 2, {})

@@ -59,9 +59,9 @@ def test_old_collections_load_with_every_name_and_code(version):
     assert images.source == os.fsdecode(b"/photos/\xff")
     assert images.names == ("a.png", "new\nline.png", os.fsdecode(b"b/\xfe.png"))
     assert images.ids.tolist() == [0, 2, 5]
-    assert images.codes_of([0, 2, 5]).tolist() == [[1937506304], [3677421568], [1937309696]]
+    assert images.find_codes([0, 2, 5]).tolist() == [[1937506304], [3677421568], [1937309696]]
     assert vectors.names == ("0", "1", "2")
-    assert vectors.codes_of([0, 1, 2]).tolist() == [[2936012800], [2399141888], [2399141888]]
+    assert vectors.find_codes([0, 1, 2]).tolist() == [[2936012800], [2399141888], [2399141888]]
     assert vectors.scaling is not None
     assert (vectors.scaling.shift.tolist(), vectors.scaling.scale.item()) == ([1, 2, 3], 0.5)
 

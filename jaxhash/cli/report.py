@@ -1,0 +1,50 @@
+"""A report that is printed on the terminal and written as a page of the same contents, with its pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from jaxhash.cli import page
+from jaxhash.cli.terminal import format_table
+from jaxhash.files.atomic import replacing
+
+
+class Report:
+    """Prints each part at once, and collects all for the page."""
+
+    def __init__(self, output: Path):
+        """Creates the folder `output` if needed."""
+        output.mkdir(parents=True, exist_ok=True)
+        self.output = output
+        self._parts: list[str] = []
+
+    def add_heading(self, text: str) -> None:
+        """Begins a section."""
+        print(f"\n{text}")
+        self._parts.append(page.render_heading(text))
+
+    def add_text(self, text: str) -> None:
+        """Adds a paragraph."""
+        print(text)
+        self._parts.append(page.render_paragraph(text))
+
+    def add_table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Adds a table; the first row is its heading."""
+        print(format_table(rows))
+        self._parts.append(page.render_table(rows))
+
+    def add_figure(self, name: str, figure: Figure, caption: str) -> None:
+        """Saves a figure under a name in the folder, and adds it with a caption."""
+        image = page.encode_png(figure)
+        self._write(name, image)
+        print(f"Picture: {self.output / name}")
+        self._parts += [page.render_paragraph(caption), page.render_picture(image, caption)]
+
+    def save(self, name: str, title: str) -> None:
+        """Writes the page under a name in the folder."""
+        self._write(name, page.render_page(title, self._parts).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        with replacing(self.output / name) as file:
+            file.write(content)
