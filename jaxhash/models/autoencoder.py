@@ -1,10 +1,10 @@
-"""The dense autoencoder of the source post, with a layer of bits in its middle.
+"""The dense autoencoder of the source post, with a binary code layer.
 
 "Image search with autoencoders" (2018) stacks dense layers, 784-1000-700-300-150-75-17 and back, rounds the sigmoid
-outputs of the middle one, and trains on reconstruction. As it stands, that network collapses: with Glorot
-initialisation all its bits died and every image got one code. Two things keep the bits alive here: He initialisation,
-and code logits standardised over the batch (Ioffe and Szegedy 2015, arXiv:1502.03167, without the learned scale and
-shift, which could undo it), so that each bit parts the images in about equal halves.
+outputs of the middle one, and trains on reconstruction. That network collapses: with Glorot initialisation all its bits
+became constant, and every image got the same code. Here He initialisation and batch normalisation of the code logits
+(Ioffe and Szegedy 2015, arXiv:1502.03167) prevent this, so that each bit splits the images into about equal halves. The
+learned scale and shift are left out, since they could undo it.
 """
 
 import math
@@ -32,7 +32,7 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "softmax": jax.nn.softmax,
 }
 
-# One object for all models: it is part of what compiled programs are looked up by.
+# One object for all models: it is part of the graph definition, by which compiled programs are found.
 HE_NORMAL = nnx.initializers.he_normal()
 
 
@@ -40,12 +40,12 @@ class Autoencoder(nnx.Module):
     """A dense autoencoder with a binary code layer.
 
     Args:
-        input_dim: how many values one item has; 784 for images of 28x28 pixels.
-        num_bits: how many bits a code has, `b`.
-        hidden_dims: widths of the encoder's layers up to but not including the code layer; the decoder mirrors them.
+        input_dim: the number of values of one item; 784 for images of 28x28 pixels.
+        num_bits: the number of bits of a code, `b`.
+        hidden_dims: widths of the encoder's layers before the code layer; the decoder mirrors them.
         output_activation: a name in `OUTPUT_ACTIVATIONS`, or a function (such a model can't be saved). "sigmoid" is for
-            values in [0, 1] and learns by binary cross-entropy; "softmax" is for word counts (see `jaxhash.documents`)
-            and learns by theirs; all others learn by squared error.
+            values in [0, 1] and trains by binary cross-entropy. "softmax" is for word counts and trains by their
+            cross-entropy (see `jaxhash.models.word_counts`). All others train by squared error.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -75,12 +75,12 @@ class Autoencoder(nnx.Module):
         return (self.input_dim,)
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether an item may have this shape."""
+        """Returns whether an item may have this shape."""
         return math.prod(shape) == self.input_dim
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape."""
+        """The arguments that make such a model."""
         return {
             "input_dim": self.input_dim,
             "num_bits": self.num_bits,
@@ -94,18 +94,18 @@ class Autoencoder(nnx.Module):
         return [(width,) for width in (*self.hidden_dims, self.num_bits, *self.hidden_dims[::-1], self.input_dim)]
 
     def code_logits(self, items: jax.Array) -> jax.Array:
-        """Float32 items `[n, input_dim]` to the outputs of the code layer before standardisation, `[n, b]`."""
+        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, input_dim]`."""
         inputs = normalize_lengths(items) if self.output_activation == "softmax" else items
         return apply_layers(self.encoder.layers, inputs)
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
-        """Bits as float32 `[n, b]` to the outputs before their activation, `[n, input_dim]`."""
+        """Computes the outputs before their activation, `[n, input_dim]`, of bits as float32 `[n, b]`."""
         return apply_layers(self.decoder.layers, bits)
 
     def init_output_bias(self, mean: np.ndarray) -> None:
-        """Lets outputs start from the items' mean, float64 `[*input_shape]`, unless they have been trained.
+        """Sets the output bias so that outputs start at the items' mean, float64 `[*input_shape]`.
 
-        From zero, the first hundreds of steps would go into learning it, through bits that are not needed for it.
+        From zero, the first hundreds of training steps would go into learning the mean. A trained bias is kept.
         """
         bias = self.output_bias
         if self.output_activation == "sigmoid":
@@ -125,13 +125,13 @@ class Autoencoder(nnx.Module):
         return last.bias
 
     def activation(self, logits: jax.Array) -> jax.Array:
-        """The output activation as a function."""
+        """Applies the output activation."""
         function = self.output_activation
         return OUTPUT_ACTIVATIONS[function](logits) if isinstance(function, str) else function(logits)
 
 
 def check_activation(activation: str | Activation) -> str | Activation:
-    """Raises unless this is a function or the name of one."""
+    """Returns an output activation, or raises `ValueError` unless it is a function or a known name."""
     if not callable(activation) and activation not in OUTPUT_ACTIVATIONS:
         names = ", ".join(OUTPUT_ACTIVATIONS)
         raise ValueError(f"output_activation must be a function or one of {names}, got {activation!r}")
@@ -139,12 +139,12 @@ def check_activation(activation: str | Activation) -> str | Activation:
 
 
 def make_dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
-    """Layers between these widths."""
+    """Makes dense layers from each width to the next."""
     return [nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)]
 
 
 def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
-    """Passes x through layers with rectifiers between them."""
+    """Applies layers, with rectifiers between them."""
     *hidden, last = layers
     for layer in hidden:
         x = jax.nn.relu(layer(x))
@@ -153,14 +153,21 @@ def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
 
 def summary(model: Autoencoder) -> None:
     """Prints the layers of a model, their output shapes and numbers of parameters."""
+    # `nnx.tabulate` cannot follow a model without `__call__`. Given a wrapper with one, it needs 120 columns and 57
+    # lines for eight layers, cuts their names off, and knows nothing of the rounding between them.
+    print(f"{'layer':<16}{'output shape':<20}{'parameters':>12}")
+    total = 0
+    for name, shape, parameters in list_layers(model):
+        print(f"{name:<16}{'(n, ' + ', '.join(map(str, shape)) + ')':<20}{parameters:>12,}")
+        total += parameters
+    print(f"{'total':<36}{total:>12,}")
+
+
+def list_layers(model: Autoencoder) -> list[tuple[str, tuple[int, ...], int]]:
+    """Lists name, shape of one output and number of parameters of the input, the layers and the rounding."""
     layers = [*model.encoder.layers, *model.decoder.layers]
     rows = [("input", model.input_shape, 0)]
     for number, (layer, shape) in enumerate(zip(layers, model.layer_shapes, strict=True), start=1):
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
-        rows.append((f"layer {number}", shape, parameters))
-        if number == len(model.encoder.layers):
-            rows.append(("round to bits", shape, 0))
-    print(f"{'layer':<16}{'output shape':<20}{'parameters':>12}")
-    for name, shape, parameters in rows:
-        print(f"{name:<16}{'(n, ' + ', '.join(map(str, shape)) + ')':<20}{parameters:>12,}")
-    print(f"{'total':<36}{sum(row[2] for row in rows):>12,}")
+        rows.append((f"layer {number}", shape, sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))))
+    rows.insert(len(model.encoder.layers) + 1, ("round to bits", (model.num_bits,), 0))
+    return rows

@@ -1,7 +1,4 @@
-"""Saving and loading models: what of a model goes into a file, and what a file must hold to become one.
-
-A model is kept as the arguments that make it and its weights.
-"""
+"""Saving and loading models: a file holds the arguments that make a model, and its arrays."""
 
 import inspect
 from typing import Any
@@ -15,12 +12,12 @@ from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, re
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 
-# The classes of models, by the names that files know them by.
+# Model classes by their names in files.
 MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
 
 
 def save_model(path: AnyPath, model: Autoencoder) -> None:
-    """Saves a model; as `save_index`.
+    """Saves a model; an existing file is replaced as a whole.
 
     Raises:
         OSError: the file can't be written; the old one is untouched.
@@ -35,7 +32,7 @@ def load_model(path: AnyPath) -> Autoencoder:
 
 
 def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
-    """What of a model goes into a file: plain JSON data, and arrays by name."""
+    """Returns what a file holds of a model: plain JSON data, and arrays by name."""
     if not isinstance(model, Autoencoder):
         raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
     config = model.config
@@ -44,12 +41,12 @@ def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
             f"a model whose output_activation is a function ({config['output_activation']!r}) can't be saved: "
             "give it by name"
         )
-    arrays = {f"model.{name}": np.asarray(array) for name, array in _named(nnx.state(model)).items()}
+    arrays = {f"model.{name}": np.asarray(array) for name, array in _name_arrays(nnx.state(model)).items()}
     return {"model": {"class": type(model).__name__, "config": config}}, arrays
 
 
 def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
-    """The model in a file whose digest is right; raises `CorruptFileError` unless it is one."""
+    """Returns the model in an archive; raises `CorruptFileError` if there is none."""
     try:
         meta = archive.meta["model"]
         make, config = MODELS.get(meta["class"]), dict(meta["config"])
@@ -57,7 +54,7 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
             raise ValueError(f"unknown class of model {meta['class']!r}")
         _check_config(make, config, archive.arrays)
         graph, state = nnx.split(nnx.eval_shape(lambda: make(**config)))
-        return nnx.merge(graph, _filled(state, archive.arrays))
+        return nnx.merge(graph, _fill_state(state, archive.arrays))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"{path}: model: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
@@ -65,7 +62,7 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
 
 
 def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
-    """Refuses, before anything is made of them, the arguments of a model larger than its file."""
+    """Raises `ValueError`, before anything is allocated, for arguments of a model larger than its file."""
     expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
     if config.keys() != expected:
         raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
@@ -79,9 +76,9 @@ def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Array
                 check_integer(name, size, 1, maximum=max(1, stored))
 
 
-def _filled(state: Any, arrays: Arrays) -> Any:
-    """A model's state with the arrays of a file, which must be exactly those the model has."""
-    expected = _named(state)
+def _fill_state(state: Any, arrays: Arrays) -> Any:
+    """Replaces the arrays of a model's state by those of a file, which must have the same names, shapes and dtypes."""
+    expected = _name_arrays(state)
     found = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
     if expected.keys() != found.keys():
         raise ValueError(f"the model has {len(expected)} arrays, the file {len(found)} or of other names")
@@ -91,16 +88,16 @@ def _filled(state: Any, arrays: Arrays) -> Any:
         if not np.isfinite(found[name]).all():
             raise ValueError(f"{name} holds NaN or infinity")
     tree = nnx.to_pure_dict(state)
-    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.numpy.asarray(found[_name(path)]), tree)
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.numpy.asarray(found[_join_path(path)]), tree)
     nnx.replace_by_pure_dict(state, filled)
     return state
 
 
-def _named(state: Any) -> dict[str, Any]:
-    """The arrays of a model by name, such as `encoder.layers.0.kernel`."""
+def _name_arrays(state: Any) -> dict[str, Any]:
+    """Returns the arrays of a model's state by name, such as `encoder.layers.0.kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
-    return {_name(path): leaf for path, leaf in leaves}
+    return {_join_path(path): leaf for path, leaf in leaves}
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def _join_path(path: tuple[Any, ...]) -> str:
     return ".".join(str(entry.key) for entry in path)

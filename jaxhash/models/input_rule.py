@@ -1,7 +1,7 @@
-"""The input rule of a model: what values its items may have, so that it is never fed what it was not trained on.
+"""The input rule of a model: the range of values that its items may have.
 
-A rule is the least and the greatest value of an item, and whether items may be bytes, which are divided by 255: one
-array, float32 [3], so that files hold it like a weight.
+A rule is float32 `[3]`: the least value, the greatest value, and 1 if uint8 items (divided by 255) are taken, else 0.
+It is an array so that files store it like a weight. It keeps a model from being given what it was not trained on.
 """
 
 from typing import Any
@@ -9,35 +9,35 @@ from typing import Any
 import numpy as np
 
 LIMIT = float(np.finfo(np.float32).max)
-BYTES = np.array([0.0, 1.0, 1.0], np.float32)
-COUNTS = np.array([0.0, LIMIT, 0.0], np.float32)
+UNIT_RULE = np.array([0.0, 1.0, 1.0], np.float32)
+COUNTS_RULE = np.array([0.0, LIMIT, 0.0], np.float32)
 
 
 def make_untrained_rule(activation: Any) -> np.ndarray:
-    """The rule before training: sigmoid outputs ask for values in [0, 1], softmax ones for counts, others for none."""
+    """Returns the rule before training: [0, 1] for sigmoid outputs, counts for softmax, any finite value for others."""
     if activation == "softmax":
-        return COUNTS
-    return BYTES if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
+        return COUNTS_RULE
+    return UNIT_RULE if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
 
 
 def make_trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: float) -> np.ndarray:
-    """The rule after training on items whose values lie between these two.
+    """Returns the rule after training on items of this dtype with values in `[low, high]`.
 
-    Values may lie outside theirs by as much as they span: other vectors of the kind are, bytes taken for floats or a
-    forgotten normalisation mostly are not.
+    The range is widened on both sides by the largest of its length and its ends' magnitudes. Other vectors of the same
+    kind lie within; bytes given as floats or a forgotten normalisation mostly do not.
     """
     if activation == "softmax":
-        return COUNTS
+        return COUNTS_RULE
     if activation == "sigmoid" or dtype in (np.uint8, np.bool_):
-        return BYTES
+        return UNIT_RULE
     span = max(high - low, abs(low), abs(high))
     return np.array([max(low - span, -LIMIT), min(high + span, LIMIT), 0.0], np.float32)
 
 
-def check_values(rule: np.ndarray, items: np.ndarray, first: int) -> None:
-    """Raises `ValueError` unless float items `[n, ...]` are finite and fit the rule.
+def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
+    """Raises `ValueError` unless float items `[n, ...]` are finite and within the rule's range.
 
-    The message names the row; `first` is the number of the first.
+    The message names the row; `first` is the number of the first one.
     """
     low, high, takes_bytes = rule
     finite = np.isfinite(items).all(axis=tuple(range(1, items.ndim)))

@@ -1,4 +1,4 @@
-"""Checks of the items that a model is given, and their layout."""
+"""The items that a model is given: their checks, their layout in rows, and the floats that the network sees."""
 
 import math
 from typing import Any
@@ -8,55 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.core.checks import dtype_of, is_traced
+from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.input_rule import check_values, make_untrained_rule
 
-# Items that pass through the network at a time when the caller is Python.
+# Items in a batch when the caller is Python.
 ITEMS_AT_ONCE = 1024
-
-
-def check_items(
-    model: Autoencoder, images: ArrayLike, *, new_kind: bool = False
-) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
-    """Checks images and lays them out one item a row; `new_kind` leaves out what the model was trained on.
-
-    Returns:
-        Items `[n, *input_shape]`, numpy if their values are known; the leading axes of `images`; and the shape of one
-        item there.
-    """
-    items, lead, item_shape = _checked_rows(model, images, new_kind)
-    return items if is_traced(images) else _narrowed(items), lead, item_shape
-
-
-def _checked_rows(
-    model: Autoencoder, images: ArrayLike, new_kind: bool = False
-) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
-    """What `check_items` gives, but for numbers of other widths, which stay as they are."""
-    check_model(model)
-    if hasattr(images, "toarray"):
-        raise TypeError(
-            f"images must be a dense array, got {type(images).__name__}: use .toarray(), some rows at a time"
-        )
-    dtype = dtype_of(images)
-    if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
-    lead, item_shape = _split_shape(np.shape(images), model)
-    shape = (math.prod(lead), *model.input_shape)
-    stored = model.input_rule[...]
-    rule = make_untrained_rule(model.output_activation) if new_kind or is_traced(stored) else np.asarray(stored)
-    if dtype == np.uint8 and model.output_activation == "softmax":
-        raise TypeError("counts must be floating, got dtype uint8, which is divided by 255")
-    if dtype == np.uint8 and not rule[2]:
-        raise TypeError("images must be floating, scaled as those this model was trained on, got dtype uint8")
-    if is_traced(images):
-        return jnp.asarray(images).reshape(shape), lead, item_shape
-    items = np.asarray(images).reshape(shape)
-    if dtype != np.uint8 and dtype != np.bool_:
-        # Some at a time: a check of all would take up a quarter of the room of the items, which may fill the disk.
-        for start in range(0, len(items), ITEMS_AT_ONCE):
-            check_values(rule, _narrowed(items[start : start + ITEMS_AT_ONCE]), start)
-    return items, lead, item_shape
 
 
 def check_model(model: Autoencoder) -> None:
@@ -65,16 +22,59 @@ def check_model(model: Autoencoder) -> None:
         raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
 
 
-def _narrowed(items: np.ndarray) -> np.ndarray:
-    """Floating numbers as float32; what overflows becomes infinite, and is refused as that."""
-    if items.dtype == np.uint8 or items.dtype == np.bool_:
-        return items
-    with np.errstate(over="ignore"):
-        return items.astype(np.float32, copy=False)
+def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """Checks images for a model and lays them out one item a row.
+
+    Values are checked where they are. Of a JAX array on an accelerator only the outcome is fetched, of uint8 and bool
+    items nothing.
+
+    Returns:
+        The items `[n, *input_shape]` in their own dtype (`narrow_floats` converts a batch); the leading axes of
+        `images`; and the shape of one item in `images`. JAX arrays that fit one batch stay on their device, others
+        come back as numpy arrays.
+
+    Raises:
+        TypeError: images are sparse, or have a dtype that the model does not take.
+        ValueError: the shape does not fit, or a value is not finite or outside the model's input range.
+    """
+    check_model(model)
+    rule = model.input_rule[...]
+    known = make_untrained_rule(model.output_activation) if is_traced(rule) else jax.device_get(rule)
+    return _check_rows(model, images, known)
+
+
+def check_training_items(model: Autoencoder, images: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Checks images to train a model on, whatever it was trained on before; raises what `check_items` raises.
+
+    Returns:
+        The items `[n, *input_shape]` as a numpy array of dtype uint8, bool or float32, and the shape of one item in
+        `images`.
+    """
+    check_model(model)
+    items, _, item_shape = _check_rows(model, images, make_untrained_rule(model.output_activation))
+    return narrow_floats(np.asarray(items)), item_shape
+
+
+def _check_rows(
+    model: Autoencoder, images: ArrayLike, rule: np.ndarray
+) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    if hasattr(images, "toarray"):
+        raise TypeError(
+            f"images must be a dense array, got {type(images).__name__}: use .toarray(), some rows at a time"
+        )
+    lead, item_shape = _split_shape(np.shape(images), model)
+    _check_dtype(dtype_of(images), rule, model.output_activation)
+    count = math.prod(lead)
+    # Larger arrays pass through the host in batches: to reshape them on the device would copy them whole.
+    stays = is_traced(images) or (isinstance(images, jax.Array) and count <= ITEMS_AT_ONCE)
+    rows = (jnp.asarray(images) if stays else np.asarray(images)).reshape(count, *model.input_shape)
+    if not is_traced(rows) and jnp.issubdtype(rows.dtype, jnp.floating) and rows.size:
+        _check_floats(rule, rows)
+    return rows, lead, item_shape
 
 
 def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Parts `[..., *item]` where the last axes first make up one item."""
+    """Splits `[..., *item]` where the shortest run of last axes makes up one item."""
     for axis in range(len(shape) - 1, -1, -1):
         if model.takes(shape[axis:]):
             return shape[:axis], shape[axis:]
@@ -82,6 +82,43 @@ def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int,
     raise ValueError(f"images must have shape [..., {wanted}] (or last axes of that product), got {shape}")
 
 
+def _check_dtype(dtype: np.dtype[Any], rule: np.ndarray, activation: Any) -> None:
+    if dtype != np.uint8 and dtype != np.bool_ and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 (0 to 255), bool or floating, got dtype {dtype}")
+    if dtype == np.uint8 and activation == "softmax":
+        raise TypeError("counts must be floating, got dtype uint8, which is divided by 255")
+    if dtype == np.uint8 and not rule[2]:
+        raise TypeError("images must be floating, scaled as those this model was trained on, got dtype uint8")
+
+
+def _check_floats(rule: np.ndarray, rows: Any) -> None:
+    """Raises unless floating rows `[n, ...]`, n > 0, are finite and within the rule's range."""
+    if not is_on_host(rows):
+        finite, low, high = jax.device_get(_find_range(rows))
+        if finite and rule[0] <= low and high <= rule[1]:
+            return
+        rows = jax.device_get(rows)
+    values = np.asarray(rows)
+    # In batches: the masks of a check of all rows would take a quarter of the memory of the rows.
+    for start in range(0, len(values), ITEMS_AT_ONCE):
+        check_values(rule, narrow_floats(values[start : start + ITEMS_AT_ONCE]), start)
+
+
+@jax.jit
+def _find_range(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns whether all values are finite, the least and the greatest: bool, float32 and float32 `[]`."""
+    values = rows.astype(jnp.float32)
+    return jnp.isfinite(values).all(), values.min(), values.max()
+
+
+def narrow_floats(items: Any) -> Any:
+    """Returns floating numpy items as float32, with infinity for what overflows; all other items as they are."""
+    if isinstance(items, jax.Array) or items.dtype == np.uint8 or items.dtype == np.bool_:
+        return items
+    with np.errstate(over="ignore"):
+        return items.astype(np.float32, copy=False)
+
+
 def to_floats(items: jax.Array) -> jax.Array:
-    """Items as the network sees them, float32: bytes are divided by 255, other numbers stay as they are."""
+    """Returns items as the network sees them, float32: uint8 divided by 255, other numbers as they are."""
     return items.astype(jnp.float32) / 255.0 if items.dtype == jnp.uint8 else items.astype(jnp.float32)

@@ -1,7 +1,7 @@
-"""Patches of images: many codes for each image, as Krizhevsky and Hinton (ESANN 2011) give them, for `bag_search`.
+"""Patches of images: many codes for each image, for `bag_search`, as in Krizhevsky and Hinton (ESANN 2011).
 
-A model that is trained on patches and applied at every position of an image is a convolutional network whose first
-layer's windows are as large as a patch.
+A model trained on patches and applied at every position of an image is a convolutional network whose first layer has
+windows of a patch's size.
 """
 
 from typing import Any
@@ -15,29 +15,29 @@ from jaxhash.core.checks import check_integer, is_traced
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode
 
-# Patches that are cut out at a time when the caller is Python: they take much more room than their images.
+# Patches in a batch when the caller is Python: they take much more memory than their images.
 PATCHES_AT_ONCE = 2**15
 
 
 def extract_patches(images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1) -> Any:
-    """Cuts out the patches of images at all positions, row by row.
+    """Extracts the patches of images at all positions, row by row.
 
     Args:
         images: `[h, w]`, `[n, h, w]` or `[n, h, w, c]`, of any dtype.
         patch_size: the side of a patch in pixels, or its height and width.
-        stride: how many pixels further the next patch begins, in both directions. Pixels that are left over at the
-            right and the lower edge are in no patch.
+        stride: the distance between neighbouring patches in pixels, in both directions. Pixels left over at the right
+            and the lower edge are in no patch.
 
     Returns:
-        `[n, p, height, width]` (and `c`), without n for a single image; of the same dtype; a numpy array if the images
-        are one, or a JAX array.
+        `[n, p, height, width]` or `[n, p, height, width, c]`, without n for a single image, of the images' dtype. A JAX
+        array if the images are one, else a numpy array.
 
     Raises:
-        ValueError: images have another number of axes, or are smaller than a patch; or a number is below 1.
+        ValueError: images have another number of axes or are smaller than a patch, or a number is below 1.
         TypeError: a number is not an integer.
     """
     shape = np.shape(images)
-    rows, columns = _places(shape, patch_size, check_integer("stride", stride, 1))
+    rows, columns = _find_positions(shape, patch_size, check_integer("stride", stride, 1))
     array: Any = images if is_traced(images) or isinstance(images, jax.Array) else np.asarray(images)
     batch = array[None] if len(shape) == 2 else array
     patches = batch[:, rows[:, None, :, None], columns[None, :, None, :]]
@@ -52,19 +52,20 @@ def encode_patches(
 
     Args:
         model: an autoencoder of items of the patches' size.
-        images: as for `extract_patches`.
-        patch_size: as for `extract_patches`.
-        stride: as for `extract_patches`.
+        images: as in `extract_patches`.
+        patch_size: as in `extract_patches`.
+        stride: as in `extract_patches`.
 
     Returns:
-        uint32 `[n, p, w]`, or `[p, w]` for a single image: what `build_index` with `multi=True` and `bag_search` take.
+        uint32 `[n, p, w]`, or `[p, w]` for a single image, as `build_index` with `multi=True` and `bag_search` take
+        them.
 
     Raises:
         ValueError: as `extract_patches` and `encode`.
         TypeError: as `extract_patches` and `encode`.
     """
     shape = np.shape(images)
-    rows, columns = _places(shape, patch_size, check_integer("stride", stride, 1))
+    rows, columns = _find_positions(shape, patch_size, check_integer("stride", stride, 1))
     if is_traced(model, images) or len(shape) == 2:
         return encode(model, extract_patches(images, patch_size, stride=stride))
     array, size = np.asarray(images), max(1, PATCHES_AT_ONCE // (len(rows) * len(columns)))
@@ -75,8 +76,10 @@ def encode_patches(
     return jnp.asarray(np.concatenate(parts))
 
 
-def _places(shape: tuple[int, ...], patch_size: int | tuple[int, int], stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the columns of patches, int `[positions, side]`, in images of a shape."""
+def _find_positions(
+    shape: tuple[int, ...], patch_size: int | tuple[int, int], stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows and the columns of the patches in images of a shape, int `[positions, side]` each."""
     if len(shape) not in (2, 3, 4):
         raise ValueError(f"images must have shape [h, w], [n, h, w] or [n, h, w, c], got {shape}")
     image = shape if len(shape) == 2 else shape[1:3]

@@ -1,49 +1,43 @@
-"""Documents as word counts: what a network sees of them, and what it is to give back.
+"""Documents as word counts: what the network is given, and what its outputs mean.
 
-Salakhutdinov and Hinton, "Semantic Hashing" (2009), take a document for N draws from a distribution over words: outputs
-are a softmax, and the loss is the cross-entropy of the words, weighted by their counts. What goes in must not depend on
-a document's length. The paper divides counts by N; here their roots are brought to one length, as in the Hellinger
-distance of two such distributions, so that a few frequent words do not drown the rest: codes of 32 bits of SciPy's
-docstrings then had a mean average precision of .60, with the paper's shares .56.
+Salakhutdinov and Hinton, "Semantic Hashing" (2009), model a document as N draws from a distribution over words: outputs
+are a softmax, and the loss is the cross-entropy of the words, weighted by their counts. Inputs must not depend on a
+document's length. The paper divides counts by N. Here square roots of counts are scaled to one length, as in the
+Hellinger distance, so that a few frequent words do not dominate. On SciPy's docstrings, 32-bit codes had a mean average
+precision of .60 this way, and .56 with the paper's shares.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of the share of words that never came, so that its logarithm is finite.
-LEAST_SHARE = 1e-3
+# The smallest share of a word relative to the average word, so that its logarithm is finite.
+MIN_SHARE = 1e-3
 
 
 def normalize_lengths(counts: jax.Array) -> jax.Array:
-    """Counts `[n, d]` as inputs whose mean square is 1, however long the document; zeros for an empty one."""
+    """Returns the inputs for counts `[n, d]`: rows of mean square 1, whatever the document's length; 0 if empty."""
     roots = jnp.sqrt(counts)
     length = jnp.sqrt(counts.sum(1, keepdims=True))
     return roots * jnp.sqrt(jnp.float32(counts.shape[1])) / jnp.where(length > 0, length, 1.0)
 
 
-def word_losses(logits: jax.Array, counts: jax.Array) -> jax.Array:
-    """The cross-entropy of each document's words, weighted by their counts, in nats: float32 `[n]`."""
-    return -(counts * jax.nn.log_softmax(logits)).sum(1)
-
-
 def mean_length(counts: jax.Array | np.ndarray) -> jax.Array:
-    """How many words documents `[n, d]` have on average; 1 if all are empty.
+    """Returns the mean number of words of documents `[n, d]`, or 1 if all are empty.
 
-    Word losses are divided by that of their batch, so that a loss is in nats a word while long documents, of which
-    counts tell more, keep their weight. With one weight for all documents, the docstrings' mean average precision was
-    .57 instead of .60.
+    The loss of a batch is divided by it. The loss is then in nats per word, while long documents, which have more to
+    say, keep their weight. With one weight for all documents, the docstrings' mean average precision was .57, not .60.
     """
     length = counts.sum(1).mean()
     return jnp.where(length > 0, length, 1.0)
 
 
 def scale_to_counts(shares: jax.Array, counts: jax.Array) -> jax.Array:
-    """How often each word would come in as many draws as `counts` `[n, d]` has words, by shares `[n, d]`."""
+    """Returns the expected counts for word shares `[n, d]` in documents as long as those of `counts` `[n, d]`."""
     return shares * counts.sum(1, keepdims=True)
 
 
 def compute_log_shares(counts: np.ndarray) -> np.ndarray:
-    """The logarithm of each word's share in mean counts, float64 `[d]`."""
+    """Returns the logarithm of each word's share in mean counts, float64 `[d]`."""
     shares = counts / max(counts.sum(), np.finfo(np.float64).tiny)
-    return np.log(np.maximum(shares, LEAST_SHARE / len(shares)))
+    return np.log(np.maximum(shares, MIN_SHARE / len(shares)))

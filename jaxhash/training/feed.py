@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.core.checks import is_stream
+from jaxhash.core.checks import is_stream, is_traced
 from jaxhash.models.autoencoder import Autoencoder
-from jaxhash.models.inputs import check_items
+from jaxhash.models.inputs import check_training_items
 from jaxhash.training.objectives import Company, Objective
 
 BYTES_IN_RUN = 2**27
@@ -190,9 +189,9 @@ def joined(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarra
 
 def _checked(model: Autoencoder, images: ArrayLike) -> np.ndarray:
     """Items as `[n, h, w, c]` if they are images, or `[n, d]`."""
-    items, _, item_shape = check_items(model, images, new_kind=True)
-    if isinstance(items, jax.core.Tracer):
+    if is_traced(images):
         raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
+    items, item_shape = check_training_items(model, images)
     return items.reshape(len(items), *_image_shape(model.input_shape if len(model.input_shape) > 1 else item_shape))
 
 

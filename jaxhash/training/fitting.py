@@ -21,12 +21,12 @@ from jaxhash.models.code_layer import (
     CodeLayer,
     LogitStatistics,
     check_binarization,
+    compute_noise,
     make_batch_statistics,
-    noise_at_epoch,
 )
 from jaxhash.models.encoding import compute_bits, encode
 from jaxhash.models.input_rule import make_trained_rule
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, to_floats
+from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
 from jaxhash.training.checkpoints import Progress, load_progress, save_progress, settings_of
 from jaxhash.training.epoch import Course, History, Seen, State, run_epoch
@@ -191,7 +191,7 @@ def _next(course: Course, progress: Progress, epochs: int) -> Progress:
     statistics = (
         _statistics(_merged(course, progress.state), course.feed.survey.sample) if hold else progress.statistics
     )
-    noise = jnp.asarray(noise_at_epoch(epoch, epochs), jnp.float32)
+    noise = jnp.asarray(compute_noise(epoch, epochs), jnp.float32)
     state, seen = run_epoch(course, progress.state, CodeLayer(statistics, noise, course.binarization), epoch)
     finite = np.isfinite(seen.losses)
     if not finite.all():
@@ -282,7 +282,7 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     cross-entropy of all words, averaged over these.
     """
     items, _, _ = check_items(model, images)
-    losses = in_batches(lambda batch: _compiled_losses(model, batch), items, ITEMS_AT_ONCE)
+    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_AT_ONCE)
     loss = float(np.asarray(losses).mean(dtype=np.float64))
     return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 

@@ -18,7 +18,7 @@ from jaxhash.core.checks import check_integer
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
 from jaxhash.models.inputs import to_floats
-from jaxhash.models.word_counts import mean_length, word_losses
+from jaxhash.models.word_counts import mean_length
 from jaxhash.training.augment import AffineWarp, Warp
 from jaxhash.training.positives import feature_points, mutual_neighbors, nearest_neighbors
 
@@ -200,7 +200,7 @@ def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.
     values; for softmax outputs the cross-entropy of all words of a document.
     """
     if model.output_activation == "softmax":
-        return word_losses(logits, items)
+        return optax.softmax_cross_entropy(logits, items)
     if model.output_activation == "sigmoid":
         losses = optax.sigmoid_binary_cross_entropy(logits, items)
     else:

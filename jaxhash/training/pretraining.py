@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.checks import check_integer
 from jaxhash.models.autoencoder import OUTPUT_ACTIVATIONS, Autoencoder
-from jaxhash.models.inputs import check_items, to_floats
+from jaxhash.models.inputs import check_training_items, to_floats
 
 # Contrastive divergence follows no gradient, but steps of one size suit all layers, whatever the scale of their units.
 OPTIMIZER = optax.adam(1e-3)
@@ -65,7 +65,7 @@ def pretrain(
         raise TypeError(f"model must be a dense Autoencoder, got {type(model).__name__}")
     if model.output_activation not in ("sigmoid", "linear"):
         raise ValueError(f"output_activation must be sigmoid or linear to pre-train, got {model.output_activation!r}")
-    items = np.asarray(check_items(model, images, new_kind=True)[0])
+    items, _ = check_training_items(model, images)
     if len(items) == 0:
         raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
     epochs = check_integer("epochs", epochs, 1)

@@ -11,10 +11,13 @@ from jaxhash.models.code_layer import (
     BINARIZATIONS,
     LOGIT_GAIN,
     CodeLayer,
+    LogitStatistics,
+    compute_noise,
+    compute_soft_signs,
     make_batch_statistics,
-    noise_at_epoch,
     noisy_sigmoid,
     round_logits,
+    standardize,
     stochastic_round,
     straight_through,
 )
@@ -29,7 +32,7 @@ def test_values_are_rounded_exactly():
     np.testing.assert_array_equal(straight_through_round(x), [0, 0, 0, 0, 1, 1, 1, -1, 2, 2])
 
 
-def test_values_are_exact_where_the_familiar_form_is_not():
+def test_straight_through_values_are_exact_where_the_common_form_is_not():
     x = jnp.linspace(0, 1, 100_001, dtype=jnp.float32)
     signs = -jnp.ones_like(x)
     assert (x + (signs - x) != signs).any()
@@ -37,19 +40,19 @@ def test_values_are_exact_where_the_familiar_form_is_not():
     assert jnp.isin(straight_through_round(x), jnp.float32([0.0, 1.0])).all()
 
 
-def test_gradient_is_that_of_the_identity():
+def test_the_gradient_of_rounding_is_the_identitys():
     x = jnp.array([-1.2, 0.0, 0.3, 0.5, 0.8], jnp.float32)
     np.testing.assert_array_equal(jax.vmap(jax.grad(straight_through_round))(x), jnp.ones(5))
     weights = jnp.float32([3.0, -1.0, 2.0, 0.5, 7.0])
     np.testing.assert_array_equal(jax.grad(lambda x: (weights * straight_through_round(x)).sum())(x), weights)
 
 
-def test_gradient_flows_on_through_what_comes_before():
+def test_gradients_pass_through_rounding_to_what_it_is_given():
     slope = jax.grad(lambda x: straight_through_round(jax.nn.sigmoid(x)))
     np.testing.assert_array_equal(slope(0.4), jax.grad(jax.nn.sigmoid)(0.4))
 
 
-def test_stochastic_bits_are_set_as_often_as_their_probabilities_say():
+def test_stochastic_bits_are_set_with_their_probabilities():
     probabilities = jnp.tile(jnp.float32([0.0, 0.1, 0.5, 0.8, 1.0]), (20_000, 1))
     bits = stochastic_round(probabilities, KEY)
     assert jnp.isin(bits, jnp.float32([0.0, 1.0])).all()
@@ -58,7 +61,7 @@ def test_stochastic_bits_are_set_as_often_as_their_probabilities_say():
     np.testing.assert_array_equal(bits[:, [0, 4]], probabilities[:, [0, 4]])
 
 
-def test_stochastic_gradient_is_that_of_the_expectation():
+def test_the_gradient_of_stochastic_bits_is_that_of_the_expectation():
     weights, probabilities = jnp.float32([3.0, -1.0, 0.5]), jnp.float32([0.2, 0.5, 0.9])
     slope = jax.grad(lambda p: (weights * stochastic_round(p, KEY)).sum())(probabilities)
     np.testing.assert_array_equal(slope, weights)
@@ -71,7 +74,7 @@ def test_noise_is_added_before_the_sigmoid():
     assert inputs.std() == pytest.approx(2.0, rel=0.02)
 
 
-def test_without_noise_there_is_the_plain_sigmoid():
+def test_without_noise_the_noisy_sigmoid_is_the_sigmoid():
     x = jnp.linspace(-4, 4, 9, dtype=jnp.float32)
     nothing = jnp.float32(0.0)
     np.testing.assert_array_equal(noisy_sigmoid(x, nothing, KEY), jax.nn.sigmoid(x))
@@ -80,30 +83,31 @@ def test_without_noise_there_is_the_plain_sigmoid():
     np.testing.assert_allclose(slope, share * (1 - share), rtol=1e-5)
 
 
-def test_noise_grows_from_epoch_to_epoch():
-    noises = [noise_at_epoch(epoch, 5) for epoch in range(1, 6)]
+def test_noise_grows_linearly_with_the_epochs():
+    noises = [compute_noise(epoch, 5) for epoch in range(1, 6)]
     np.testing.assert_allclose(np.diff(noises), noises[0])
-    assert noises[-1] == noise_at_epoch(1, 1) == code_layer.GREATEST_NOISE
+    assert noises[-1] == compute_noise(1, 1) == code_layer.MAX_NOISE
 
 
 def test_each_epoch_has_its_own_noise(monkeypatch):
     noises = []
 
-    def recorded(course, state, layer, epoch):
+    def record(*arguments):
+        (layer,) = (argument for argument in arguments if isinstance(argument, CodeLayer))
         noises.append(float(layer.noise))
-        return run_epoch(course, state, layer, epoch)
+        return run_epoch(*arguments)
 
-    monkeypatch.setattr(fitting, "run_epoch", recorded)
+    monkeypatch.setattr(fitting, "run_epoch", record)
     images = jh.load_dataset("digits").train_images[:200]
     jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
-    np.testing.assert_allclose(noises, code_layer.GREATEST_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
+    np.testing.assert_allclose(noises, code_layer.MAX_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
 
 
 def binarize(binarization, logits, key=KEY, noise=1.0):
     return CodeLayer(make_batch_statistics(logits.shape[1]), jnp.float32(noise), binarization).binarize(logits, key)
 
 
-def test_a_code_layer_passes_on_what_its_name_says():
+def test_each_binarization_is_the_function_of_its_name():
     logits = jax.random.normal(jax.random.key(1), (200, 8), jnp.float32)
     np.testing.assert_array_equal(binarize("rounding", logits), round_logits(logits))
     np.testing.assert_array_equal(binarize("gaussian_noise", logits, noise=0), jax.nn.sigmoid(LOGIT_GAIN * logits))
@@ -113,7 +117,7 @@ def test_a_code_layer_passes_on_what_its_name_says():
 
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
-def test_the_key_alone_decides_what_is_random(binarization):
+def test_the_key_alone_decides_random_bits(binarization):
     logits = jax.random.normal(jax.random.key(1), (20, 8), jnp.float32)
     first, same, other = (binarize(binarization, logits, jax.random.key(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, same)
@@ -121,8 +125,10 @@ def test_the_key_alone_decides_what_is_random(binarization):
 
 
 @pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
-def test_each_way_to_bits_trains_codes_of_its_own_and_by_seed(objective):
-    vectors = jh.load_dataset("digits").train_images[:400].reshape(400, 64)  # no images, as warps take long to compile
+def test_each_binarization_trains_its_own_codes_and_repeats_them_by_seed(objective):
+    vectors = (
+        jh.load_dataset("digits").train_images[:400].reshape(400, 64)
+    )  # vectors: warps of images take long to compile
 
     def trained(binarization):
         options = {"epochs": 4, "batch_size": 64, "objective": objective, "binarization": binarization}
@@ -139,8 +145,8 @@ def test_each_way_to_bits_trains_codes_of_its_own_and_by_seed(objective):
     np.testing.assert_array_equal(codes, found["stochastic"][1])
 
 
-def test_the_history_tells_of_the_codes_that_encode_gives():
-    # Without learning, what is seen in training differs from what is encoded only by the mean of a batch.
+def test_the_history_counts_the_codes_that_encode_returns():
+    # Without learning, bits in training differ from those of `encode` only by the mean of a batch.
     images = np.repeat(np.eye(8, dtype=np.float32), 50, axis=0)
     model = jh.Autoencoder(8, 6, ())
     for binarization in BINARIZATIONS:
@@ -150,15 +156,49 @@ def test_the_history_tells_of_the_codes_that_encode_gives():
         assert history.num_codes[0] <= 8  # samples and noise would give many more
 
 
-def test_other_names_are_refused_and_the_names_listed():
+def test_unknown_binarizations_are_refused():
     for wrong in ("rounded", None, 3, ["rounding"]):
         with pytest.raises(ValueError, match="binarization must be one of rounding, gaussian_noise, stochastic, got"):
             jh.fit(jh.Autoencoder(4, 2, ()), np.zeros((4, 4), np.uint8), epochs=1, binarization=wrong)
 
 
-def test_logits_can_outgrow_noise_and_are_standardised_where_there_is_none():
+def test_logits_are_standardised_unless_noise_is_added():
     logits = 5 + 3 * jax.random.normal(KEY, (500, 4), jnp.float32)
     for binarization, deviation in (("rounding", 1.0), ("stochastic", 1.0), ("gaussian_noise", 3.0)):
-        normalize = CodeLayer(make_batch_statistics(4), jnp.float32(1.0), binarization).normalize(logits)
-        np.testing.assert_allclose(normalize.mean(0), np.zeros(4), atol=1e-4)
-        np.testing.assert_allclose(normalize.std(0), np.full(4, deviation), rtol=0.1)
+        normalized = CodeLayer(make_batch_statistics(4), jnp.float32(1.0), binarization).normalize(logits)
+        np.testing.assert_allclose(normalized.mean(0), np.zeros(4), atol=1e-4)
+        np.testing.assert_allclose(normalized.std(0), np.full(4, deviation), rtol=0.1)
+
+
+def make_training_bits(logits):
+    return round_logits(standardize(logits, make_batch_statistics(logits.shape[1])))
+
+
+def test_training_bits_split_every_batch():
+    logits = 5 + 0.01 * jax.random.normal(jax.random.key(0), (1000, 8), jnp.float32)
+    bits = make_training_bits(logits)
+    assert ((bits == 0) | (bits == 1)).all()
+    assert (jnp.abs(bits.mean(0) - 0.5) < 0.1).all()
+    slopes = jax.grad(lambda x: (make_training_bits(x) * jnp.arange(8000, dtype=jnp.float32).reshape(1000, 8)).sum())(
+        logits
+    )
+    assert jnp.isfinite(slopes).all()
+    assert (jnp.abs(slopes) > 0).any()
+
+
+def test_held_statistics_serve_every_batch():
+    logits = jnp.array([[1.0, 2.0], [3.0, 2.0]])
+    held = LogitStatistics(jnp.array([1.0, 0.0]), jnp.array([4.0, 1.0]), jnp.asarray(True))
+    np.testing.assert_allclose(standardize(logits, held), [[0, 2], [1, 2]], atol=1e-4)
+    np.testing.assert_allclose(
+        standardize(logits, held._replace(held=jnp.asarray(False))), [[-1, 0], [1, 0]], atol=1e-4
+    )
+
+
+def test_soft_signs_round_to_the_bits_of_round_logits():
+    logits = jnp.linspace(-3, 3, 12).reshape(3, 4)
+    np.testing.assert_array_equal(round_logits(logits), jnp.round((compute_soft_signs(logits) + 1) / 2))
+
+
+def test_a_batch_of_equal_images_has_finite_gradients():
+    assert jnp.isfinite(jax.grad(lambda x: make_training_bits(x).sum())(jnp.ones((4, 3), jnp.float32))).all()

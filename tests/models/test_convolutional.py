@@ -8,23 +8,59 @@ from flax import nnx
 from jax import lax
 
 import jaxhash as jh
-from jaxhash.models.convolutional import _squares, _windows, default_channels
+from jaxhash.models.convolutional import (
+    convolve,
+    convolve_by_product,
+    convolve_directly,
+    default_channels,
+    spread_channels,
+)
 
 IMAGES = jax.random.uniform(jax.random.key(0), (3, 6, 8, 2))
+KERNEL = jax.random.normal(jax.random.key(1), (18, 5))
 
 
-@pytest.mark.parametrize("step", [1, 2])
-def test_windows_and_a_product_are_a_convolution(step):
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 5))
-    expected = lax.conv_general_dilated(
-        IMAGES, kernel, (step, step), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(_windows(IMAGES, step) @ kernel.reshape(-1, 5), expected, atol=1e-5)
+def convolve_by_loops(images, kernel):
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    places = [(row, column) for row in range(0, images.shape[1], 2) for column in range(0, images.shape[2], 2)]
+    windows = [padded[:, row : row + 3, column : column + 3].reshape(len(images), -1) for row, column in places]
+    outputs = np.stack(windows, axis=1) @ kernel
+    return outputs.reshape(len(images), images.shape[1] // 2, images.shape[2] // 2, -1)
 
 
-def test_squares_spread_channels_over_pixels():
+def test_all_forms_of_the_convolution_are_that_of_loops():
+    expected = convolve_by_loops(np.asarray(IMAGES), np.asarray(KERNEL))
+    for form in (convolve, convolve_by_product, convolve_directly):
+        np.testing.assert_allclose(form(IMAGES, KERNEL), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_all_forms_of_the_convolution_have_one_gradient(argument):
+    def slope(form):
+        return jax.grad(lambda *arguments: jnp.sin(form(*arguments)).sum(), argument)(IMAGES, KERNEL)
+
+    expected = slope(convolve_directly)
+    for form in (convolve, convolve_by_product):
+        np.testing.assert_allclose(slope(form), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "has_convolution"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_only_the_cpu_multiplies_windows(platform, has_convolution):
+    def train(kernel):
+        def step(kernel, _):
+            return kernel - jax.grad(lambda kernel: convolve(IMAGES, kernel).sum())(kernel), None
+
+        return lax.scan(step, kernel, length=2)[0]
+
+    for function in (train, jax.vmap(train)):
+        kernels = KERNEL if function is train else jnp.stack([KERNEL, KERNEL])
+        text = jax.jit(function).trace(kernels).lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.convolution" in text) == has_convolution
+
+
+def test_channels_are_spread_over_squares_of_pixels():
     x = jnp.arange(8.0).reshape(1, 1, 2, 4)
-    np.testing.assert_array_equal(_squares(x)[0, :, :, 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
+    np.testing.assert_array_equal(spread_channels(x)[0, :, :, 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +74,7 @@ def test_squares_spread_channels_over_pixels():
         ((7, 40), (2, 2)),
     ],
 )
-def test_images_of_any_shape_pass_through(shape, channels):
+def test_images_of_any_shape_are_encoded(shape, channels):
     model = jh.ConvAutoencoder(shape, 10, channels, (16,))
     images = np.zeros((2, *shape), np.uint8)
     assert jh.encode(model, images).shape == (2, 1)
@@ -47,7 +83,7 @@ def test_images_of_any_shape_pass_through(shape, channels):
     np.testing.assert_array_equal(jh.encode(model, flat), jh.encode(model, images))
 
 
-def test_stages_end_at_eight_pixels():
+def test_default_stages_end_at_eight_pixels():
     assert [default_channels(side, 4) for side in (4, 16, 28, 64, 224)] == [
         (16,),
         (16,),
@@ -79,7 +115,7 @@ def test_outputs_start_at_the_mean_colour():
     np.testing.assert_allclose(jh.reconstruct(model, np.zeros((5, 6, 3), np.uint8)), mean, atol=1e-5)
 
 
-def test_it_learns_and_is_saved_and_loaded(tmp_path):
+def test_a_trained_model_is_saved_and_loaded(tmp_path):
     digits = jh.load_dataset("digits")
     model = jh.ConvAutoencoder((8, 8), 16, (16,), (64,), rngs=nnx.Rngs(1))
     trained, history = jh.fit(model, digits.train_images, epochs=15, batch_size=64)
@@ -90,7 +126,7 @@ def test_it_learns_and_is_saved_and_loaded(tmp_path):
     assert loaded.config == trained.config
 
 
-def test_it_retrieves_in_one_program():
+def test_a_model_retrieves_in_one_program():
     digits = jh.load_dataset("digits")
     model = jh.ConvAutoencoder((8, 8), 16, (8,), (32,))
     index = jh.build_index(jh.encode(model, digits.train_images), 16)

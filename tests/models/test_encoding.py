@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxhash as jh
+from jaxhash.models.inputs import ITEMS_AT_ONCE
+
+
+@pytest.fixture(scope="module")
+def model():
+    return jh.Autoencoder(12, 40, (16, 8), rngs=nnx.Rngs(3))
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (30, 3, 4), dtype=np.uint8)
+
+
+def test_codes_are_the_signs_of_the_standardised_logits(model, images):
+    logits = model.code_logits(jnp.asarray(images.reshape(30, 12), jnp.float32) / 255)
+    codes = jh.encode(model, images)
+    assert (codes.dtype, codes.shape) == (jnp.uint32, (30, 2))
+    np.testing.assert_array_equal(jh.unpack_bits(codes, 40), logits > model.logit_mean[...][None])
+
+
+def test_images_keep_their_leading_shape(model, images):
+    codes = jh.encode(model, images)
+    np.testing.assert_array_equal(jh.encode(model, images.reshape(5, 6, 12)), codes.reshape(5, 6, 2))
+    np.testing.assert_array_equal(jh.encode(model, images[0]), codes[0])
+    assert jh.reconstruct(model, images.reshape(5, 6, 3, 4)).shape == (5, 6, 3, 4)
+    assert jh.encode(model, images[:0]).shape == (0, 2)
+
+
+def test_encoding_traces(model, images):
+    codes, rebuilt = jh.encode(model, images), jh.reconstruct(model, images)
+    np.testing.assert_array_equal(jax.jit(lambda x: jh.encode(model, x))(images), codes)
+    np.testing.assert_array_equal(jax.jit(jh.encode)(model, images), codes)
+    np.testing.assert_array_equal(jax.vmap(lambda x: jh.encode(model, x))(images), codes)
+    np.testing.assert_array_equal(jax.jit(lambda: jh.encode(model, images))(), codes)
+    np.testing.assert_allclose(jax.jit(jh.reconstruct)(model, images), rebuilt, rtol=1e-5)
+
+
+def test_codes_do_not_depend_on_the_batch(model, rng):
+    images = rng.random((ITEMS_AT_ONCE + 77, 12), np.float32)
+    logits = model.code_logits(images)
+    sure = np.asarray(jnp.abs(logits - model.logit_mean[...][None]) > 1e-3)  # others may round differently
+    assert sure.mean() > 0.99
+    whole = np.asarray(jh.unpack_bits(jh.encode(model, images), 40))
+    for size in (1, 7, 256):
+        part = np.asarray(jh.unpack_bits(jh.encode(model, images[:size]), 40))
+        assert (part == whole[:size])[sure[:size]].all()
+
+
+def test_reconstructions_come_from_the_codes_alone(model, images):
+    rebuilt = np.asarray(jh.reconstruct(model, images))
+    bits = jh.unpack_bits(jh.encode(model, images), 40).astype(jnp.float32)
+    expected = jax.nn.sigmoid(model.output_logits(bits)).reshape(30, 3, 4)
+    np.testing.assert_allclose(rebuilt, expected, rtol=1e-5)
+    assert (rebuilt.min() >= 0) & (rebuilt.max() <= 1)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh", "relu", "softplus", jnp.sin])
+def test_outputs_may_have_any_activation(activation, images):
+    model = jh.Autoencoder(12, 6, (8,), output_activation=activation)
+    vectors = np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 12)
+    rebuilt = jh.reconstruct(model, vectors)
+    logits = model.output_logits(jh.unpack_bits(jh.encode(model, vectors), 6).astype(jnp.float32))
+    function = {"linear": lambda x: x, "tanh": jnp.tanh, "relu": jax.nn.relu, "softplus": jax.nn.softplus}
+    np.testing.assert_allclose(rebuilt, function.get(activation, activation)(logits), rtol=1e-5)
+
+
+def test_one_shape_is_compiled_once(model, images, compilations):
+    for _ in range(2):
+        with compilations:
+            jh.encode(model, images)
+            jh.reconstruct(model, images)
+            jh.reconstruction_loss(model, images)
+    assert compilations.count == 0
+
+
+def test_bytes_and_the_floats_they_stand_for_have_one_code(model, images):
+    np.testing.assert_array_equal(jh.encode(model, images), jh.encode(model, images.astype(np.float32) / 255))
+
+
+@pytest.mark.parametrize("shape", [(64, 12), (64, 3, 4), (4, 16, 12), (1024, 12)])
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32, jnp.bfloat16])
+def test_images_on_a_device_are_encoded_without_transfers(model, rng, shape, dtype):
+    images = rng.integers(0, 2, shape).astype(dtype)
+    codes, rebuilt = jh.encode(model, images), jh.reconstruct(model, images)
+    on_device = jax.device_put(images)
+    with jax.transfer_guard("disallow"):
+        same_codes, same_images = jh.encode(model, on_device), jh.reconstruct(model, on_device)
+    np.testing.assert_array_equal(same_codes, codes)
+    np.testing.assert_array_equal(same_images, rebuilt)
+
+
+def test_more_images_than_a_batch_may_be_on_a_device(model, rng):
+    images = rng.random((ITEMS_AT_ONCE + 5, 3, 4), np.float32)
+    np.testing.assert_array_equal(jh.encode(model, jax.device_put(images)), jh.encode(model, images))
