@@ -1,83 +1,20 @@
-"""The commands on collections from end to end: digits as image files, and vectors; built, asked, changed, and again."""
+"""The command `build` from end to end: digits as image files, and vectors; built, changed, and built again."""
 
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Page, png_of
+from command_line import BITS, COUNT, SIDE, error_of, found_in, read_pixels, run, save_image
+from pages import Page
 from PIL import Image
 
 import jaxhash as jh
-from jaxhash import __main__ as command
 from jaxhash.cli import build, images
 from jaxhash.cli.collection import load_collection
-from jaxhash.files.archive import read_archive, write_archive
-
-COUNT, BITS, SIDE = 190, 10, 8
-
-
-def run(capsys, *arguments, status=0):
-    """What a command line prints to stdout and to stderr."""
-    capsys.readouterr()
-    assert command.main([str(argument) for argument in arguments]) == status
-    return capsys.readouterr()
-
-
-def error_of(capsys, *arguments):
-    """The one line of a command line that fails."""
-    out, err = run(capsys, *arguments, status=2)
-    assert re.fullmatch(r"jaxhash: error: \S[^\n]*\n", err), err
-    assert out == ""
-    return err
-
-
-def found_in(out):
-    """Distances and paths."""
-    lines = [line.split("\t") for line in out.splitlines()]
-    return [int(distance) for distance, _ in lines], [path for _, path in lines]
-
-
-def save(path, pixels):
-    Image.fromarray(pixels).save(path)
-
-
-def pixels_of(path):
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits").train_images
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, digits):
-    """A folder of digits, some in a sub-folder and one of them twice, and the file that was built of it."""
-    root = tmp_path_factory.mktemp("original")
-    (root / "photos" / "more").mkdir(parents=True)
-    for number, image in enumerate(digits[: COUNT - 1]):
-        save(root / "photos" / ("more" if number % 10 == 0 else "") / f"{number:03}.png", image)
-    shutil.copy(root / "photos" / "003.png", root / "photos" / "same.png")
-    (root / "photos" / "notes.txt").write_text("hello")
-    (root / "photos" / "broken.png").write_bytes((root / "photos" / "001.png").read_bytes()[:60])
-    options = ("--bits", BITS, "--side", SIDE, "--epochs", 3)
-    arguments = ("build", root / "photos", "-o", root / "photos.npz", *options)
-    assert command.main([str(argument) for argument in arguments]) == 0
-    return root
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    """A copy to change."""
-    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
-    return tmp_path
 
 
 def test_each_item_is_the_code_of_the_image_at_its_path(original):
@@ -85,7 +22,7 @@ def test_each_item_is_the_code_of_the_image_at_its_path(original):
     assert len(collection.ids) == COUNT
     paths = collection.find_paths(collection.ids)
     assert paths == sorted(map(str, original.glob("photos/**/[0-9s]*.png")))
-    pixels = np.stack([pixels_of(path) for path in paths])
+    pixels = np.stack([read_pixels(path) for path in paths])
     codes = jh.encode(collection.retriever.model, pixels)
     np.testing.assert_array_equal(collection.find_codes(collection.ids), codes)
     assert collection.retriever.index.num_bits == BITS
@@ -102,41 +39,11 @@ def test_what_is_skipped_is_reported_and_strict_raises(folder, capsys):
     assert "photos/broken.png: OSError" in err
 
 
-def test_a_query_prints_distance_and_path_as_a_search_gives_them(original, capsys, digits):
-    collection = load_collection(original / "photos.npz")
-    save(original / "outside.png", digits[-1])
-    pixels = np.repeat(digits[-1][..., None], 3, axis=2)
-    expected = jh.retrieve(collection.retriever, pixels, k=7)
-    distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)
-    assert distances == expected.distances.tolist()
-    assert paths == collection.find_paths(expected.ids)
-    assert all(Path(path).is_file() for path in paths)
-
-
-def test_a_query_within_a_radius_finds_all_and_an_image_finds_itself_and_its_copy(original, capsys):
-    photo = original / "photos" / "003.png"
-    distances, paths = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", 0).out)
-    assert set(distances) == {0}
-    assert {str(photo), str(original / "photos" / "same.png")} <= set(paths)
-    everything = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", BITS).out)[1]
-    assert len(set(everything)) == COUNT
-    assert found_in(run(capsys, "query", original / "photos.npz", photo, "-k", 1000).out)[1] == everything
-    assert len(found_in(run(capsys, "query", original / "photos.npz", photo).out)[1]) == 10
-
-
-def test_several_queries_stand_under_their_names(original, capsys):
-    items = [str(original / "photos" / name) for name in ("003.png", "004.png")]
-    out = run(capsys, "query", original / "photos.npz", *items, "-k", 2).out
-    blocks = [block.splitlines() for block in out.split("\n\n")]
-    assert [block[0] for block in blocks] == [f"{item}:" for item in items]
-    assert [len(block) for block in blocks] == [3, 3]
-
-
 def test_a_second_build_encodes_only_what_is_new_or_changed(folder, capsys, monkeypatch, digits):
     before = load_collection(folder / "photos.npz")
-    save(folder / "photos" / "new.png", digits[500])
-    save(folder / "photos" / "more" / "newer.png", digits[501])
-    save(folder / "photos" / "005.png", digits[502])
+    save_image(folder / "photos" / "new.png", digits[500])
+    save_image(folder / "photos" / "more" / "newer.png", digits[501])
+    save_image(folder / "photos" / "005.png", digits[502])
     (folder / "photos" / "007.png").unlink()
     os.utime(folder / "photos" / "008.png", (0, 0))
     encoded, real = [], type(before).encode
@@ -180,37 +87,10 @@ def test_retrain_starts_anew_with_other_settings(folder, capsys):
 
 def test_another_folder_by_mistake_does_not_replace_a_collection(folder, capsys, digits):
     (folder / "other").mkdir()
-    save(folder / "other" / "x.png", digits[900])
+    save_image(folder / "other" / "x.png", digits[900])
     content = (folder / "photos.npz").read_bytes()
     assert "--retrain" in error_of(capsys, "build", folder / "other", "-o", folder / "photos.npz")
     assert (folder / "photos.npz").read_bytes() == content
-
-
-def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
-    collection = load_collection(original / "photos.npz")
-    groups = jh.duplicate_groups(collection.retriever.index, 1)
-    out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1)
-    printed = [block.split("\n") for block in out.split("\n\n") if block]
-    assert printed == [collection.find_paths(members) for members in groups]
-    assert err == f"{len(groups)} groups, with {sum(map(len, groups))} of {COUNT} items\n"
-    equal = run(capsys, "duplicates", original / "photos.npz", "--radius", 0).out
-    copies = {str(original / "photos" / name) for name in ("003.png", "same.png")}
-    assert any(copies <= set(block.split("\n")) for block in equal.split("\n\n"))
-
-
-def test_info_says_what_every_kind_of_file_holds(original, tmp_path, capsys):
-    out = run(capsys, "info", original / "photos.npz").out
-    assert out.splitlines()[:3] == ["holds\tcollection", f"source\timages of {original / 'photos'}", f"items\t{COUNT}"]
-    retriever = load_collection(original / "photos.npz").retriever
-    model = f"model\tConvAutoencoder of {SIDE}x{SIDE}x3 values to {BITS} bits"
-    jh.save_retriever(tmp_path / "r", retriever)
-    jh.save_index(tmp_path / "i", retriever.index)
-    jh.save_model(tmp_path / "m", retriever.model)
-    for name, kind in (("r", "retriever"), ("i", "index"), ("m", "model")):
-        lines = run(capsys, "info", tmp_path / name).out.splitlines()
-        assert lines[0] == f"holds\t{kind}"
-        assert (f"items\t{COUNT}" in lines) == (kind != "model")
-        assert (model in lines) == (kind != "index")
 
 
 def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits):
@@ -236,34 +116,10 @@ def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys
 def test_a_handful_of_images_is_enough(tmp_path, capsys, digits, count):
     (tmp_path / "in").mkdir()
     for number in range(count):
-        save(tmp_path / "in" / f"{number}.png", digits[number])
+        save_image(tmp_path / "in" / f"{number}.png", digits[number])
     run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 8, "--epochs", 2)
     assert load_collection(tmp_path / "f").retriever.index.num_bits == jh.suggest_num_bits(count)
     assert len(found_in(run(capsys, "query", tmp_path / "f", tmp_path / "in" / "0.png").out)[1]) == count
-
-
-@pytest.fixture(scope="module")
-def embeddings(tmp_path_factory):
-    """A file of vectors in five heaps, far from zero, and what was built of it."""
-    root = tmp_path_factory.mktemp("vectors")
-    rng = np.random.default_rng(0)
-    heaps = 1000 + 50 * rng.normal(size=(5, 20))
-    np.save(root / "v.npy", np.repeat(heaps, 50, axis=0) + rng.normal(size=(250, 20)))
-    assert command.main(["build", str(root / "v.npy"), "-o", str(root / "v"), "--epochs", "60"]) == 0
-    return root
-
-
-def test_vectors_of_one_heap_are_found_by_row_and_by_file(embeddings, tmp_path, capsys):
-    by_row = run(capsys, "query", embeddings / "v", 60, "-k", 40).out
-    rows = [int(row) for row in found_in(by_row)[1]]
-    assert np.mean([50 <= row < 100 for row in rows]) > 0.9
-    vectors = np.load(embeddings / "v.npy")
-    np.save(tmp_path / "one.npy", vectors[60])
-    assert run(capsys, "query", embeddings / "v", tmp_path / "one.npy", "-k", 40).out == by_row
-    np.save(tmp_path / "two.npy", vectors[[3, 60]])
-    blocks = run(capsys, "query", embeddings / "v", tmp_path / "two.npy", "-k", 40).out.split("\n\n")
-    assert [block.splitlines()[0] for block in blocks] == [f"{tmp_path / 'two.npy'} row {row}:" for row in (0, 1)]
-    assert blocks[1].split("\n", 1)[1] == by_row
 
 
 def test_a_second_build_encodes_only_new_and_changed_rows(embeddings, tmp_path, capsys, monkeypatch):
@@ -382,7 +238,7 @@ def test_what_is_wrong_is_one_line_that_says_what_to_do(original, embeddings, tm
 def test_idle_bits_are_told_in_one_line(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for number in range(3):
-        save(tmp_path / "in" / f"{number}.png", np.zeros((2, 2), np.uint8))
+        save_image(tmp_path / "in" / f"{number}.png", np.zeros((2, 2), np.uint8))
     err = run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 4, "--epochs", 1).err
     assert re.fullmatch(r"jaxhash: warning: of 3 bits 3 are the same for all images [^\n]*\n", err)
 
@@ -419,81 +275,3 @@ def test_without_pillow_vectors_work_and_images_name_the_extra(original, embeddi
     photo = original / "photos" / "003.png"
     assert "pip install 'jaxhash[images]'" in error_of(capsys, "query", original / "photos.npz", photo)
     assert run(capsys, "query", embeddings / "v", 0).out
-
-
-def test_a_gallery_shows_the_query_and_what_was_found(original, tmp_path, capsys):
-    photo = original / "photos" / "003.png"
-    arguments = ("query", original / "photos.npz", photo, "-k", 4, "--gallery")
-    _, paths = found_in(run(capsys, *arguments, tmp_path / "g.html").out)
-    text = (tmp_path / "g.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert [image["alt"] for image in page.images] == ["003.png", *(Path(path).name for path in paths)]
-    assert all(png_of(image).startswith(b"\x89PNG") for image in page.images)
-    assert all(link.startswith("data:") for link in page.links)
-    assert not re.search(r"https?:|url\(|@import|<script|<link", text, re.IGNORECASE)
-    run(capsys, *arguments, tmp_path / "g.png")
-    height, width = pixels_of(tmp_path / "g.png").shape[:2]
-    assert width > 4 * height > 100
-
-
-def test_a_gallery_says_where_an_image_is_gone(folder, capsys):
-    photo = folder / "outside.png"
-    shutil.copy(folder / "photos" / "003.png", photo)
-    paths = found_in(run(capsys, "query", folder / "photos.npz", photo, "-k", 3).out)[1]
-    Path(paths[1]).unlink()
-    for kind in ("html", "png"):
-        run(capsys, "query", folder / "photos.npz", photo, "-k", 3, "--gallery", folder / f"g.{kind}")
-    page = Page((folder / "g.html").read_text(encoding="utf-8"))
-    assert len(page.images) == 3
-    assert ("p", "can't be shown") in page.texts
-
-
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt install chromium")
-def test_a_browser_shows_the_gallery_with_its_thumbnails(tmp_path, capsys):
-    (tmp_path / "in").mkdir()
-    shades = {"red.png": (250, 10, 10), "green.png": (10, 250, 10), "blue.png": (10, 10, 250)}
-    for name, shade in shades.items():
-        Image.new("RGB", (40, 40), shade).save(tmp_path / "in" / name)
-    run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 8, "--epochs", 1)
-    run(capsys, "query", tmp_path / "f", tmp_path / "in" / "red.png", "--gallery", tmp_path / "g.html")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--window-size=1000,2000"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'shot.png'}"]
-    subprocess.run(
-        [CHROMIUM, *flags, (tmp_path / "g.html").as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    shot = pixels_of(tmp_path / "shot.png")
-    assert shot.shape == (2000, 1000, 3)
-    for shade, times in zip(shades.values(), (2, 1, 1), strict=True):  # red is the query, and found
-        assert (shot == shade).all(2).sum() == pytest.approx(times * 128**2, rel=0.1)
-
-
-def test_info_says_how_far_a_training_is(tmp_path, capsys):
-    images = np.random.default_rng(0).integers(0, 256, (64, 9), dtype=np.uint8)
-    with pytest.raises(KeyboardInterrupt):
-        jh.fit(jh.Autoencoder(9, 4, ()), images, epochs=5, checkpoint=tmp_path / "c", on_epoch=interrupted_after(2))
-    lines = run(capsys, "info", tmp_path / "c").out.splitlines()
-    assert lines[:2] == ["holds\ttraining", "epochs\t2 of 5"]
-    assert re.fullmatch(r"loss\t0\.\d{4}", lines[2])
-    write_archive(tmp_path / "c", read_archive(tmp_path / "c")._replace(meta={"epoch": 3}))
-    assert "checkpoint: KeyError('settings')" in error_of(capsys, "info", tmp_path / "c")
-
-
-def interrupted_after(last):
-    def stop(epoch, history):
-        if epoch == last:
-            raise KeyboardInterrupt
-
-    return stop
-
-
-def test_info_counts_pairs_where_items_have_several_codes(tmp_path, capsys):
-    codes = np.array([[[0], [0]], [[0], [1 << 24]]], np.uint32)
-    jh.save_index(tmp_path / "i", jh.build_index(codes, 8, multi=True))
-    assert "pairs of code and id\t3" in run(capsys, "info", tmp_path / "i").out.splitlines()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import clustered, pack, within
+from oracle import clustered, pack
 from scipy.stats import entropy
 
 import jaxhash as jh
@@ -80,22 +80,3 @@ def test_statistics_refuse_what_they_cannot_judge():
         jh.bit_statistics(np.zeros(1, np.uint32), 17)
     with pytest.raises(TypeError, match="uint32"):
         jh.bit_statistics(np.zeros((3, 17)), 17)
-
-
-@pytest.mark.parametrize("radius", [0, 1, 3, 50])
-def test_matches_are_estimated_by_the_mean_over_the_sample(rng, radius):
-    codes = pack(clustered(rng, 430, 16))
-    index, queries = jh.build_index(codes[:400], 16), codes[400:]
-    found = [len(ids) for _, ids in within(codes[:400], np.arange(400), queries, radius)]
-    assert jh.estimate_matches(index, queries, radius) == pytest.approx(np.mean(found))
-    assert jh.estimate_matches(index, queries[0], radius=radius) == found[0]
-
-
-def test_the_estimate_sees_the_crowding_that_the_rule_does_not(rng):
-    codes = pack(clustered(rng, 1000, 32))
-    assert jh.estimate_matches(jh.build_index(codes, 32), codes[:100], 2) > 50 > jh.expected_matches(1000, 32, 2)
-
-
-def test_no_query_gives_no_estimate():
-    with pytest.raises(ValueError, match="at least one"):
-        jh.estimate_matches(jh.build_index(np.zeros((2, 1), np.uint32), 8), np.zeros((0, 1), np.uint32), 1)

@@ -48,21 +48,11 @@ def test_vote_by_hand():
     assert jh.vote_accuracy(ids, labels, [1, 0, 2]) == 2 / 3
 
 
-def test_precision_is_one_if_all_agree_and_zero_if_none_does():
-    assert jh.precision_at_k([[0, 1]], [3, 3], [3]) == 1
-    assert jh.precision_at_k([[0, 1]], [3, 3], [2]) == 0
-
-
-def test_an_empty_place_counts_as_wrong_for_precision():
+def test_an_unfilled_slot_counts_as_wrong_for_precision():
     assert jh.precision_at_k([[1, -1], [-1, -1]], [4, 7], [7, 7]) == 1 / 4
 
 
-def test_an_empty_place_is_not_the_last_item():
-    assert jh.precision_at_k([[-1]], [4, 7], [7]) == 0
-    assert jh.vote_accuracy([[0, -1]], [4, 7], [7]) == 0
-
-
-def test_an_empty_place_has_no_vote():
+def test_an_unfilled_slot_has_no_vote():
     assert jh.vote_accuracy([[0, -1, -1]], [3, 4], [3]) == 1
     assert jh.vote_accuracy([[-1, -1, 1, 0, 1]], [3, 4], [4]) == 1
 
@@ -118,7 +108,7 @@ def test_vote_equals_counting_with_a_counter(search):
     assert jh.vote_accuracy(*search) == pytest.approx(vote_by_counter(*search))
 
 
-def test_places_that_search_leaves_empty_count_as_wrong():
+def test_slots_that_search_leaves_unfilled_count_as_wrong():
     index = jh.build_index(jh.pack_bits([[0, 0, 0, 0], [1, 1, 1, 1]]), 4)
     ids = jh.search(index, jh.pack_bits([[0, 0, 0, 1]]), k=5).ids
     assert jh.precision_at_k(ids, [8, 9], [8]) == 1 / 5
@@ -153,7 +143,7 @@ def test_an_id_beyond_the_labels_is_refused_by_its_value(measure, wrong):
 
 
 @pytest.mark.parametrize("measure", [jh.precision_at_k, jh.vote_accuracy])
-def test_nothing_asked_and_ids_that_are_no_integers_are_refused(measure):
+def test_no_query_and_ids_that_are_no_integers_are_refused(measure):
     for empty in (np.zeros((0, 3), int), np.zeros((2, 0), int)):
         with pytest.raises(ValueError, match="not empty"):
             measure(empty, np.array([0]), np.zeros(len(empty), int))
@@ -172,7 +162,7 @@ def test_labels_may_be_bytes_negative_huge_or_names(measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_no_label_of_a_query_equals_an_empty_place(measure):
+def test_no_label_of_a_query_equals_an_unfilled_slot(measure):
     assert measure([[-1, -1]], [3, 4], [-1]) == 0
 
 
@@ -197,7 +187,7 @@ def test_an_id_found_twice_counts_once():
     assert jh.recall([[1, 1]], [[1, 2]], [[0, 0]], [[0, 0]]) == 1 / 2
 
 
-def test_empty_places_are_neither_found_nor_missed():
+def test_unfilled_slots_are_neither_found_nor_missed():
     assert jh.recall([[1, -1, -1]], [[1, 2, -1]]) == 1 / 2
     none = jh.Neighbors.NO_DISTANCE
     assert jh.recall([[1, -1, -1]], [[1, 2, -1]], [[3, none, none]], [[3, 4, none]]) == 1 / 2

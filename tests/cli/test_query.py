@@ -1,0 +1,107 @@
+"""The commands `query`, `duplicates` and `info` on files that were built, beside searches in Python."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import BITS, COUNT, SIDE, error_of, found_in, run, save_image
+
+import jaxhash as jh
+from jaxhash.cli.collection import load_collection
+from jaxhash.files.archive import read_archive, write_archive
+
+
+def test_a_query_prints_distance_and_path_as_a_search_gives_them(original, capsys, digits):
+    collection = load_collection(original / "photos.npz")
+    save_image(original / "outside.png", digits[-1])
+    pixels = np.repeat(digits[-1][..., None], 3, axis=2)
+    expected = jh.retrieve(collection.retriever, pixels, k=7)
+    distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)
+    assert distances == expected.distances.tolist()
+    assert paths == collection.find_paths(expected.ids)
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_a_query_within_a_radius_finds_all_and_an_image_finds_itself_and_its_copy(original, capsys):
+    photo = original / "photos" / "003.png"
+    distances, paths = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", 0).out)
+    assert set(distances) == {0}
+    assert {str(photo), str(original / "photos" / "same.png")} <= set(paths)
+    everything = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", BITS).out)[1]
+    assert len(set(everything)) == COUNT
+    assert found_in(run(capsys, "query", original / "photos.npz", photo, "-k", 1000).out)[1] == everything
+    assert len(found_in(run(capsys, "query", original / "photos.npz", photo).out)[1]) == 10
+
+
+def test_several_queries_stand_under_their_names(original, capsys):
+    items = [str(original / "photos" / name) for name in ("003.png", "004.png")]
+    out = run(capsys, "query", original / "photos.npz", *items, "-k", 2).out
+    blocks = [block.splitlines() for block in out.split("\n\n")]
+    assert [block[0] for block in blocks] == [f"{item}:" for item in items]
+    assert [len(block) for block in blocks] == [3, 3]
+
+
+def test_vectors_of_one_heap_are_found_by_row_and_by_file(embeddings, tmp_path, capsys):
+    by_row = run(capsys, "query", embeddings / "v", 60, "-k", 40).out
+    rows = [int(row) for row in found_in(by_row)[1]]
+    assert np.mean([50 <= row < 100 for row in rows]) > 0.9
+    vectors = np.load(embeddings / "v.npy")
+    np.save(tmp_path / "one.npy", vectors[60])
+    assert run(capsys, "query", embeddings / "v", tmp_path / "one.npy", "-k", 40).out == by_row
+    np.save(tmp_path / "two.npy", vectors[[3, 60]])
+    blocks = run(capsys, "query", embeddings / "v", tmp_path / "two.npy", "-k", 40).out.split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == [f"{tmp_path / 'two.npy'} row {row}:" for row in (0, 1)]
+    assert blocks[1].split("\n", 1)[1] == by_row
+
+
+def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
+    collection = load_collection(original / "photos.npz")
+    groups = jh.duplicate_groups(collection.retriever.index, 1)
+    out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1)
+    printed = [block.split("\n") for block in out.split("\n\n") if block]
+    assert printed == [collection.find_paths(members) for members in groups]
+    assert err == f"{len(groups)} groups, with {sum(map(len, groups))} of {COUNT} items\n"
+    equal = run(capsys, "duplicates", original / "photos.npz", "--radius", 0).out
+    copies = {str(original / "photos" / name) for name in ("003.png", "same.png")}
+    assert any(copies <= set(block.split("\n")) for block in equal.split("\n\n"))
+
+
+def test_info_says_what_every_kind_of_file_holds(original, tmp_path, capsys):
+    out = run(capsys, "info", original / "photos.npz").out
+    assert out.splitlines()[:3] == ["holds\tcollection", f"source\timages of {original / 'photos'}", f"items\t{COUNT}"]
+    retriever = load_collection(original / "photos.npz").retriever
+    model = f"model\tConvAutoencoder of {SIDE}x{SIDE}x3 values to {BITS} bits"
+    jh.save_retriever(tmp_path / "r", retriever)
+    jh.save_index(tmp_path / "i", retriever.index)
+    jh.save_model(tmp_path / "m", retriever.model)
+    for name, kind in (("r", "retriever"), ("i", "index"), ("m", "model")):
+        lines = run(capsys, "info", tmp_path / name).out.splitlines()
+        assert lines[0] == f"holds\t{kind}"
+        assert (f"items\t{COUNT}" in lines) == (kind != "model")
+        assert (model in lines) == (kind != "index")
+
+
+def test_info_says_how_far_a_training_is(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (64, 9), dtype=np.uint8)
+    with pytest.raises(KeyboardInterrupt):
+        jh.fit(jh.Autoencoder(9, 4, ()), images, epochs=5, checkpoint=tmp_path / "c", on_epoch=interrupted_after(2))
+    lines = run(capsys, "info", tmp_path / "c").out.splitlines()
+    assert lines[:2] == ["holds\ttraining", "epochs\t2 of 5"]
+    assert re.fullmatch(r"loss\t0\.\d{4}", lines[2])
+    write_archive(tmp_path / "c", read_archive(tmp_path / "c")._replace(meta={"epoch": 3}))
+    assert "checkpoint: KeyError('settings')" in error_of(capsys, "info", tmp_path / "c")
+
+
+def interrupted_after(last):
+    def stop(epoch, history):
+        if epoch == last:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_info_counts_pairs_where_items_have_several_codes(tmp_path, capsys):
+    codes = np.array([[[0], [0]], [[0], [1 << 24]]], np.uint32)
+    jh.save_index(tmp_path / "i", jh.build_index(codes, 8, multi=True))
+    assert "pairs of code and id\t3" in run(capsys, "info", tmp_path / "i").out.splitlines()
