@@ -1,20 +1,22 @@
-"""Training of models: `fit`, the objectives it takes, and what they need.
-
-Models, not indexes, come out of it; nothing here searches.
-"""
+"""Training of models: `fit`, objectives, and what they need. Nothing here searches."""
 
 from jaxhash.training.augment import AffineWarp
 from jaxhash.training.epoch import History
-from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit, reconstruction_loss
-from jaxhash.training.objectives import Reconstruct, Retrieve
+from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
+from jaxhash.training.losses import reconstruction_loss
+from jaxhash.training.objectives import Batch, Objective, Reconstruct, Retrieve
+from jaxhash.training.positives import Positives
 from jaxhash.training.pretraining import pretrain
 
 __all__ = [
     "AffineWarp",
+    "Batch",
     "CheckpointError",
     "CodeWarning",
     "DivergenceError",
     "History",
+    "Objective",
+    "Positives",
     "Reconstruct",
     "Retrieve",
     "fit",

@@ -1,4 +1,4 @@
-"""Training: from images to a model whose bits say what they show."""
+"""`fit`: trains a model so that similar images get similar codes."""
 
 import functools
 import os
@@ -24,14 +24,13 @@ from jaxhash.models.code_layer import (
     compute_noise,
     make_batch_statistics,
 )
-from jaxhash.models.encoding import compute_bits, encode
+from jaxhash.models.encoding import encode
 from jaxhash.models.input_rule import make_trained_rule
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
-from jaxhash.models.word_counts import mean_length
-from jaxhash.training.checkpoints import Progress, load_progress, save_progress, settings_of
-from jaxhash.training.epoch import Course, History, Seen, State, run_epoch
-from jaxhash.training.feed import Feed, feed_of
-from jaxhash.training.objectives import Objective, item_losses, objective_named
+from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
+from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
+from jaxhash.training.data import TrainingData
+from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
+from jaxhash.training.objectives import Objective, check_objective
 
 Path = str | os.PathLike[str]
 
@@ -54,7 +53,7 @@ class DivergenceError(FloatingPointError):
 
 
 class CheckpointError(OSError):
-    """A checkpoint could not be written; what was learned is not lost.
+    """A checkpoint could not be written; the error holds the trained model.
 
     Attributes:
         model: as it was at the end of the epoch that should have been saved.
@@ -67,7 +66,7 @@ class CheckpointError(OSError):
 
 
 class CodeWarning(UserWarning):
-    """A trained model's bits are not all of use."""
+    """Some bits of a trained model are useless: constant, or copies of others."""
 
 
 def fit(
@@ -83,49 +82,50 @@ def fit(
     binarization: str = "rounding",
     checkpoint: Path | None = None,
 ) -> tuple[Autoencoder, History]:
-    """Trains a model so that its bits say what an image shows.
+    """Trains a copy of a model.
 
     Each epoch goes through the images in a new random order. If their number is no multiple of the batch size, the
     last batch is filled up with the first images of that order, so that none is left out. In the last of several epochs
-    of "reconstruct" the code logits are standardised by a mean and spread that stay, as they do after training.
+    of "reconstruct" the code logits are standardised by a fixed mean and variance, as they are after training.
 
-    A collection that is larger than memory can be an array that is mapped from a file, of which some steps' images are
-    read at a time (but float16 and float64 are copied whole, and "retrieve" keeps some 400 bytes for each image). Or it
-    can be a stream: an iterable of batches, such as a data loader. It is gone through once to count the images and to
-    choose some for statistics, and then once in each epoch, in runs of 128 MiB. Images are shuffled within a run, and
-    their neighbours found there, so a stream should not come sorted. One of a single run and up to 2^16 images that
-    comes in the same order each time trains as an array does. What an epoch keeps beside a run are the codes.
+    An array of up to 1 GiB is sent to the device once. A larger one can be mapped from a file: it is read in parts of
+    256 MiB (but float16 and float64 arrays are copied whole, and "retrieve" keeps about 400 bytes for each image).
+
+    Or images can be a stream: an iterable of batches, such as a data loader. It is gone through once to count the
+    images and to sample some for statistics, and then once in each epoch, in runs of 128 MiB. Images are shuffled, and
+    neighbours found, within a run, so a stream should not come sorted. A stream of a single run and up to 2^16 images
+    that comes in the same order each time trains as an array does. Beside a run only the codes are kept in memory.
 
     Args:
-        model: an autoencoder; it stays as it is.
+        model: an autoencoder.
         images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
             iterable of such arrays, all of one dtype. An iterator, such as a generator, can be gone through only once,
-            so that it is for a single epoch without a checkpoint.
+            and serves for a single epoch without a checkpoint.
         epochs: how often to go through the images.
         batch_size: images in a step; at most n are used.
-        optimizer: any Optax optimiser; by default `default_optimizer` for as many steps as there will be. How many an
-            iterator makes is not known, and its learning rate stays as it is.
+        optimizer: any Optax optimizer. By default Nadam with 5 % of the steps to warm up to a rate of 0.002 and a
+            cosine down to zero, or with a constant rate of 0.001 for an iterator, whose number of steps is unknown.
         seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
-        objective: "reconstruct", or "retrieve" for codes that are near where images are alike; or a `Reconstruct` or
-            `Retrieve` with settings of your own.
-        binarization: how the code layer comes to speak in bits while it is trained: by "rounding", by "gaussian_noise"
-            that grows from epoch to epoch, or by "stochastic" bits (see `jaxhash.binarize`). `encode` always rounds.
-        checkpoint: a file to write at the end of each epoch. If it is there already, training goes on from it, with
-            the file's weights in place of the model's, and ends as if it had not been interrupted; with a stream, if
-            that brings the same images in the same order each time.
+        objective: "reconstruct"; or "retrieve" for similar codes of similar images; or a `Reconstruct` or `Retrieve`
+            with other settings; or an objective of your own, any hashable object with the methods of `Objective`.
+        binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
+            epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
+        checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
+            in place of the model's, and ends as if it had not been interrupted; with a stream, if that brings the same
+            images in the same order each time.
 
     Returns:
         A trained model, and the `History`.
 
     Raises:
-        ValueError: there are no images, an image is not fit for the model, or an argument is out of range; an iterator
+        ValueError: there are no images, an image does not suit the model, or an argument is out of range; an iterator
             would have to be gone through again, or a stream brings more or fewer images in an epoch than at first.
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong kind, or an objective is not hashable.
         DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
         CheckpointError: the checkpoint can't be written; the old one is untouched, and the error holds the model.
-        CorruptFileError: the checkpoint is damaged; with other settings than these, it is a `ValueError`.
+        CorruptFileError: the checkpoint is damaged. One of a training with other settings is a `ValueError`.
 
     Warns:
         CodeWarning: bits are the same for all images, or copies of one another.
@@ -134,46 +134,47 @@ def fit(
     epochs = check_integer("epochs", epochs, 1)
     batch_size = check_integer("batch_size", batch_size, 1)
     check_integer("seed", seed, 0, maximum=2**32 - 1)
-    objective = objective_named(objective, model.num_bits)
+    objective = check_objective(objective, model.num_bits)
     check_binarization(binarization)
     if epochs > 1 or checkpoint is not None:
         _check_repeatable(images)
 
-    feed = feed_of(model, images, objective, batch_size, seed)
-    batch_size = min(batch_size, feed.survey.count)
+    data = TrainingData(model, images, objective, batch_size, seed)
+    batch_size = min(batch_size, data.count)
     if optimizer is None:
-        optimizer = default_optimizer(feed.num_items and epochs * -(-feed.num_items // batch_size))
-    course, state = _started(nnx.clone(model), optimizer, objective, feed, batch_size, seed, binarization)
-    start = Progress(0, state, make_batch_statistics(model.num_bits), History())
-    settings = settings_of(model, course, state, epochs)
-    progress = start if checkpoint is None else load_progress(checkpoint, settings, start)
-    while progress.epoch < epochs:
-        progress = _next(course, progress, epochs)
+        optimizer = default_optimizer(data.num_items and epochs * -(-data.num_items // batch_size))
+    spec, state = _start(nnx.clone(model), data, optimizer, objective, binarization, epochs, batch_size, seed)
+    if checkpoint is not None:
+        settings = describe_settings(model, spec, data, state)
+        state = load_checkpoint(checkpoint, settings, state)
+    while state.epoch < epochs:
+        state = _train_epoch(spec, data, state)
         if checkpoint is not None:
-            _save(checkpoint, settings, course, progress)
+            _save(checkpoint, settings, spec, data, state)
         if on_epoch is not None:
-            on_epoch(progress.epoch, progress.history)
-    trained = _finished(course, progress)
-    _warn_of_idle_bits(trained, feed.survey.sample)
-    return trained, progress.history
+            on_epoch(state.epoch, state.history)
+    trained = _finish(spec, data, state)
+    _warn_of_useless_bits(trained, data.sample)
+    return trained, state.history
 
 
-def _started(
+def _start(
     model: Autoencoder,
+    data: TrainingData,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    feed: Feed,
+    binarization: str,
+    epochs: int,
     batch_size: int,
     seed: int,
-    binarization: str,
-) -> tuple[Course, State]:
-    """Makes a model ready to learn, and changes it."""
-    mean = feed.survey.sample.mean(axis=0, dtype=np.float64)
-    model.init_output_bias(mean / (255 if feed.survey.sample.dtype == np.uint8 else 1))
+) -> tuple[TrainSpec, TrainState]:
+    """Prepares a model, which it changes, for the first epoch."""
+    mean = data.sample.mean(axis=0, dtype=np.float64)
+    model.init_output_bias(mean / (255 if data.sample.dtype == np.uint8 else 1))
     graph, *parts = nnx.split(model, nnx.Param, ...)
     weights, rest = parts
-    course = Course(graph, rest, optimizer, objective, feed, batch_size, seed, binarization)
-    return course, State(weights, optimizer.init(weights))
+    spec = TrainSpec(graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)
+    return spec, TrainState(0, weights, optimizer.init(weights), make_batch_statistics(model.num_bits), History())
 
 
 def _check_repeatable(images: Any) -> None:
@@ -184,39 +185,39 @@ def _check_repeatable(images: Any) -> None:
         )
 
 
-def _next(course: Course, progress: Progress, epochs: int) -> Progress:
-    """Trains for an epoch; the last of several may hold to the statistics that the code logits have before it."""
-    epoch = progress.epoch + 1
-    hold = course.objective.holds_statistics and epoch == epochs > 1
-    statistics = (
-        _statistics(_merged(course, progress.state), course.feed.survey.sample) if hold else progress.statistics
-    )
-    noise = jnp.asarray(compute_noise(epoch, epochs), jnp.float32)
-    state, seen = run_epoch(course, progress.state, CodeLayer(statistics, noise, course.binarization), epoch)
-    finite = np.isfinite(seen.losses)
+def _train_epoch(spec: TrainSpec, data: TrainingData, state: TrainState) -> TrainState:
+    """Trains for an epoch. In the last of several, the objective can have the logits' statistics fixed beforehand."""
+    epoch = state.epoch + 1
+    statistics = state.statistics
+    if epoch == spec.epochs > 1 and getattr(spec.objective, "holds_statistics", False):
+        statistics = _measure_statistics(compute_logits(_merge(spec, state), data.sample))
+    noise = jnp.asarray(compute_noise(epoch, spec.epochs), jnp.float32)
+    weights, opt_state, losses, codes = run_epoch(spec, data, state, CodeLayer(statistics, noise, spec.binarization))
+    finite = np.isfinite(losses)
     if not finite.all():
         step = int(np.argmin(finite))
         raise DivergenceError(
-            f"the loss became {seen.losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate",
-            _finished(course, progress),
-            progress.history,
+            f"the loss became {losses[step]} in epoch {epoch}, step {step + 1}: try a smaller learning rate",
+            _finish(spec, data, state),
+            state.history,
         )
-    return Progress(epoch, state, statistics, _extended(progress.history, seen, len(statistics.mean)))
+    history = _extend(state.history, losses, codes, len(statistics.mean))
+    return TrainState(epoch, weights, opt_state, statistics, history)
 
 
-def _save(path: Path, settings: dict[str, Any], course: Course, progress: Progress) -> None:
+def _save(path: Path, settings: dict[str, Any], spec: TrainSpec, data: TrainingData, state: TrainState) -> None:
     try:
-        save_progress(path, settings, progress)
+        save_checkpoint(path, settings, state)
     except OSError as error:
-        raise CheckpointError(error, _finished(course, progress), progress.history) from error
+        raise CheckpointError(error, _finish(spec, data, state), state.history) from error
 
 
 @functools.cache
 def default_optimizer(steps: int | None) -> optax.GradientTransformation:
-    """Nadam with 5 % of the steps to warm up, then a cosine down to zero. One object for each number of steps.
+    """Nadam with 5 % of the steps to warm up, then a cosine down to zero; for an unknown number, half the highest rate.
 
-    If their number is not known, it takes steps of half the greatest rate. A new optimiser is a new static argument,
-    for which the epoch would be compiled again.
+    One object for each number of steps: the optimizer is a static argument, and the epoch would be compiled again for
+    a new one.
     """
     if steps is None:
         return optax.nadam(1e-3, b2=0.99)
@@ -224,44 +225,52 @@ def default_optimizer(steps: int | None) -> optax.GradientTransformation:
     return optax.nadam(schedule, b2=0.99)
 
 
-def _merged(course: Course, state: State) -> Autoencoder:
-    return nnx.merge(course.graph, state.weights, course.rest)
+def _merge(spec: TrainSpec, state: TrainState) -> Autoencoder:
+    return nnx.merge(spec.graph, state.weights, spec.rest)
 
 
-def _finished(course: Course, progress: Progress) -> Autoencoder:
-    """The model of an epoch's end, with the mean of the code logits that it was trained to or has now."""
-    trained, survey = _merged(course, progress.state), course.feed.survey
-    mean = (progress.statistics if progress.statistics.held else _statistics(trained, survey.sample)).mean
+def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencoder:
+    """The model at the end of an epoch, with the mean of its code logits: that held in the epoch, or that of now."""
+    model, statistics = _merge(spec, state), state.statistics
+    if not statistics.held:
+        statistics = _measure_statistics(compute_logits(model, data.sample))
     # New variables, since `rest` still holds those of the given model.
-    trained.logit_mean = nnx.BatchStat(mean)
-    rule = make_trained_rule(trained.output_activation, survey.sample.dtype, survey.low, survey.high)
-    trained.input_rule = nnx.BatchStat(jnp.asarray(rule))
-    return trained
+    model.logit_mean = nnx.BatchStat(statistics.mean)
+    rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)
+    model.input_rule = nnx.BatchStat(jnp.asarray(rule))
+    return model
 
 
-def _statistics(model: Autoencoder, sample: np.ndarray) -> LogitStatistics:
-    """The mean and variance of the code logits over a sample, to be held to."""
-    items = sample.reshape(len(sample), *model.input_shape)
-    logits = np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
+def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
+    """The mean and variance of code logits `[s, b]`, to be held."""
     mean, variance = (getattr(logits, name)(axis=0, dtype=np.float64).astype(np.float32) for name in ("mean", "var"))
     return LogitStatistics(jnp.asarray(mean), jnp.asarray(variance), jnp.asarray(True))
+
+
+def compute_logits(model: Autoencoder, sample: np.ndarray) -> np.ndarray:
+    """The code logits of sample items `[s, ...]`: float32 `[s, b]`."""
+    items = sample.reshape(len(sample), *model.input_shape)
+    return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
 
 
 def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:
     return model.code_logits(to_floats(items))
 
 
-def _extended(history: History, seen: Seen, num_bits: int) -> History:
-    statistics = bit_statistics(seen.codes, num_bits)
+_compiled_logits = entry_point(_logits)
+
+
+def _extend(history: History, losses: np.ndarray, codes: np.ndarray, num_bits: int) -> History:
+    statistics = bit_statistics(codes, num_bits)
     return History(
-        (*history.loss, float(seen.losses.mean())),
+        (*history.loss, float(losses.mean())),
         (*history.entropy, float(statistics.entropy.mean())),
         (*history.num_codes, statistics.num_codes),
         (*history.dead_bits, len(statistics.dead_bits)),
     )
 
 
-def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
+def _warn_of_useless_bits(model: Autoencoder, sample: np.ndarray) -> None:
     statistics = bit_statistics(encode(model, sample), model.num_bits)
     dead = len(statistics.dead_bits)
     copied = len(statistics.duplicated_bits) if len(sample) >= ITEMS_TO_TELL_COPIES else 0
@@ -273,24 +282,3 @@ def _warn_of_idle_bits(model: Autoencoder, sample: np.ndarray) -> None:
             CodeWarning,
             stacklevel=3,
         )
-
-
-def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
-    """The mean loss over all values of all images, with the codes that `encode` gives.
-
-    Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
-    cross-entropy of all words, averaged over these.
-    """
-    items, _, _ = check_items(model, images)
-    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_AT_ONCE)
-    loss = float(np.asarray(losses).mean(dtype=np.float64))
-    return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
-
-
-def _losses(model: Autoencoder, items: jax.Array) -> jax.Array:
-    inputs = to_floats(items)
-    return item_losses(model, model.output_logits(compute_bits(model, inputs).astype(jnp.float32)), inputs)
-
-
-_compiled_logits = entry_point(_logits)
-_compiled_losses = entry_point(_losses)

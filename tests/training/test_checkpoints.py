@@ -48,7 +48,7 @@ def undisturbed(images):
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
-def test_a_resumed_run_ends_bit_equal_to_an_undisturbed_one(epoch, images, undisturbed, tmp_path):
+def test_a_resumed_training_ends_bit_equal_to_an_undisturbed_one(epoch, images, undisturbed, tmp_path):
     path = tmp_path / "checkpoint"
     with pytest.raises(KilledError):
         fit(images, path, die_after=epoch)
@@ -68,7 +68,7 @@ def test_a_resumed_run_ends_bit_equal_to_an_undisturbed_one(epoch, images, undis
 
 
 @pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
-def test_noise_grows_on_and_samples_follow_after_a_resume(binarization, images, tmp_path):
+def test_noise_and_samples_go_on_after_a_resume(binarization, images, tmp_path):
     path, options = tmp_path / "checkpoint", {"objective": "reconstruct", "binarization": binarization}
     with pytest.raises(KilledError):
         fit(images, path, die_after=2, **options)
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_refused(images, tmp_path):
         lambda meta, arrays: arrays.update({"0000": np.zeros(3, np.float32)}),
     ],
 )
-def test_a_checkpoint_that_means_nothing_is_refused(change, images, tmp_path):
+def test_a_checkpoint_of_wrong_content_is_refused(change, images, tmp_path):
     path = tmp_path / "checkpoint"
     fit(images, path, epochs=1)
     archive = read_archive(path, "training")
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_means_nothing_is_refused(change, images, tmp_path):
         fit(images, path, epochs=1)
 
 
-def test_another_kind_of_file_is_left_alone(images, tmp_path):
+def test_another_kind_of_file_is_refused_and_left_as_it_is(images, tmp_path):
     path = tmp_path / "index"
     jh.save_index(path, jh.build_index(np.zeros((3, 1), np.uint32), 16))
     before = path.read_bytes()

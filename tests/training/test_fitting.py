@@ -29,7 +29,7 @@ def equal(a, b):
     return all(np.array_equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
 
 
-def test_training_learns_digits_with_living_bits(trained, digits):
+def test_training_on_digits_keeps_all_bits_alive(trained, digits):
     model, history = trained
     assert len(history.loss) == 25
     assert history.loss[-1] < 0.75 * history.loss[0]
@@ -48,7 +48,7 @@ def test_stored_mean_is_that_of_the_training_images(digits):
     np.testing.assert_allclose(model.logit_mean[...], logits.mean(0), rtol=1e-4, atol=1e-4)
 
 
-def test_last_epoch_holds_to_the_mean_it_started_with(digits):
+def test_the_last_epoch_keeps_the_mean_it_started_with(digits):
     def trained(epochs):  # by a rate that does not depend on the number of epochs
         return jh.fit(jh.Autoencoder(**SMALL), digits.train_images, epochs=epochs, optimizer=OPTIMIZER)[0]
 
@@ -57,7 +57,7 @@ def test_last_epoch_holds_to_the_mean_it_started_with(digits):
     assert not equal(once, twice)
 
 
-def test_retrieve_holds_to_no_mean_as_warped_items_have_another(digits):
+def test_retrieve_keeps_no_mean_as_warped_items_have_another(digits):
     vectors = digits.train_images.reshape(-1, 64)
     model, _ = jh.fit(jh.Autoencoder(**SMALL), vectors, epochs=2, optimizer=OPTIMIZER, objective="retrieve")
     logits = model.code_logits(np.float32(vectors) / 255)
@@ -73,7 +73,7 @@ def test_reconstruction_loss_is_the_cross_entropy_of_reconstructions(trained, di
     assert jh.reconstruction_loss(model, digits.train_images) == pytest.approx(history.loss[-1], rel=0.1)
 
 
-def test_other_outputs_learn_by_squared_error(rng):
+def test_other_outputs_train_on_squared_error(rng):
     vectors = rng.normal(size=(256, 64)).astype(np.float32)
     model = jh.Autoencoder(**SMALL, output_activation="linear")
     better, _ = jh.fit(model, vectors, epochs=30)
@@ -102,8 +102,8 @@ def test_one_seed_gives_one_result_and_another_seed_another(digits):
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
-def test_every_image_is_seen_in_every_epoch():
-    # Each image has a pixel of its own; with plain SGD only the images that are seen move that pixel's weights.
+def test_every_image_is_trained_on_in_every_epoch():
+    # Each image has a pixel of its own; with plain SGD only the images trained on move that pixel's weights.
     images = np.eye(11, dtype=np.float32)
     model = jh.Autoencoder(11, 4, ())
     trained, _ = jh.fit(model, images, epochs=1, batch_size=4, optimizer=optax.sgd(0.1))
@@ -145,7 +145,7 @@ def test_one_constant_image_trains_with_a_warning_of_dead_bits():
     assert history.dead_bits == (16, 16)
 
 
-def test_history_tells_of_the_codes(trained, digits):
+def test_the_history_describes_the_codes(trained, digits):
     model, history = trained
     codes = jh.encode(model, digits.train_images)
     # While training, the weights move between batches; at the end they hardly do.

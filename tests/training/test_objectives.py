@@ -1,3 +1,6 @@
+import dataclasses
+import doctest
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +8,9 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.models.code_layer import CodeLayer, make_batch_statistics
-from jaxhash.training import objectives
-from jaxhash.training.objectives import contrast, correlations, inverse, objective_named, unexplained
+from jaxhash.training import Batch, Positives, data
+from jaxhash.training.losses import contrast, mean_loss
+from jaxhash.training.objectives import check_objective
 
 KEY = jax.random.key(0)
 
@@ -20,122 +24,44 @@ def digits():
     return jh.load_dataset("digits")
 
 
-def test_contrast_of_two_pairs_by_hand():
-    # Items (1, 1) and (-1, -1), each its own partner: the right likeness is 1 / T, the wrong one -1 / T.
-    signs = jnp.array([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
-    assert contrast(signs, 0.5) == pytest.approx(np.log(1 + np.exp(-4.0)), rel=1e-4)
-
-
-def test_contrast_is_the_mean_cross_entropy_of_both_directions(rng):
-    signs = rng.uniform(-1, 1, (12, 5))
-    likeness = signs[:6] @ signs[6:].T / 5 / 0.3
-    right = [likeness[i, i] for i in range(6)]
-    rows = [np.log(np.exp(likeness[i]).sum()) - right[i] for i in range(6)]
-    columns = [np.log(np.exp(likeness[:, i]).sum()) - right[i] for i in range(6)]
-    assert contrast(jnp.asarray(signs, jnp.float32), 0.3) == pytest.approx(np.mean(rows + columns), rel=1e-5)
-
-
-def test_contrast_falls_as_partners_come_closer():
-    items = jax.random.uniform(KEY, (20, 8), minval=-1, maxval=1)
-    others = jax.random.uniform(jax.random.key(1), (20, 8), minval=-1, maxval=1)
-    losses = [float(contrast(jnp.concatenate([items, items * s + others * (1 - s)]), 0.2)) for s in (0.0, 0.5, 1.0)]
-    assert losses[0] > losses[1] > losses[2]
-
-
-def test_correlations_are_those_of_numpy(rng):
-    signs = rng.normal(size=(50, 6)).astype(np.float32)
-    expected = np.corrcoef(signs.T) - np.eye(6)
-    np.testing.assert_allclose(correlations(jnp.asarray(signs)), expected, atol=1e-5)
-    np.testing.assert_array_equal(
-        correlations(jnp.ones((5, 3), jnp.float32)), np.zeros((3, 3))
-    )  # dead bits copy nothing
-
-
-def test_what_signs_leave_unexplained_is_what_least_squares_leaves(rng):
-    signs = rng.choice([-1.0, 1.0], (200, 6))
-    points = signs @ rng.normal(size=(6, 9)) + rng.normal(size=(200, 9)) * np.arange(1, 10)
-    centred = points - points.mean(0)
-    weighted = centred / np.sqrt(centred.std(0))
-    fit = np.linalg.lstsq(signs - signs.mean(0), weighted, rcond=None)[0]
-    expected = ((weighted - (signs - signs.mean(0)) @ fit) ** 2).sum() / (weighted**2).sum()
-    found = unexplained(jnp.asarray(signs, jnp.float32), jnp.asarray(points, jnp.float32))
-    assert found == pytest.approx(expected, abs=1e-3)
-
-
-def test_signs_explain_what_they_decide_and_nothing_else():
-    signs = jax.random.rademacher(KEY, (400, 4)).astype(jnp.float32)
-    noise = jax.random.normal(jax.random.key(1), (400, 3), jnp.float32)
-    assert unexplained(signs, signs @ jnp.ones((4, 2), jnp.float32) + 5) < 0.01
-    assert unexplained(signs, noise) > 0.95
-    assert unexplained(jnp.repeat(signs, 3, axis=1), noise) > 0.95  # copies explain no more
-    assert (
-        unexplained(jnp.ones((1, 4), jnp.float32), jnp.ones((1, 3), jnp.float32)) == 0
-    )  # nor is there anything about a single item
-
-
-def test_the_best_map_may_be_held_still(rng, monkeypatch):
-    monkeypatch.setattr(objectives, "RIDGE", 0.0)
-    # At the best map the gradient through it is zero, so that of a solved least-squares problem must be the same.
-    signs = jnp.asarray(rng.uniform(-1, 1, (50, 5)), jnp.float32)
-    points = jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
-
-    def solved(signs):
-        signs, weighted = signs - signs.mean(0)[None], points - points.mean(0)[None]
-        weighted /= jnp.sqrt(weighted.std(0))[None]
-        best_map = jnp.linalg.lstsq(signs, weighted)[0]
-        return ((weighted - signs @ best_map) ** 2).sum() / (weighted**2).sum()
-
-    found, expected = jax.grad(unexplained)(signs, points), jax.grad(solved)(signs)
-    np.testing.assert_allclose(found, expected, atol=0.01 * float(jnp.abs(expected).max()))
-
-
-@pytest.mark.parametrize("size", [1, 2, 32, 200])
-def test_inverse_is_that_of_numpy(size, rng):
-    samples = rng.choice([-1.0, 1.0], (4 * size + 20, size))
-    matrix = samples.T @ samples / len(samples) + 0.02 * np.eye(size)
-    found = np.asarray(inverse(jnp.asarray(matrix, jnp.float32)))
-    np.testing.assert_allclose(found @ matrix, np.eye(size), atol=1e-2)
-
-
-def test_features_are_for_the_fine_bits_alone(rng):
+def test_features_train_the_fine_bits_alone(rng):
     bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
-    points = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
-    gradient = np.asarray(jax.grad(jh.Retrieve()._features_loss)(bits, points))
+    features = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
+    gradient = np.asarray(jax.grad(jh.Retrieve()._features_loss)(bits, features))
     assert (gradient[:, :14] == 0).all()
     assert (gradient[:, 14:] != 0).any(axis=0).all()
-    assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, points) == 0
+    assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, features) == 0
 
 
-def test_only_copies_are_charged_for():
+def test_only_copies_cost_anything():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])
-    silent = jh.Retrieve(contrast=0.0)
-    assert silent._likeness_loss(apart) == 0
+    objective = jh.Retrieve(contrast=0.0)
+    assert objective._contrast_loss(apart) == 0
     # Two entries of the matrix exceed 0.9 by 0.1.
-    assert silent._likeness_loss(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
+    assert objective._contrast_loss(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
 
 
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
     plain = jh.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
-    # Beside themselves, so that the code logits are standardised over the same items.
-    loss, bits = plain(model, (images, images, jnp.zeros((20, 4), jnp.float32)), KEY, code_layer(8))
-    expected, expected_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
+    # Each is its own positive, so that the code logits are standardised over the same items.
+    batch = Batch(images, images, jnp.zeros((20, 4), jnp.float32))
+    loss, bits = plain(model, batch, KEY, code_layer(8))
+    expected, expected_bits = jh.Reconstruct()(model, Batch(images), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
 
 
 @pytest.mark.parametrize("num_bits", [1, 2, 33])
 @pytest.mark.parametrize("share", [0.1, 1.0])
-def test_any_number_of_bits_can_be_split(num_bits, share, rng):
+def test_any_number_of_bits_can_be_coarse_and_fine(num_bits, share, rng):
     model = jh.Autoencoder(12, num_bits, (10,))
     vectors = jnp.asarray(rng.integers(0, 256, (6, 12), dtype=np.uint8))  # no images, as warps take long to compile
-    points = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
+    batch = Batch(vectors, vectors, jnp.asarray(rng.normal(size=(6, 5)), jnp.float32))
     objective = jh.Retrieve(coarse_share=share)
-    loss, gradient = jax.jit(
-        jax.value_and_grad(lambda m: objective(m, (vectors, vectors, points), KEY, code_layer(num_bits))[0])
-    )(model)
+    loss, gradient = jax.jit(jax.value_and_grad(lambda m: objective(m, batch, KEY, code_layer(num_bits))[0]))(model)
     assert jnp.isfinite(loss)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -162,7 +88,7 @@ def test_retrieve_trains_on_few_items_and_on_vectors(count, rng):
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
-def test_a_warp_of_the_users_own_is_used(digits):
+def test_a_user_made_warp_is_used(digits):
     shapes = []
 
     def warp(key, images):
@@ -171,7 +97,7 @@ def test_a_warp_of_the_users_own_is_used(digits):
 
     model = jh.Autoencoder(64, 8, (16,))
     jh.fit(model, digits.train_images[:32], epochs=1, batch_size=16, objective=jh.Retrieve(warp=warp))
-    assert set(shapes) == {(32, 8, 8, 1)}  # items and partners
+    assert set(shapes) == {(32, 8, 8, 1)}  # items and positives
 
 
 def test_one_seed_gives_one_result(digits):
@@ -185,14 +111,119 @@ def test_one_seed_gives_one_result(digits):
     assert first != other
 
 
-def test_objectives_go_by_name_or_as_they_are():
-    assert objective_named("reconstruct", 8) == jh.Reconstruct()
-    assert objective_named("retrieve", 8) == jh.Retrieve()
+def test_objectives_are_given_by_name_or_as_objects():
+    assert check_objective("reconstruct", 8) == jh.Reconstruct()
+    assert check_objective("retrieve", 8) == jh.Retrieve()
     mine = jh.Retrieve(num_neighbors=3)
-    assert objective_named(mine, 8) is mine
-    for wrong in ("retreive", None, 3, jh.Retrieve):
-        with pytest.raises(ValueError, match="objective must be one of reconstruct, retrieve"):
-            objective_named(wrong, 8)
+    assert check_objective(mine, 8) is mine
+
+
+@pytest.mark.parametrize("wrong", ["retreive", None, 3, jh.Retrieve, lambda model, batch, key, layer: None])
+def test_what_is_no_objective_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"one of reconstruct, retrieve, or an object with the methods find_positives"):
+        check_objective(wrong, 8)
+
+
+def test_the_example_of_a_user_made_objective_runs():
+    examples = doctest.DocTestFinder().find(jh.Objective, "Objective", globs={})
+    assert sum(len(example.examples) for example in examples) > 5
+    for example in examples:
+        assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised:
+    """Pulls together the codes of items with one label."""
+
+    labels: tuple[int, ...]
+
+    def find_positives(self, items, seed):
+        labels = np.array(self.labels)
+        rng = np.random.default_rng(seed)
+        return Positives(
+            np.stack([rng.choice(np.flatnonzero(labels == label), 5) for label in labels]).astype(np.int32)
+        )
+
+    def __call__(self, model, batch, key, layer):
+        assert batch.features is None
+        views = jnp.concatenate([batch.items, batch.positives]).astype(jnp.float32) / 255
+        items = views.reshape(len(views), -1)
+        logits = layer.normalize(model.code_logits(items))
+        bits = layer.binarize(logits, key)
+        loss = mean_loss(model, model.output_logits(bits), items) + contrast(jnp.tanh(logits), 0.25)
+        return loss, bits[: len(batch.items)]
+
+
+@pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
+@pytest.mark.parametrize("bytes_on_device", [2**30, 0])
+def test_a_user_made_objective_trains_with_its_own_positives(digits, bytes_on_device, monkeypatch):
+    monkeypatch.setattr(data, "BYTES_ON_DEVICE", bytes_on_device)
+    objective = Supervised(tuple(digits.train_labels.tolist()))
+    model, history = jh.fit(
+        jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=10, batch_size=64, objective=objective
+    )
+    codes, queries = jh.encode(model, digits.train_images), jh.encode(model, digits.test_images)
+    counts = jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16)
+    assert counts.mean_average_precision() > 0.85
+    assert history.loss[-1] < history.loss[0]
+
+
+@dataclasses.dataclass
+class Unhashable:
+    def find_positives(self, items, seed):
+        return None
+
+    def __call__(self, model, batch, key, layer):
+        return jh.Reconstruct()(model, batch, key, layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Reconstructs items, and returns positives and a number of bits as given."""
+
+    positives: str
+    num_bits: int = 8
+
+    def find_positives(self, items, seed):
+        indices = np.zeros((len(items), 1), np.int32)
+        return {
+            "none": None,
+            "array": indices,
+            "short": Positives(indices[1:]),
+            "floating": Positives(indices.astype(np.float32)),
+            "outside": Positives(indices + len(items)),
+            "empty": Positives(indices[:, :0]),
+            "few features": Positives(indices, np.zeros((1, 3), np.float32)),
+        }[self.positives]
+
+    def __call__(self, model, batch, key, layer):
+        loss, bits = jh.Reconstruct()(model, batch, key, layer)
+        return loss, bits[:, : self.num_bits]
+
+
+@pytest.mark.parametrize(
+    ("objective", "error", "message"),
+    [
+        (Unhashable(), TypeError, "objective must be hashable, such as a frozen dataclass"),
+        (Given("array"), TypeError, "must return a Positives or None, got ndarray"),
+        (Given("short"), ValueError, r"integers \[20, k\], got int32\[19, 1\]"),
+        (Given("floating"), ValueError, "got float32"),
+        (Given("empty"), ValueError, r"got int32\[20, 0\]"),
+        (Given("outside"), ValueError, r"must lie in \[0, 20\), got 20 to 20"),
+        (Given("few features"), ValueError, r"features must have shape \[20, p\], got \[1, 3\]"),
+        (Given("none", 7), ValueError, r"must return a loss and bits \[20, 8\], got shape \(20, 7\)"),
+    ],
+)
+def test_what_a_user_made_objective_does_wrong_is_named(objective, error, message, digits):
+    with pytest.raises(error, match=message):
+        jh.fit(jh.Autoencoder(64, 8, ()), digits.train_images[:20], epochs=1, objective=objective)
+
+
+def test_equal_user_made_objectives_share_their_programs(digits, compilations):
+    for _ in range(2):
+        with compilations:
+            jh.fit(jh.Autoencoder(64, 8, (16,)), digits.train_images[:100], epochs=2, objective=Given("none"))
+    assert compilations.count == 0
 
 
 def test_wrong_settings_are_refused():
@@ -206,8 +237,8 @@ def test_wrong_settings_are_refused():
 def test_short_codes_are_decoded_by_themselves(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    loss, bits = jh.Reconstruct(short_bits=3)(model, (images,), KEY, code_layer(8))
-    plain, same_bits = jh.Reconstruct()(model, (images,), KEY, code_layer(8))
+    loss, bits = jh.Reconstruct(short_bits=3)(model, Batch(images), KEY, code_layer(8))
+    plain, same_bits = jh.Reconstruct()(model, Batch(images), KEY, code_layer(8))
     np.testing.assert_array_equal(bits, same_bits)
     alone = np.array(bits)
     alone[:, 3:] = 0.5
@@ -217,9 +248,9 @@ def test_short_codes_are_decoded_by_themselves(rng):
     assert loss == pytest.approx(float(plain) + short, rel=1e-5)
 
 
-def test_short_codes_feel_contrast_by_themselves():
+def test_short_codes_have_a_contrast_of_their_own():
     signs = jax.random.uniform(KEY, (20, 30), jnp.float32, minval=-1, maxval=1)
-    whole, short = jh.Retrieve()._likeness_loss(signs), jh.Retrieve(short_bits=7)._likeness_loss(signs)
+    whole, short = jh.Retrieve()._contrast_loss(signs), jh.Retrieve(short_bits=7)._contrast_loss(signs)
     assert short == pytest.approx(float(whole + contrast(signs[:, :7], 0.25)), rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Training on streams of batches."""
+"""Training on arrays that are too large for the device, and on streams of batches."""
 
 import tracemalloc
 
@@ -10,8 +10,8 @@ from flax import nnx
 from loaders import Loader
 
 import jaxhash as jh
-from jaxhash.training import epoch, feed
-from jaxhash.training.feed import Survey, joined
+from jaxhash.training import data, epoch
+from jaxhash.training.data import TrainingData, merge_batches
 
 RUN = 300 * 12  # bytes of 300 images
 SGD = optax.sgd(0.1)
@@ -24,11 +24,15 @@ def images(rng):
 
 @pytest.fixture
 def short_runs(monkeypatch):
-    monkeypatch.setattr(feed, "BYTES_IN_RUN", RUN)
+    monkeypatch.setattr(data, "BYTES_IN_RUN", RUN)
 
 
 def fit(images, **options):
     return jh.fit(jh.Autoencoder(12, 8, (16,)), images, **({"epochs": 2, "batch_size": 32} | options))
+
+
+def summarize(images, seed):
+    return TrainingData(jh.Autoencoder(12, 8, ()), images, jh.Reconstruct(), 32, seed)
 
 
 def equal(a, b):
@@ -53,7 +57,7 @@ def test_images_of_a_stream_keep_their_sides(rng):
 @pytest.mark.parametrize("count", [1, 31, 32, 331, 332, 333, 1000])
 @pytest.mark.parametrize("size", [1, 100, 2000])
 def test_runs_are_of_one_length_but_for_the_last(short_runs, images, count, size):
-    runs = [run.copy() for run in joined(Loader(images[:count], size), batch_size=32)]
+    runs = [run.copy() for run in merge_batches(Loader(images[:count], size), batch_size=32)]
     np.testing.assert_array_equal(np.concatenate(runs), images[:count])
     *full, last = map(len, runs)
     assert set(full) <= {288}
@@ -62,9 +66,9 @@ def test_runs_are_of_one_length_but_for_the_last(short_runs, images, count, size
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_every_image_is_seen_in_every_run(monkeypatch, repeatable):
-    # Each image has a pixel of its own; with plain SGD only the images that are seen move that pixel's weights.
-    monkeypatch.setattr(feed, "BYTES_IN_RUN", 8 * 27 * 4)
+def test_every_image_of_every_run_is_trained_on(monkeypatch, repeatable):
+    # Each image has a pixel of its own; with plain SGD only the images trained on move that pixel's weights.
+    monkeypatch.setattr(data, "BYTES_IN_RUN", 8 * 27 * 4)
     loader = Loader(np.eye(27, dtype=np.float32), 5)
     model = jh.Autoencoder(27, 4, ())
     trained, history = jh.fit(
@@ -75,15 +79,15 @@ def test_every_image_is_seen_in_every_run(monkeypatch, repeatable):
     assert history.num_codes[0] <= 16
 
 
-def test_many_runs_learn_as_one_does(short_runs, images):
-    faint = images // 8  # all are dark: what there is to learn is soon learned
+def test_many_runs_learn_as_well_as_one(short_runs, images):
+    faint = images // 8  # all are dark, which is learned fast
     loss = jh.reconstruction_loss(fit(faint, epochs=10)[0], faint)
     model, history = fit(Loader(faint, 50), epochs=10)
     assert jh.reconstruction_loss(model, faint) == pytest.approx(loss, rel=0.02)
     assert history.loss[-1] < history.loss[0]
 
 
-def test_runs_of_all_epochs_share_their_programs(short_runs, images, compilations):
+def test_all_runs_and_epochs_share_their_programs(short_runs, images, compilations):
     fit(Loader(images, 50), epochs=3)
     with compilations:
         fit(Loader(images, 70), epochs=3)
@@ -118,8 +122,8 @@ def test_a_stream_that_ends_sooner_the_second_time_is_refused(images):
         fit(Exhausted())
 
 
-def test_the_input_rule_covers_all_that_came(short_runs, rng, monkeypatch):
-    monkeypatch.setattr(feed, "ITEMS_FOR_STATISTICS", 50)
+def test_the_input_rule_covers_all_items(short_runs, rng, monkeypatch):
+    monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 50)
     vectors = rng.uniform(-1, 1, (500, 12)).astype(np.float32)
     vectors[-1, 3] = 40
     rules = []
@@ -132,14 +136,12 @@ def test_the_input_rule_covers_all_that_came(short_runs, rng, monkeypatch):
 
 @pytest.mark.parametrize("most", [40, 5000])
 def test_the_sample_of_a_stream_depends_on_the_seed_alone(images, most, monkeypatch):
-    monkeypatch.setattr(feed, "ITEMS_FOR_STATISTICS", most)
+    monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", most)
 
     def sample(size, seed):
-        survey = Survey(seed)
-        for batch in Loader(images, size):
-            survey.add(batch)
-        assert survey.count == 1000
-        return survey.sample
+        found = summarize(Loader(images, size), seed)
+        assert found.count == found.num_items == 1000
+        return found.sample
 
     assert sample(7, seed=0).shape == (min(most, 1000), 12)
     np.testing.assert_array_equal(sample(7, seed=0), sample(300, seed=0))
@@ -147,14 +149,12 @@ def test_the_sample_of_a_stream_depends_on_the_seed_alone(images, most, monkeypa
 
 
 def test_each_item_of_a_stream_has_the_same_chance(monkeypatch):
-    monkeypatch.setattr(feed, "ITEMS_FOR_STATISTICS", 5)
-    numbers, counts = np.arange(20, dtype=np.float32)[:, None], np.zeros(20)
+    monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 5)
+    numbers, counts = np.repeat(np.arange(20, dtype=np.uint8)[:, None], 12, axis=1), np.zeros(20)
     for seed in range(2000):
-        survey = Survey(seed)
-        for batch in Loader(numbers, 6):
-            survey.add(batch)
-        assert len(np.unique(survey.sample)) == 5
-        counts[survey.sample[:, 0].astype(int)] += 1
+        sample = summarize(Loader(numbers, 6), seed).sample
+        assert len(np.unique(sample)) == 5
+        counts[sample[:, 0].astype(int)] += 1
     # 500 times each, with a deviation of 19.
     assert (np.abs(counts - 500) < 5 * 19).all()
 
@@ -202,9 +202,9 @@ def test_training_on_a_stream_resumes(short_runs, images, tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("as_stream", [True, False])
 def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path, monkeypatch):
-    monkeypatch.setattr(feed, "BYTES_IN_RUN", 100_000)
-    monkeypatch.setattr(epoch, "BYTES_AT_ONCE", 100_000)
-    monkeypatch.setattr(feed, "ITEMS_FOR_STATISTICS", 100)
+    monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
+    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 100)
     rows = np.tile(images, (1, 60))[np.arange(6000) % 1000]
     np.save(tmp_path / "images.npy", rows if dtype == np.uint8 else (rows / 255).astype(dtype))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -221,36 +221,69 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
 
 
 @pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
-def test_a_scan_holds_no_more_than_so_many_bytes(images, objective, monkeypatch):
-    monkeypatch.setattr(epoch, "BYTES_AT_ONCE", 5000)
-    run_steps, sizes = epoch._run_steps, []
+@pytest.mark.parametrize("bytes_at_once", [5000, 2**28])
+def test_an_array_trains_the_same_on_the_device_and_in_parts_from_the_host(
+    images, objective, bytes_at_once, monkeypatch
+):
+    monkeypatch.setattr(data, "BYTES_AT_ONCE", bytes_at_once)
+    expected, history = fit(images, objective=objective)
+    monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
+    model, found = fit(images, objective=objective)
+    assert equal(model, expected)
+    assert found == history
 
-    def noting(*arguments):
-        sizes.append(sum(table.nbytes for table in arguments[6]))
+
+@pytest.fixture
+def scans(monkeypatch):
+    """The tables and rows of each compiled scan."""
+    run_steps, seen = epoch._run_steps, []
+
+    def record(*arguments):
+        seen.append(arguments[7:9])
         return run_steps(*arguments)
 
-    monkeypatch.setattr(epoch, "_run_steps", noting)
+    monkeypatch.setattr(epoch, "_run_steps", record)
+    return seen
+
+
+@pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
+def test_an_array_is_sent_to_the_device_once(images, objective, scans):
+    fit(images, epochs=3, objective=objective)
+    assert len(scans) == 3
+    for tables, rows in scans:
+        assert all(table is first for table, first in zip(tables, scans[0][0], strict=True))
+        assert isinstance(tables[0], jax.Array)
+        assert all(part.dtype == np.int32 for part in rows)
+
+
+@pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
+def test_a_part_holds_no_more_than_so_many_bytes(images, objective, scans, monkeypatch):
+    monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
+    monkeypatch.setattr(data, "BYTES_AT_ONCE", 5000)
     fit(images, epochs=1, batch_size=10, objective=objective)
-    assert max(sizes) < 5000 + 10 * (12 + 12 + 12 * 4)  # a step more, as steps are not divided
-    assert sum(sizes) >= 1000 * (12 if objective == "reconstruct" else 12 + 12 + 12 * 4)
+    sizes = [sum(table.nbytes for table in tables if table is not None) for tables, _ in scans]
+    row_size = 12 if objective == "reconstruct" else 12 + 12 + 12 * 4
+    assert max(sizes) < 5000 + 10 * row_size  # a step more, as steps are not divided
+    assert sum(sizes) >= 1000 * row_size
 
 
 def test_the_host_is_no_more_than_two_parts_ahead(images, monkeypatch):
-    monkeypatch.setattr(epoch, "BYTES_AT_ONCE", 100 * 12)
-    run_steps, shuffled, losses, ready = epoch._run_steps, epoch._shuffled, [], []
+    monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
+    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100 * 12)
+    run_steps, split_run, losses, ready = epoch._run_steps, epoch.split_run, [], []
 
-    def noting(*arguments):
+    def record(*arguments):
         results = run_steps(*arguments)
-        losses.append(results[1])
+        losses.append(results[2])
         return results
 
-    def watched(course, epoch):
-        for part in shuffled(course, epoch):
+    def watch(*arguments):
+        for part in split_run(*arguments):
             ready.extend(loss.is_ready() for loss in losses[:-1])
             yield part
 
-    monkeypatch.setattr(epoch, "_run_steps", noting)
-    monkeypatch.setattr(epoch, "_shuffled", watched)
+    monkeypatch.setattr(epoch, "_run_steps", record)
+    monkeypatch.setattr(epoch, "split_run", watch)
     jh.fit(jh.Autoencoder(12, 8, (1000, 1000)), images, epochs=1, batch_size=100)
     assert len(losses) == 10
     assert all(ready)

@@ -1,0 +1,256 @@
+"""Training data: an array, or a stream of batches that is gone through anew in each epoch.
+
+Items come in runs. Each run is shuffled, and searched for positives, by itself. An array is one run, however large; it
+can be mapped from a file. A stream, which can be larger than memory, comes in runs of about `BYTES_IN_RUN`; a stream of
+a single run trains as an array does.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.core.checks import is_stream, is_traced
+from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.inputs import check_training_items
+from jaxhash.training.objectives import Objective
+from jaxhash.training.positives import Positives
+
+BYTES_IN_RUN = 2**27
+
+# An array of at most so many bytes, features included, is sent to the device once and stays there while `fit` runs.
+BYTES_ON_DEVICE = 2**30
+# All other items are sent in parts of at most this size. So is an array mapped from a file, if it is larger: no more of
+# it is to be in memory at a time.
+BYTES_AT_ONCE = 2**28
+
+# So many items, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
+# in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
+ITEMS_IN_SAMPLE = 2**16
+
+ROWS_IN_FINGERPRINT = 256
+
+# Items `[m, ...]` that are shuffled together, and their positives. Items and features are JAX arrays if they stay on
+# the device, else numpy arrays. Items of a stream are in memory that the next run overwrites.
+Run = tuple[Any, Positives | None]
+
+
+class TrainingData:
+    """The items to train on, in runs, and a summary of them.
+
+    Attributes:
+        count: the number of items; of an iterator, of those taken from it so far.
+        low: the least value of these; infinity for bytes.
+        high: the greatest value of these; minus infinity for bytes.
+        num_items: the number of items in an epoch; `None` for an iterator.
+        sample_rows: `[s, ...]`, some items by which a checkpoint recognises the data.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        images: ArrayLike | Iterable[ArrayLike],
+        objective: Objective,
+        batch_size: int,
+        seed: int,
+    ):
+        self.count, self.low, self.high = 0, math.inf, -math.inf
+        self._model, self._objective, self._seed = model, objective, seed
+        self._rng = np.random.default_rng(seed)
+        self._kept = np.zeros((0, 0), np.uint8)
+        self._start_epoch: Callable[[], Iterator[Run]]
+        if is_stream(images):
+            self._init_stream(images, batch_size)
+        else:
+            self._init_array(cast(ArrayLike, images))
+        self.num_items = None if isinstance(images, Iterator) else self.count
+
+    @property
+    def sample(self) -> np.ndarray:
+        """All items so far, or a random sample of them: `[s, ...]`."""
+        return self._kept[: self.count]
+
+    def runs(self) -> Iterator[Run]:
+        """The runs of one epoch."""
+        count = 0
+        for items, positives in self._start_epoch():
+            count += len(items)
+            yield items, positives
+        if count != self.count:
+            raise ValueError(f"images brought {self.count} items when first gone through, but {count} in an epoch")
+
+    def _init_array(self, images: ArrayLike) -> None:
+        items = _check_images(self._model, images)
+        if not len(items):
+            raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}")
+        self.count = len(items)
+        self._extend_range(items)
+        all_fit = len(items) <= ITEMS_IN_SAMPLE
+        self._kept = items if all_fit else items[self._rng.choice(len(items), ITEMS_IN_SAMPLE, replace=False)]
+        self.sample_rows = _choose_rows(items)
+        limit = BYTES_AT_ONCE if isinstance(images, np.memmap) else BYTES_ON_DEVICE
+        run = _send_if_small((items, self._find_positives(items)), limit)
+        self._start_epoch = lambda: iter([run])
+
+    def _init_stream(self, images: Iterable[Any], batch_size: int) -> None:
+        """Goes through a stream once for the summary; of an iterator, takes the first run."""
+        if isinstance(images, Iterator):
+            runs = merge_batches(map(self._add, self._check_batches(images)), batch_size)
+            first = next(runs, self.sample)
+            epoch = chain([first], runs)
+            start: Callable[[], Iterator[np.ndarray]] = lambda: epoch  # noqa: E731
+        else:
+            for items in self._check_batches(images):
+                self._add(items)
+            start = lambda: merge_batches(self._check_batches(images), batch_size)  # noqa: E731
+        if not self.count:
+            raise ValueError("images must come in at least one batch; an iterator can only be gone through once")
+        self.sample_rows = _choose_rows(self.sample)
+        self._start_epoch = lambda: ((items, self._find_positives(items)) for items in start())
+
+    def _check_batches(self, images: Iterable[Any]) -> Iterator[np.ndarray]:
+        for batch in images:
+            items = _check_images(self._model, batch)
+            known = self.sample if self.count else items
+            if (items.dtype, items.shape[1:]) != (known.dtype, known.shape[1:]):
+                raise ValueError(
+                    f"images must be of one dtype and shape in all batches, but {items.dtype}{items.shape[1:]} came "
+                    f"after {known.dtype}{known.shape[1:]}"
+                )
+            yield items
+
+    def _add(self, items: np.ndarray) -> np.ndarray:
+        """Adds items to the summary, and returns them; each has the same chance to stay in the sample.
+
+        Algorithm R of Vitter 1985, "Random sampling with a reservoir". The sample takes no more memory than a run.
+        """
+        if not self.count:
+            capacity = min(ITEMS_IN_SAMPLE, max(1, BYTES_IN_RUN // max(1, items[:1].nbytes)))
+            self._kept = np.empty((capacity, *items.shape[1:]), items.dtype)
+        number = np.arange(self.count, self.count + len(items))
+        drawn = (self._rng.random(len(items)) * (number + 1)).astype(np.int64)
+        slot = np.where(number < len(self._kept), number, drawn)
+        chosen = slot < len(self._kept)
+        self._kept[slot[chosen]] = items[chosen]  # of two items in one slot, the later one stays
+        self.count += len(items)
+        self._extend_range(items)
+        return items
+
+    def _extend_range(self, items: np.ndarray) -> None:
+        if len(items) and items.dtype not in (np.uint8, np.bool_):
+            self.low, self.high = min(self.low, float(items.min())), max(self.high, float(items.max()))
+
+    def _find_positives(self, items: np.ndarray) -> Positives | None:
+        positives = self._objective.find_positives(items, self._seed)
+        if positives is not None:
+            _check_positives(positives, len(items))
+        return positives
+
+
+def split_run(
+    run: Run, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[tuple[Any, Any], tuple[np.ndarray, ...], int]]:
+    """Shuffles a run and splits it into parts of at most `BYTES_AT_ONCE`, all of one length.
+
+    If batches would not be full, the first items of the order come again at the end.
+
+    Yields:
+        Tables of items `[t, ...]` and of features `[t, p]` or `None`, on the device if they stay there; the rows of
+        each batch in the tables, int32 `[steps, batch_size]`, of items and, if there are any, of their positives; and
+        how many of the items have not come before.
+    """
+    items, positives = run
+    steps = -(-len(items) // batch_size)
+    parts = -(-steps * batch_size * max(1, _bytes_of_row(run)) // BYTES_AT_ONCE)
+    fresh = len(items)
+    for order in np.resize(rng.permutation(len(items)), (parts, -(-steps // parts), batch_size)):
+        rows = [order]
+        if positives is not None:
+            drawn = rng.integers(positives.indices.shape[1], size=order.shape)
+            rows.append(positives.indices[order, drawn])
+        yield *_gather_unless_sent(run, rows), min(fresh, order.size)
+        fresh -= min(fresh, order.size)
+
+
+def _gather_unless_sent(run: Run, rows: list[np.ndarray]) -> tuple[tuple[Any, Any], tuple[np.ndarray, ...]]:
+    """Tables that hold some rows of a run, and these rows in the tables: the whole run if it is on the device."""
+    items, positives = run
+    features = None if positives is None else positives.features
+    if isinstance(items, jax.Array):
+        return (items, features), tuple(part.astype(np.int32) for part in rows)
+    tables = items[np.concatenate(rows, axis=None)], None if features is None else features[rows[0].ravel()]
+    return tables, tuple(np.arange(len(tables[0]), dtype=np.int32).reshape(-1, *rows[0].shape))
+
+
+def _bytes_of_row(run: Run) -> int:
+    """What an item takes up in a part, with a positive and with features."""
+    items, positives = run
+    if positives is None:
+        return items.nbytes // len(items)
+    features = 0 if positives.features is None else positives.features.nbytes
+    return (2 * items.nbytes + features) // len(items)
+
+
+def _send_if_small(run: Run, limit: int) -> Run:
+    """Sends items and features to the device if they take up no more than `limit` bytes."""
+    items, positives = run
+    features = None if positives is None else positives.features
+    if items.nbytes + (0 if features is None else features.nbytes) > limit:
+        return run
+    return jax.device_put(items), positives and positives._replace(features=jax.device_put(features))
+
+
+def merge_batches(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+    """Merges batches `[m, ...]` of any m into runs that are multiples of `batch_size`, and a last one that is not.
+
+    The last run has at least `batch_size` items if there are so many, since a step on fewer would be a poor one.
+    """
+    held, filled, length = np.zeros(0), 0, 0
+    for batch in batches:
+        if not length and len(batch):
+            length = batch_size * max(1, BYTES_IN_RUN // (batch_size * max(1, batch[:1].nbytes)))
+            held = np.empty((length + batch_size, *batch.shape[1:]), batch.dtype)
+        start = 0
+        while start < len(batch):
+            more = batch[start : start + len(held) - filled]
+            held[filled : filled + len(more)] = more
+            start, filled = start + len(more), filled + len(more)
+            if filled == len(held):
+                yield held[:length]
+                held[:batch_size] = held[length:]
+                filled = batch_size
+    if filled:
+        yield held[:filled]
+
+
+def _check_images(model: Autoencoder, images: ArrayLike) -> np.ndarray:
+    """Returns items as `[n, h, w, c]` if they are images, or `[n, d]`."""
+    if is_traced(images):
+        raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
+    items, item_shape = check_training_items(model, images)
+    shape = model.input_shape if len(model.input_shape) > 1 else item_shape
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    return items.reshape(len(items), *(shape if len(shape) == 3 else (math.prod(shape),)))
+
+
+def _check_positives(positives: Positives, num_items: int) -> None:
+    if not isinstance(positives, Positives):
+        raise TypeError(f"find_positives must return a Positives or None, got {type(positives).__name__}")
+    indices, features = positives
+    if indices.dtype.kind not in "iu" or indices.ndim != 2 or len(indices) != num_items or not indices.size:
+        raise ValueError(
+            f"indices of positives must be integers [{num_items}, k], got {indices.dtype}{list(indices.shape)}"
+        )
+    if indices.min() < 0 or indices.max() >= num_items:
+        raise ValueError(f"indices of positives must lie in [0, {num_items}), got {indices.min()} to {indices.max()}")
+    if features is not None and (features.ndim != 2 or len(features) != num_items):
+        raise ValueError(f"features must have shape [{num_items}, p], got {list(features.shape)}")
+
+
+def _choose_rows(items: np.ndarray) -> np.ndarray:
+    return items[:: -(-len(items) // ROWS_IN_FINGERPRINT)]
