@@ -61,7 +61,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_duplicates(commands.add_parser("duplicates", help="group what is nearly the same"))
     info = commands.add_parser("info", help="say what a file holds")
     info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved")
-    info.set_defaults(run=_info)
+    info.set_defaults(run=_run_info)
     _add_demo(commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page"))
     return parser
 
@@ -79,7 +79,7 @@ def _add_build(build: argparse.ArgumentParser) -> None:
     build.add_argument("--epochs", type=int, metavar="N", help="how often to go through the items in learning")
     build.add_argument("--retrain", action="store_true", help="start anew, even if FILE is there")
     build.add_argument("--strict", action="store_true", help="stop at a file that is no image, instead of skipping it")
-    build.set_defaults(run=_build)
+    build.set_defaults(run=_run_build)
 
 
 def _add_query(query: argparse.ArgumentParser) -> None:
@@ -90,7 +90,7 @@ def _add_query(query: argparse.ArgumentParser) -> None:
     reach.add_argument("-k", type=int, metavar="K", help="how many to find; by default 10")
     reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
     query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
-    query.set_defaults(run=_query)
+    query.set_defaults(run=_run_query)
 
 
 def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
     )
     duplicates.add_argument("file", metavar="FILE", help="what build has made")
     duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="0 groups only equal codes")
-    duplicates.set_defaults(run=_duplicates)
+    duplicates.set_defaults(run=_run_duplicates)
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
@@ -115,35 +115,35 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--epochs", type=int, metavar="N", help="by default what makes about 2,000 steps")
     demo.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 images on each code")
     demo.add_argument("--output", default="jaxhash-demo", metavar="DIR", help="folder for the results (%(default)s)")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_run_demo)
 
 
-def _build(options: argparse.Namespace) -> None:
+def _run_build(options: argparse.Namespace) -> None:
     from jaxhash.cli.build import BuildOptions, run_build
 
     wanted = BuildOptions(options.bits, options.side, options.epochs, options.retrain, options.strict)
     run_build(options.source, options.output, wanted)
 
 
-def _query(options: argparse.Namespace) -> None:
+def _run_query(options: argparse.Namespace) -> None:
     from jaxhash.cli.query import run_query
 
     run_query(options.file, options.items, k=options.k, radius=options.radius, output=options.gallery)
 
 
-def _duplicates(options: argparse.Namespace) -> None:
+def _run_duplicates(options: argparse.Namespace) -> None:
     from jaxhash.cli.query import run_duplicates
 
     run_duplicates(options.file, options.radius)
 
 
-def _info(options: argparse.Namespace) -> None:
+def _run_info(options: argparse.Namespace) -> None:
     from jaxhash.cli.query import run_info
 
     run_info(options.file)
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _run_demo(options: argparse.Namespace) -> None:
     from jaxhash.cli.demo import run_demo
 
     run_demo(options.dataset, options.data_dir, options.epochs, options.bits, options.output)
