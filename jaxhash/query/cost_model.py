@@ -1,7 +1,7 @@
-"""Which method answers soonest: a cost model in nanoseconds, as measured on a CPU with two cores and AVX-512.
+"""Choosing the quickest method by a cost model in nanoseconds, measured on a CPU with two cores and AVX-512.
 
-All methods give identical results, so the model decides about time alone. On other machines the figures differ, but
-they stand in proportions that change little.
+All methods give identical results, so the model affects time only. On other machines the figures differ, but their
+proportions change little.
 """
 
 import functools
@@ -15,50 +15,51 @@ from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.address_table import Slice
 
-# Nanoseconds. What a call takes, however many queries it has:
+# Nanoseconds for each call, for any number of queries:
 SCAN_CALL = 60_000.0  # to run the compiled scan
 TABLE_CALL = 40_000.0  # to probe one table
-FILL_CALL = 60_000.0  # to put matches together
-# And what each query or code takes in a large batch:
+FILL_CALL = 60_000.0  # to collect the matches
+# Nanoseconds in a large batch:
 SCAN_WORD = 0.02  # to compare one word of a code in the scan
-SELECT = 700.0  # to pick one of the nearest from the minima
-SCAN_QUERY, PROBE_QUERY = 2_000.0, 500.0  # what a query takes in any case
+SELECT = 700.0  # to select one of the nearest from the minima
+SCAN_QUERY, PROBE_QUERY = 2_000.0, 500.0  # for each query, whatever it finds
 SCAN_MATCH = 150.0  # to find one match among the codes of its group
 PROBE_NEAR, PROBE_FAR = 1.0, 6.0  # to read one word of a bitmap that fits the caches, or does not
-CANDIDATE = 60.0  # to look at one code of a bucket
+CANDIDATE = 60.0  # to compare one code of a bucket
 BUILD = 200.0  # to sort one code into a table
 BUILD_SORTED = 20.0  # to enter one code into the table of the first bits
 
-NEAR_BYTES = 2**23
-SPARE_BITS = 6  # how much longer an address is than would number the codes
-LARGEST_TABLE = 28  # bits of address; its bitmap and directory take 64 MiB. More only where codes take far more
-LEAST_SPARE_BITS = 2  # how much longer than would number the codes it is even so
+NEAR_BYTES = 2**23  # the largest bitmap that fits the caches
+# The length of an address in bits, beyond what would number the codes:
+SPARE_BITS = 6  # at most
+LEAST_SPARE_BITS = 2  # at least, even past LARGEST_TABLE: then the codes take far more memory than the table
+LARGEST_TABLE = 28  # bits of an address, whose bitmap and directory take 64 MiB
 MOST_PROBES = 2**16  # flip masks of one table
 
-# Bytes that a batch of queries may take beside the index and the answer. Larger batches gain nothing on CPU.
+# Bytes for a batch of queries, beside the index and the results. Larger batches gain nothing on CPU.
 QUERY_MEMORY = 2**26
 MAX_QUERIES_AT_ONCE = 256
 
 
 class Plan(NamedTuple):
-    """Tables to probe, and how far in each; no code within the radius escapes all of them."""
+    """The tables to probe and the radius for each, so that every match is found in at least one."""
 
     slices: tuple[Slice, ...]
-    radii: tuple[int, ...]
+    radii: tuple[int, ...]  # -1 for a table that is not probed
     cost: float  # nanoseconds for one query of a batch
 
 
 class Sizes(NamedTuple):
-    """What the cost of a search depends on."""
+    """The sizes that the cost of a search depends on."""
 
     num_items: int
     num_codes: int
     num_bits: int
-    words: int  # to compare in a scan, padding included
+    words: int  # compared in a scan, padding included
 
 
 def sizes_of(index: HashIndex) -> Sizes:
-    """The sizes of an index; remembered, since fetching numbers from the device costs more than some searches."""
+    """Returns the sizes of an index; remembered, since fetching them from the device costs more than some searches."""
 
     def fetch() -> Sizes:
         num_items, num_codes = jax.device_get((index.num_items, index.num_codes))
@@ -68,31 +69,31 @@ def sizes_of(index: HashIndex) -> Sizes:
 
 
 def ball_size(num_bits: int, radius: int) -> int:
-    """How many of the 2^num_bits codes lie within a radius of any one."""
+    """The number of codes within a radius of a code, out of 2^num_bits."""
     return sum(math.comb(num_bits, flips) for flips in range(min(radius, num_bits) + 1))
 
 
-def num_probes(size: int, radius: int) -> int:
-    """How many words of a bitmap of 2^size addresses are read for one query: its five lowest bits share a word."""
+def count_probes(size: int, radius: int) -> int:
+    """Counts the words of a bitmap of 2^size addresses that one query reads; the five lowest bits share a word."""
     return ball_size(max(0, size - 5), radius)
 
 
 def expected_hits(count: int, num_bits: int, radius: int) -> float:
-    """How many of `count` evenly spread codes lie within a radius."""
+    """The number of codes within a radius, of `count` evenly spread ones."""
     return count * ball_size(num_bits, radius) / 2**num_bits
 
 
-def scan_cost(sizes: Sizes, found: float, pick: float = SCAN_MATCH) -> float:
-    """Nanoseconds of a scan for one query of a batch that finds so many codes."""
+def scan_cost(sizes: Sizes, found: float, each: float = SCAN_MATCH) -> float:
+    """The nanoseconds of a scan for one query of a batch that finds `found` codes, at `each` a code."""
     per_word = SCAN_WORD if sizes.num_bits <= 480 else 2 * SCAN_WORD
-    return SCAN_QUERY + sizes.words * per_word + found * pick
+    return SCAN_QUERY + sizes.words * per_word + found * each
 
 
-def even_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, ...]:
-    """Slices that part all bits into about equal shares, each cut off where more address would find no fewer codes.
+def cut_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, ...]:
+    """Divides all bits into about equal slices, and cuts off bits that would hardly make buckets smaller.
 
-    What is within some distance in a whole share is so in the first bits of it, so cutting loses no match; it bounds
-    a table to some 16 to 32 bytes for each code, beside what `tables` says.
+    Codes within a radius in a whole slice are so in its first bits, so cutting loses no match. It bounds a bitmap and
+    its directory to 16 to 32 bytes a code.
     """
     numbering = math.ceil(math.log2(max(2, num_codes)))
     longest = min(max(8, numbering + SPARE_BITS), max(LARGEST_TABLE, numbering + LEAST_SPARE_BITS), 32)
@@ -100,24 +101,24 @@ def even_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, 
     return tuple(Slice(first, min(end - first, longest)) for first, end in itertools.pairwise(cuts))
 
 
-def slice_radii(radius: int, num_tables: int) -> tuple[int, ...]:
-    """How far to probe in each table so that no match is lost; -1 means not at all.
+def divide_radius(radius: int, num_tables: int) -> tuple[int, ...]:
+    """Returns the radius for each of m tables, so that no match is lost; -1 means that a table is not probed.
 
-    With radius = a m + c: if the first c + 1 slices differed in more than a bits each, and the others in a or more,
-    a code would differ in more than radius bits.
+    Let radius = a m + c with c < m. A code that differed from the query in more than a bits of each of the first c + 1
+    slices, and in at least a bits of each other slice, would be at a distance of more than the radius.
     """
     quotient, rest = divmod(radius, num_tables)
     return tuple(quotient if i <= rest else quotient - 1 for i in range(num_tables))
 
 
-def plan_of(num_codes: int, num_bits: int, radius: int, num_tables: int) -> Plan:
-    """The plan with so many tables, and what it costs if codes spread evenly. One table is plain probing."""
-    slices, radii = even_slices(num_codes, num_bits, num_tables), slice_radii(radius, num_tables)
+def plan_tables(num_codes: int, num_bits: int, radius: int, num_tables: int) -> Plan:
+    """Makes the plan with `num_tables` tables, and its cost if codes spread evenly. One table is plain probing."""
+    slices, radii = cut_slices(num_codes, num_bits, num_tables), divide_radius(radius, num_tables)
     cost = PROBE_QUERY
     for bits, reach in zip(slices, radii, strict=True):
         if reach < 0:
             continue
-        probes = num_probes(bits.size, reach)
+        probes = count_probes(bits.size, reach)
         if probes > MOST_PROBES:
             return Plan(slices, radii, math.inf)
         cost += probes * (PROBE_NEAR if 2**bits.size / 8 <= NEAR_BYTES else PROBE_FAR)
@@ -125,15 +126,15 @@ def plan_of(num_codes: int, num_bits: int, radius: int, num_tables: int) -> Plan
     return Plan(slices, radii, cost)
 
 
-def multi_index_plan(num_codes: int, num_bits: int, radius: int, num_tables: int | None = None) -> Plan:
-    """The plan with several tables: with as many as given, or as cost least."""
+def plan_multi_index(num_codes: int, num_bits: int, radius: int, num_tables: int | None = None) -> Plan:
+    """Makes the plan with `num_tables` tables, or the cheapest one with several."""
     choices = range(2, max(3, num_bits // 8 + 1)) if num_tables is None else (num_tables,)
-    plans = [plan_of(num_codes, num_bits, radius, min(choice, num_bits)) for choice in choices]
+    plans = [plan_tables(num_codes, num_bits, radius, min(choice, num_bits)) for choice in choices]
     return min(plans, key=lambda plan: plan.cost)
 
 
 def plan_radius(index: HashIndex, num_queries: int, radius: int, method: str, num_tables: int | None) -> Plan | None:
-    """The plan for a radius search by a method of that name; `None` stands for a scan."""
+    """Makes the plan for a radius search by a method; `None` means a scan."""
     sizes = sizes_of(index)
     plan, saved = _plan_radius(sizes, radius, method, num_tables)
     if plan is None:
@@ -144,14 +145,14 @@ def plan_radius(index: HashIndex, num_queries: int, radius: int, method: str, nu
 
 @functools.lru_cache(4096)
 def _plan_radius(sizes: Sizes, radius: int, method: str, num_tables: int | None) -> tuple[Plan | None, float]:
-    """The best plan that the method allows, if any, and how much sooner than a scan it answers a query."""
+    """Returns the cheapest plan that the method allows, if any, and the nanoseconds a query that it saves."""
     if method == "scan" or sizes.num_codes == 0:
         return None, 0.0
     plans = []
     if method != "multi-index":
-        plans.append(plan_of(sizes.num_codes, sizes.num_bits, radius, num_tables=1))
+        plans.append(plan_tables(sizes.num_codes, sizes.num_bits, radius, num_tables=1))
     if method != "probe":
-        plans.append(multi_index_plan(sizes.num_codes, sizes.num_bits, radius, num_tables))
+        plans.append(plan_multi_index(sizes.num_codes, sizes.num_bits, radius, num_tables))
     plan = min(plans, key=lambda plan: plan.cost)
     saved = scan_cost(sizes, expected_hits(sizes.num_codes, sizes.num_bits, radius)) - plan.cost
     if plan.cost == math.inf or (method == "auto" and saved <= 0):
@@ -160,7 +161,7 @@ def _plan_radius(sizes: Sizes, radius: int, method: str, num_tables: int | None)
 
 
 def plan_widening(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
-    """Plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
+    """Makes plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
     plans, saved, rounds = _plan_widening(sizes_of(index), k, method)
     saved = num_queries * saved + SCAN_CALL - rounds * (TABLE_CALL + FILL_CALL)
     return plans if method != "auto" or (plans and _worth_its_tables(index, plans[0], saved)) else ()
@@ -168,13 +169,13 @@ def plan_widening(index: HashIndex, num_queries: int, k: int, method: str) -> tu
 
 @functools.lru_cache(4096)
 def _plan_widening(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float, int]:
-    """The plans, how much sooner than a scan they answer a query, and how many of them that takes."""
+    """Returns the plans, the nanoseconds a query that they save, and how many are expected to find k items."""
     if sizes.num_codes == 0:
         return (), 0.0, 0
     plans: list[Plan] = []
     limit, spent, needed, rounds = scan_cost(sizes, k, SELECT), 0.0, math.inf, 0
     for radius in range(sizes.num_bits + 1):
-        plan = plan_of(sizes.num_codes, sizes.num_bits, radius, num_tables=1)
+        plan = plan_tables(sizes.num_codes, sizes.num_bits, radius, num_tables=1)
         spent += plan.cost
         if plan.cost == math.inf or (spent > limit and (method == "auto" or plans)):
             break
@@ -187,11 +188,11 @@ def _plan_widening(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...],
 
 
 def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
-    """Whether to use a plan that saves so many nanoseconds in this search, though its tables may have to be built.
+    """Whether to use a plan that saves `saved` nanoseconds in this search; its tables are built if they are missing.
 
-    Tables are built once the time lost without them would have paid for them, as one should rent skis until the rent
-    equals the price: that never takes more than twice the time of knowing the future. A plan's lost time pays for its
-    own tables alone: a search that would need others has gained nothing from these.
+    Tables are built once the time lost without them would have paid for them (the ski rental problem: rent until the
+    rent equals the price). That takes at most twice the time of the best choice in hindsight. The lost time of a plan
+    pays only for its own tables, since other searches gain nothing from them.
     """
     if saved <= 0:
         return False
@@ -204,7 +205,7 @@ def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
 
 
 def queries_at_once(index: AnyIndex, k: int) -> int:
-    """How many queries to scan together so that memory stays bounded, whatever n and k are; a power of two."""
+    """The number of queries to scan together, a power of two, so that memory is bounded for any n and k."""
     width, blocks, group_size, lanes = index.codes.shape
     gathered = 0
     if isinstance(index, ShardedIndex):

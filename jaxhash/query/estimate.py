@@ -1,4 +1,4 @@
-"""How many matches to expect, estimated from a sample of queries."""
+"""Estimating the number of matches from a sample of queries."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -8,10 +8,11 @@ from jaxhash.query.nearest import radius_search_padded
 
 
 def estimate_matches(index: HashIndex, queries: ArrayLike, radius: int) -> float:
-    """How many items lie within `radius` of a query on average, from a sample of queries.
+    """Returns the mean number of items within `radius` of a query, over a sample of queries.
 
-    `expected_matches` assumes that codes spread evenly. Learned codes crowd where the queries are, so that many times
-    as many may match. A few hundred queries, drawn as those to come will be, tell; an indexed item also matches itself.
+    `expected_matches` assumes that codes spread evenly. Learned codes are denser where the queries are, so that many
+    times as many items can match. A few hundred queries suffice, if they are drawn like those to come. An indexed item
+    also matches itself.
 
     Args:
         index: a `HashIndex` of b-bit codes.

@@ -1,12 +1,12 @@
 """The traceable kernels: XOR, popcount, and exact selection over the tiled codes of an index.
 
 The scan compares a query with every code, but keeps only the smallest distance of each group of g codes. The k groups
-that come first by (minimum, position) surely hold the k codes that come first by (distance, rank): any code outside
-them is beaten by k codes, one in each of them. So only k * g codes are looked at a second time.
+that come first by (minimum, position) hold the k codes that come first by (distance, rank): any code outside them is
+beaten by k codes, one in each of them. So only k * g codes are compared a second time.
 
-What looks odd here is what the compilers need: minima are unrolled over slices because XLA turns a reduction over an
-axis into a loop that is 2 to 30 times slower; they leave as uint8, since writing them is most of the memory traffic;
-and ranking is by float32, in which distances are exact, because `top_k` on integers is 100 times slower on CPU.
+The code looks odd where compilers need it. Minima are unrolled over slices, because XLA turns a reduction over an axis
+into a loop that is 2 to 30 times slower. They are stored as uint8, since writing them is most of the memory traffic.
+Ranking is by float32, in which distances are exact, because `top_k` on integers is 100 times slower on CPU.
 """
 
 import jax
@@ -17,10 +17,10 @@ from jaxhash.core.checks import INT32_MAX
 
 NO_DISTANCE = INT32_MAX
 
-# Up to so many groups, choosing among all of them is quicker than choosing blocks first.
+# Up to this many groups, selecting among all of them is quicker than selecting blocks first.
 FEW_GROUPS = 2048
 
-# From so many words compared on, minima are kept in memory.
+# From this many compared words on, minima are kept in memory.
 WORTH_A_BRANCH = 2**22
 
 
@@ -43,11 +43,11 @@ def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
 
 
 def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> jax.Array:
-    """`group_minima`, kept from being computed again in each place that reads it.
+    """Computes `group_minima` once, even if several operations read them.
 
-    XLA likes to fuse them into their readers, at up to fifteen times the work, and drops `optimization_barrier` before
-    it does. It can't look through a branch that is only decided at run time, though this one always goes one way. For
-    little work a branch costs more than it saves, and long codes (512 bits and more) are quicker computed again.
+    XLA would fuse them into each reader, at up to fifteen times the work, and drops `optimization_barrier` before it
+    does. It can't fuse through a branch that is decided at run time, although this one always goes one way. For little
+    work a branch costs more than it saves, and for long codes (512 bits and more) computing again is quicker.
     """
     if len(queries) * codes.size < WORTH_A_BRANCH or codes.shape[0] >= 16:
         return group_minima(codes, queries)
@@ -76,7 +76,7 @@ def nearest_codes(
 
     Args:
         codes: uint32 `[w, blocks, g, L]`, in ascending order.
-        num_codes: int32 `[]`; what stands behind so many codes is padding.
+        num_codes: int32 `[]`; later codes are padding.
         queries: uint32 `[q, w]`.
         minima: `group_minima(codes, queries)`.
         k: at most `blocks * g * L`.
@@ -87,13 +87,13 @@ def nearest_codes(
     group_size = codes.shape[2]
     group = _nearest_groups(codes, num_codes, minima, k)
     distances = _group_distances(codes, group, queries)
-    ranks = _expanded(group, group_size)
-    distances = _unless(ranks >= num_codes, distances)
-    nearest, place = lax.top_k(-distances, k)
+    ranks = _list_children(group, group_size)
+    distances = _mask_padding(ranks >= num_codes, distances)
+    nearest, position = lax.top_k(-distances, k)
     found = jnp.isfinite(nearest)
     return (
         jnp.where(found, jnp.where(found, -nearest, 0).astype(jnp.int32), NO_DISTANCE),
-        jnp.take_along_axis(ranks, place, axis=1),
+        jnp.take_along_axis(ranks, position, axis=1),
     )
 
 
@@ -106,19 +106,20 @@ def _nearest_groups(codes: jax.Array, num_codes: jax.Array, minima: jax.Array, k
         chosen_minima = minima.transpose(1, 0, 2).reshape(num_queries, blocks * lanes)
     else:
         starts = lax.broadcasted_iota(jnp.int32, (1, blocks), 1) * (group_size * lanes)
-        block = _first(_unless(starts >= num_codes, _lane_minima(minima).T), min(k, blocks))
+        block = _select_first(_mask_padding(starts >= num_codes, _lane_minima(minima).T), min(k, blocks))
         row = lax.broadcasted_iota(jnp.int32, block.shape, 0)
         chosen_minima = minima.at[block, row].get(mode="promise_in_bounds").reshape(num_queries, block.shape[1] * lanes)
     # Always in ascending position: `top_k` puts the lower position first among equals, which keeps ties in order.
-    group = _expanded(block, lanes)
-    place = _first(_unless(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
-    return jnp.take_along_axis(group, place, axis=1)
+    group = _list_children(block, lanes)
+    position = _select_first(_mask_padding(group * group_size >= num_codes, chosen_minima), min(k, group.shape[1]))
+    return jnp.take_along_axis(group, position, axis=1)
 
 
 def _lane_minima(minima: jax.Array) -> jax.Array:
-    """The minimum over the last axis; XLA reduces bytes at full speed, but wider numbers three times slower than so.
+    """The minimum over the last axis, by halving where that is quicker.
 
-    (Not where it fuses the reduction with the minima themselves: those of long codes, which have short lanes.)
+    XLA reduces bytes at full speed, but wider numbers three times slower than halving does. Not if it fuses the
+    reduction with the minima, as for long codes, whose tiles have few lanes.
     """
     if minima.dtype == jnp.uint8 or minima.shape[-1] <= 16:
         return minima.min(-1)
@@ -128,17 +129,18 @@ def _lane_minima(minima: jax.Array) -> jax.Array:
     return minima[..., 0]
 
 
-def _unless(padding: jax.Array, distances: jax.Array) -> jax.Array:
+def _mask_padding(padding: jax.Array, distances: jax.Array) -> jax.Array:
+    """Converts distances to float32, infinite for padding."""
     return jnp.where(padding, jnp.inf, distances.astype(jnp.float32))
 
 
-def _first(values: jax.Array, count: int) -> jax.Array:
-    """Positions of the `count` smallest of each row, ties by position; in ascending order, int32 `[q, count]`."""
+def _select_first(values: jax.Array, count: int) -> jax.Array:
+    """Selects the `count` smallest of each row, ties by position: their positions in ascending order, int32."""
     return lax.sort(lax.top_k(-values, count)[1], dimension=1)
 
 
-def _expanded(parents: jax.Array, size: int) -> jax.Array:
-    """Parents, `[q, m]`, to the numbers of their children, `size` each, counted through: `[q, m * size]`."""
+def _list_children(parents: jax.Array, size: int) -> jax.Array:
+    """Lists the children `size * i, ..., size * i + size - 1` of each parent i in `[q, m]`: `[q, m * size]`."""
     child = lax.broadcasted_iota(jnp.int32, (*parents.shape, size), 2)
     return (parents[..., None] * size + child).reshape(len(parents), parents.shape[1] * size)
 
@@ -182,22 +184,22 @@ def items_of_codes(
         ids: int32 `[item_capacity]`.
         distances: int32 `[q, c]`; `NO_DISTANCE` where there is no code.
         ranks: int32 `[q, c]`.
-        count: how many items to give.
+        count: how many items to return.
 
     Returns:
-        Distances and ids, int32 `[q, count]`; `NO_DISTANCE` and -1 where the codes have fewer items.
+        Distances and ids, int32 `[q, count]`; `NO_DISTANCE` and -1 after the last item.
     """
     starts = offsets.at[ranks].get(mode="promise_in_bounds")
     sizes = jnp.where(distances == NO_DISTANCE, 0, offsets.at[ranks + 1].get(mode="promise_in_bounds") - starts)
     ends = jnp.cumsum(sizes, axis=1, dtype=jnp.int32)
-    place = jnp.arange(count, dtype=jnp.int32)
-    # The code an item belongs to: how many codes end at or before its place.
+    slot = jnp.arange(count, dtype=jnp.int32)
+    # The code of the item in a slot is the number of codes whose items end at or before it.
     # Comparing all is a single vectorised loop, but grows with the square of the count.
     method = "compare_all" if count <= 128 else "scan"
-    code = jax.vmap(lambda row: jnp.searchsorted(row, place, side="right", method=method).astype(jnp.int32))(ends)
-    found = place[None] < ends[:, -1:]
+    code = jax.vmap(lambda row: jnp.searchsorted(row, slot, side="right", method=method).astype(jnp.int32))(ends)
+    found = slot[None] < ends[:, -1:]
     code = jnp.where(found, code, 0)
-    item = jnp.take_along_axis(starts - ends + sizes, code, axis=1) + place[None]
+    item = jnp.take_along_axis(starts - ends + sizes, code, axis=1) + slot[None]
     return (
         jnp.where(found, jnp.take_along_axis(distances, code, axis=1), NO_DISTANCE),
         jnp.where(found, ids.at[jnp.where(found, item, 0)].get(mode="promise_in_bounds"), -1),

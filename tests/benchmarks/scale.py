@@ -29,7 +29,7 @@ import numpy as np
 
 import jaxhash as jh
 from jaxhash.query.address_table import get_tables
-from jaxhash.query.cost_model import SELECT, plan_of, plan_radius, scan_cost, sizes_of
+from jaxhash.query.cost_model import SELECT, plan_radius, plan_tables, scan_cost, sizes_of
 
 ROUNDS = 5
 QUERIES = 256
@@ -98,7 +98,7 @@ def items(n):
     index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
     sizes = sizes_of(index)
     expected = {
-        "probe": plan_of(sizes.num_codes, num_bits, radius=2, num_tables=1).cost,
+        "probe": plan_tables(sizes.num_codes, num_bits, radius=2, num_tables=1).cost,
         "scan": scan_cost(sizes, jh.expected_matches(sizes.num_codes, num_bits, 2)),
     }
     for method, cost in expected.items():

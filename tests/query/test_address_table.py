@@ -10,27 +10,27 @@ from samples import collection
 import jaxhash as jh
 from jaxhash.index.hash_index import sorted_arrays
 from jaxhash.query import address_table, cost_model
-from jaxhash.query.address_table import Slice, addresses, build_table
+from jaxhash.query.address_table import Slice, build_table, extract_addresses
 
 
 @pytest.mark.parametrize("bits", [Slice(0, 1), Slice(0, 7), Slice(5, 28), Slice(30, 4), Slice(60, 20), Slice(94, 6)])
 def test_addresses_are_slices_of_the_bits(bits, rng):
     planes = rng.random((50, 100)) < 0.5
     expected = [int("".join("01"[int(bit)] for bit in row[bits.first : bits.first + bits.size]), 2) for row in planes]
-    assert addresses(oracle.pack(planes), bits).tolist() == expected
+    assert extract_addresses(oracle.pack(planes), bits).tolist() == expected
 
 
 @pytest.mark.parametrize("bits", [Slice(0, 3), Slice(0, 9), Slice(4, 6), Slice(10, 10)])
 def test_a_table_leads_from_each_address_to_its_codes(bits, rng):
     codes = sorted_arrays(jh.build_index(oracle.pack(rng.random((300, 20)) < 0.5), 20))[0]
     table = build_table(np.array_split(codes, 3), bits)
-    address = addresses(codes, bits)
+    address = extract_addresses(codes, bits)
     for value in range(2**bits.size):
         word, bit = divmod(value, 32)
         expected = np.flatnonzero(address == value)
         assert bool(table.bitmap[word] >> np.uint32(bit) & 1) == bool(len(expected))
         if len(expected):
-            first, size = table.bucket_places(np.array([word]), np.array([bit], np.uint32))
+            first, size = table.find_buckets(np.array([word]), np.array([bit], np.uint32))
             places = np.arange(first[0], first[0] + size[0])
             found = places if table.ranks is None else table.ranks[places]
             np.testing.assert_array_equal(found, expected)
@@ -65,7 +65,7 @@ def test_probing_on_the_device_and_on_the_host_agree(rng, monkeypatch):
 def test_tables_are_built_once_and_leave_with_their_index():
     index, queries = collection(20)
     jh.radius_search(index, queries, radius=1, method="probe")
-    plan = cost_model.plan_of(jh.describe(index).num_codes, 20, 1, num_tables=1)
+    plan = cost_model.plan_tables(jh.describe(index).num_codes, 20, 1, num_tables=1)
     first = address_table.get_tables(index, plan.slices)[0]
     jh.radius_search(index, queries, radius=1, method="probe")
     assert address_table.get_tables(index, plan.slices)[0] is first

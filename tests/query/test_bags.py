@@ -71,13 +71,13 @@ def test_equal_to_a_dictionary_of_sets(num_bits, n, p, radius, k, seed):
         assert (scores[row].tolist(), found[row].tolist()) == expected
 
 
-@pytest.mark.parametrize("board_bytes", [1, 2**9])
-def test_small_boards_and_short_runs_give_the_same(monkeypatch, board_bytes):
+@pytest.mark.parametrize("score_bytes", [1, 2**9])
+def test_small_score_matrices_and_short_runs_give_the_same(monkeypatch, score_bytes):
     rng = np.random.default_rng(0)
     codes, query = random_codes(rng, 900, 20).reshape(60, 15, 1), random_codes(rng, 36, 20).reshape(3, 12, 1)
     index = jh.build_index(codes, 20, multi=True)
     whole = jh.bag_search(index, query, radius=6, k=20)
-    monkeypatch.setattr(bags, "BOARD_BYTES", board_bytes)
+    monkeypatch.setattr(bags, "SCORE_BYTES", score_bytes)
     monkeypatch.setattr(bags, "IDS_AT_ONCE", 7)
     parts = jh.bag_search(index, query, radius=6, k=20)
     assert np.array_equal(whole.scores, parts.scores)

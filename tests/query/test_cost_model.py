@@ -15,7 +15,7 @@ from jaxhash.query.address_table import Slice
 
 @given(st.integers(1, 12), st.integers(0, 40))
 def test_no_distance_escapes_all_slices(num_tables, radius):
-    radii = cost_model.slice_radii(radius, num_tables)
+    radii = cost_model.divide_radius(radius, num_tables)
     # What differs in more than its radius in every slice differs in more than the radius in all.
     assert sum(reach + 1 for reach in radii) == radius + 1
     assert max(radii) - min(radii) <= 1
@@ -23,7 +23,7 @@ def test_no_distance_escapes_all_slices(num_tables, radius):
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 10**9))
 def test_slices_part_all_bits_or_stop_short_of_them(num_bits, num_tables, num_codes):
-    slices = cost_model.even_slices(num_codes, num_bits, min(num_tables, num_bits))
+    slices = cost_model.cut_slices(num_codes, num_bits, min(num_tables, num_bits))
     needed = (num_codes - 1).bit_length() + cost_model.LEAST_SPARE_BITS
     assert slices[0].first == 0
     for one, other in itertools.pairwise((*slices, Slice(num_bits, 0))):
@@ -35,7 +35,7 @@ def test_slices_part_all_bits_or_stop_short_of_them(num_bits, num_tables, num_co
     ("num_codes", "num_bits", "size"), [(10**6, 20, 20), (10**6, 64, 26), (10**8, 64, 29), (10**9, 32, 32)]
 )
 def test_addresses_number_the_codes_with_bits_to_spare(num_codes, num_bits, size):
-    assert cost_model.even_slices(num_codes, num_bits, 1) == (Slice(0, size),)
+    assert cost_model.cut_slices(num_codes, num_bits, 1) == (Slice(0, size),)
 
 
 def test_auto_scans_short_lists_and_probes_long_ones():
@@ -52,7 +52,7 @@ def test_auto_rents_before_it_buys():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2**24, (100_000, 1), dtype=np.uint32) << np.uint32(8)
     index, queries = jh.build_index(codes, 24), codes[:64]
-    plan = cost_model.plan_of(jh.describe(index).num_codes, 24, 1, num_tables=1)
+    plan = cost_model.plan_tables(jh.describe(index).num_codes, 24, 1, num_tables=1)
     jh.radius_search(index, queries[:1], radius=1)
     assert memory_of(index).missing(plan.slices)
     for _ in range(100):
@@ -63,7 +63,7 @@ def test_auto_rents_before_it_buys():
 def test_what_one_plan_would_have_saved_does_not_pay_for_the_tables_of_another():
     rng = np.random.default_rng(0)
     index = jh.build_index(rng.integers(0, 2**32, (2000, 2), dtype=np.uint32), 64)
-    one, other = (cost_model.multi_index_plan(2000, 64, 3, num_tables) for num_tables in (2, 4))
+    one, other = (cost_model.plan_multi_index(2000, 64, 3, num_tables) for num_tables in (2, 4))
     price = (cost_model.BUILD_SORTED + cost_model.BUILD) * 2000  # of the two tables of one
     assert not cost_model._worth_its_tables(index, other, 0.9 * price)
     assert not cost_model._worth_its_tables(index, one, 0.6 * price)
@@ -73,7 +73,7 @@ def test_what_one_plan_would_have_saved_does_not_pay_for_the_tables_of_another()
 def test_tables_that_are_there_already_are_not_paid_for_again():
     rng = np.random.default_rng(0)
     index = jh.build_index(rng.integers(0, 2**32, (2000, 2), dtype=np.uint32), 64)
-    plan = cost_model.multi_index_plan(2000, 64, 3, 4)
+    plan = cost_model.plan_multi_index(2000, 64, 3, 4)
     address_table.get_tables(index, plan.slices[1:])
     assert cost_model._worth_its_tables(index, plan, 1.1 * cost_model.BUILD_SORTED * 2000)
     assert not cost_model._worth_its_tables(index, plan, 0.0)
