@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import first_bits
 from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a_time
-from jaxhash.core.checks import check_code_array, check_codes, check_integer, is_traced, num_words
+from jaxhash.core.checks import check_code_array, check_codes, check_integer, check_slots, is_traced, num_words
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted, memory_of
@@ -19,7 +19,7 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_items
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats
-from jaxhash.query.nearest import check_slots, nearest_items
+from jaxhash.query.nearest import nearest_items
 from jaxhash.query.reranking import nearest_candidates
 from jaxhash.query.results import Neighbors
 

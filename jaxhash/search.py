@@ -1,8 +1,8 @@
 """The public names of searching; `jaxhash.query` holds the code."""
 
+from jaxhash.core.checks import check_slots as check_places
 from jaxhash.index.sharding import AnyIndex
 from jaxhash.query.nearest import SEARCH_METHODS, WORTH_TWO_THREADS, radius_search_padded, search
-from jaxhash.query.nearest import check_slots as check_places
 from jaxhash.query.radius import RADIUS_METHODS, radius_search
 from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
 

@@ -7,6 +7,7 @@ what was expected. Nothing here casts: a value of another dtype may already have
 import operator
 from collections.abc import Iterable, Sequence
 from functools import partial
+from types import UnionType
 from typing import Any, TypeGuard
 
 import jax
@@ -45,6 +46,32 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int = INT32_MAX)
     if not minimum <= number <= maximum:
         raise ValueError(f"{name} must lie between {minimum} and {maximum}, got {number}")
     return number
+
+
+def check_radius(radius: Any, num_bits: int) -> int:
+    """Returns a radius as an int, at most the number of bits: every larger one means all items."""
+    return min(check_integer("radius", radius, 0, maximum=2**63 - 1), num_bits)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises unless the value is one of these names."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_slots(num_queries: int, slots: int) -> None:
+    """Refuses results that are too many to be addressed, before anything is allocated for them."""
+    if num_queries * slots > INT32_MAX:
+        raise ValueError(
+            f"{num_queries} queries with {slots} results each exceed 2^31 results: ask for fewer, or split the queries"
+        )
+
+
+def check_kind(name: str, value: Any, kind: type | UnionType, see: str) -> None:
+    """Raises unless the value is an instance of a class, or of a union of classes; `see` says where to get one."""
+    if not isinstance(value, kind):
+        wanted = " or a ".join(part.__name__ for part in getattr(kind, "__args__", (kind,)))
+        raise TypeError(f"{name} must be a {wanted}, got {type(value).__name__}; see {see}")
 
 
 def check_num_bits(num_bits: Any, maximum: int = MAX_NUM_BITS) -> int:

@@ -19,6 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxhash.core.checks import check_kind
 from jaxhash.index.hash_index import HashIndex, Sorted, check_size, layout, memory_of, sorted_arrays
 
 
@@ -92,8 +93,7 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
             processes only, or items have several codes.
         TypeError: `index` is no `HashIndex`, or `mesh` no mesh.
     """
-    if not isinstance(index, HashIndex):
-        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    check_kind("index", index, HashIndex, "jaxhash.build_index")
     if index.multi:
         raise ValueError("an index of items with several codes can't be spread over devices; search it as a whole")
     check_mesh(mesh, axis_name)

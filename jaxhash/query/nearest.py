@@ -17,7 +17,16 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches, one_at_a_time
-from jaxhash.core.checks import INT32_MAX, check_integer, check_known_codes, is_traced, padding_mask
+from jaxhash.core.checks import (
+    check_choice,
+    check_integer,
+    check_kind,
+    check_known_codes,
+    check_radius,
+    check_slots,
+    is_traced,
+    padding_mask,
+)
 from jaxhash.index.hash_index import NO_ID, HashIndex
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
 from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
@@ -52,9 +61,11 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
         ValueError: queries don't fit the index, k is out of range, or there is no such method (for this index).
         TypeError: queries are not uint32, or k is not an integer.
     """
+    check_kind("index", index, AnyIndex, "jaxhash.build_index")
+    codes = check_known_codes("queries", queries, index.num_bits)
     k = check_integer("k", k, 1)
-    codes = check_queries(index, queries, slots=k)
-    check_method(method, SEARCH_METHODS)
+    check_slots(math.prod(codes.shape[:-1]), k)
+    check_choice("method", method, SEARCH_METHODS)
     if isinstance(index, ShardedIndex) and method == "probe":
         raise ValueError("the method probe is for a HashIndex; a ShardedIndex is scanned")
     if is_traced(index, codes):
@@ -83,43 +94,15 @@ def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, ma
         ValueError: queries don't fit the index, or a number is out of range.
         TypeError: queries are not uint32, or a number is not an integer.
     """
-    max_results = check_integer("max_results", max_results, 1)
-    codes = check_queries(index, queries, slots=max_results)
+    check_kind("index", index, AnyIndex, "jaxhash.build_index")
+    codes = check_known_codes("queries", queries, index.num_bits)
     radius = check_radius(radius, index.num_bits)
+    max_results = check_integer("max_results", max_results, 1)
+    check_slots(math.prod(codes.shape[:-1]), max_results)
     if is_traced(index, codes):
         return matches_in_slots(index, codes, radius=radius, max_results=max_results)
     size = queries_at_once(index, max_results)
     return _run(_compiled_padded, index, codes, size, radius=radius, max_results=max_results)
-
-
-def check_queries(index: AnyIndex, queries: ArrayLike, slots: int = 1) -> Any:
-    """Returns queries that fit an index: a numpy array, or a JAX array that stays on its device."""
-    if not isinstance(index, AnyIndex):
-        raise TypeError(
-            f"index must be a HashIndex or a ShardedIndex, got {type(index).__name__}; see jaxhash.build_index"
-        )
-    codes = check_known_codes("queries", queries, index.num_bits)
-    check_slots(math.prod(codes.shape[:-1]), slots)
-    return codes
-
-
-def check_radius(radius: int, num_bits: int) -> int:
-    """Returns the radius, at most the number of bits: every larger one means all items."""
-    return min(check_integer("radius", radius, 0, maximum=2**63 - 1), num_bits)
-
-
-def check_method(method: str, methods: Sequence[str]) -> None:
-    """Raises unless the method is one of these."""
-    if method not in methods:
-        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
-
-
-def check_slots(num_queries: int, slots: int) -> None:
-    """Refuses a result that is too large to be addressed, before anything is allocated for it."""
-    if num_queries * slots > INT32_MAX:
-        raise ValueError(
-            f"{num_queries} queries with {slots} results each exceed 2^31 results: ask for fewer, or split the queries"
-        )
 
 
 def _run(compiled: Callable[..., Result], index: AnyIndex, queries: Any, size: int, **options: int) -> Result:

@@ -8,13 +8,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import in_parallel
-from jaxhash.core.checks import check_integer, is_traced
+from jaxhash.core.checks import (
+    check_choice,
+    check_codes,
+    check_integer,
+    check_kind,
+    check_radius,
+    check_slots,
+    is_traced,
+)
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards
 from jaxhash.query.cost_model import plan_radius, queries_at_once
 from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
-from jaxhash.query.nearest import check_method, check_queries, check_radius
 from jaxhash.query.results import RadiusMatches
 
 RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
@@ -45,9 +52,11 @@ def radius_search(
     """
     if is_traced(index, queries):
         raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
-    flat = np.asarray(check_queries(index, queries)).reshape(-1, index.num_words)
+    check_kind("index", index, AnyIndex, "jaxhash.build_index")
+    flat = check_codes("queries", queries, index.num_bits).reshape(-1, index.num_words)
     radius = check_radius(radius, index.num_bits)
-    check_method(method, RADIUS_METHODS)
+    check_slots(len(flat), 1)
+    check_choice("method", method, RADIUS_METHODS)
     if num_tables is not None:
         if method != "multi-index":
             raise ValueError(f"num_tables is for the method multi-index, got method {method!r}")

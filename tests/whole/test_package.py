@@ -26,7 +26,7 @@ IMPORTS = {
     "retriever": {"codes", "core", "files", "index", "models", "query"},
     "datasets": set(),
     "plots": {"index"},
-    "search": {"index", "query"},
+    "search": {"core", "index", "query"},
     "cli": {
         "codes",
         "core",
