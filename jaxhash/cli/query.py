@@ -14,7 +14,7 @@ from jaxhash.cli.sources import load_vectors
 from jaxhash.cli.terminal import escape_name
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
-from jaxhash.files.atomic import replacing
+from jaxhash.files.atomic import replace_file
 from jaxhash.index.density import describe
 from jaxhash.index.file import load_index
 from jaxhash.index.hash_index import HashIndex
@@ -59,7 +59,7 @@ def run_query(
     ]
     _print_results(results)
     if output is not None:
-        with replacing(output) as file:
+        with replace_file(output) as file:
             file.write(render_gallery(output, results, f"Found in {escape_name(Path(path).name)}"))
 
 

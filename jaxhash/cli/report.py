@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from jaxhash.cli import page
 from jaxhash.cli.terminal import format_table
-from jaxhash.files.atomic import replacing
+from jaxhash.files.atomic import replace_file
 
 
 class Report:
@@ -46,5 +46,5 @@ class Report:
         self._write(name, page.render_page(title, self._parts).encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        with replacing(self.output / name) as file:
+        with replace_file(self.output / name) as file:
             file.write(content)

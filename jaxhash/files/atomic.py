@@ -1,7 +1,7 @@
-"""Files that are replaced as a whole: whoever reads one, at any moment, finds the old contents or the new ones.
+"""Atomic replacement of files: a reader finds the old contents or the new ones, never a mixture.
 
-What is written goes to a temporary file beside the old one, which takes the old one's name when all of it is on the
-disk. A save that fails removes it; one that is killed can't, so the next save in that folder does.
+Contents are written to a temporary file beside the old one, which is renamed over it once all of it is on the disk. A
+save that fails removes its temporary file. After a save that was killed, the next save in that folder removes it.
 """
 
 import errno
@@ -22,25 +22,25 @@ TEMPORARY = ".jaxhash-{}.tmp"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A new file, open for writing, that takes the place of `path` once all of it is on the disk."""
+def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a temporary file for writing, which replaces the file at `path` when the context ends without an error."""
     target = Path(os.path.realpath(path))
-    mode = _mode_of(target)
+    mode = _get_mode(target)
     _remove_abandoned(target.parent)
-    with _temporary(target.parent) as (temporary, file):
+    with _open_temporary(target.parent) as (temporary, file):
         if mode is not None:
             temporary.chmod(mode)
         yield file
         file.flush()
         os.fsync(file.fileno())
-        if os.name == "nt":  # where no open file can be renamed
+        if os.name == "nt":  # Windows renames no open file
             file.close()
         temporary.replace(target)
     sync_directory(target.parent)
 
 
-def _mode_of(target: Path) -> int | None:
-    """The permissions of the file to be replaced, `None` if there is none; a folder or a device must not be."""
+def _get_mode(target: Path) -> int | None:
+    """Returns the permissions of the file to replace, `None` if there is none; raises `OSError` for a folder."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -51,28 +51,28 @@ def _mode_of(target: Path) -> int | None:
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new file, locked as long as it is open, so that nobody takes it for abandoned, and gone afterwards."""
+def _open_temporary(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Opens a new file, which stays locked, so that other saves don't remove it, and is removed in the end."""
     path = folder / TEMPORARY.format(secrets.token_hex(8))
     try:
         with path.open("x+b") as file:
-            if _claimed(file):
+            if _lock_new(file):
                 yield path, file
             else:
-                with _temporary(folder) as another:
+                with _open_temporary(folder) as another:
                     yield another
     finally:
-        with suppress(OSError):  # it has another name now, if all went well
+        with suppress(OSError):  # after a successful save it has been renamed
             path.unlink()
 
 
-def _claimed(file: IO[bytes]) -> bool:
-    """Locks a new file; false if somebody who was clearing up has taken it before it was locked."""
+def _lock_new(file: IO[bytes]) -> bool:
+    """Locks a new file; returns false if another save has removed it as abandoned before it was locked."""
     try:
         _lock(file.fileno())
     except BlockingIOError:
         return False
-    except OSError:  # no locks here, so nobody clears up
+    except OSError:  # without locks, no save removes abandoned files
         return True
     return os.fstat(file.fileno()).st_nlink > 0
 
@@ -84,10 +84,10 @@ def _lock(descriptor: int) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files of saves that were killed: those that nobody holds locked."""
+    """Removes the temporary files of saves that were killed, which are those without a lock."""
     with suppress(OSError):
         for path in folder.glob(TEMPORARY.format("*")):
-            with suppress(OSError, AttributeError):  # AttributeError: a system without these flags has no locks either
+            with suppress(OSError, AttributeError):  # AttributeError: systems without these flags have no locks
                 descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
                 try:
                     _lock(descriptor)
@@ -97,10 +97,9 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes a rename last.
+    """Writes a directory's entries to the disk, so that a rename survives a power cut.
 
-    Where that fails, or directories can't be opened, the save has succeeded all the same: the new file is in place and
-    whole. Only after a power cut might the old one be back.
+    Failures are ignored: the new file is complete and in place. At worst a power cut brings back the old one.
     """
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)

@@ -17,7 +17,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.files.archive import Archive, read_archive, write_archive
-from jaxhash.files.atomic import replacing
+from jaxhash.files.atomic import replace_file
 
 
 def numbers(value, size=1000):
@@ -178,7 +178,7 @@ def test_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
 def test_what_a_killed_save_left_is_cleared_up_and_what_a_live_one_writes_is_not(tmp_path):
     left = tmp_path / ".jaxhash-0123456789abcdef.tmp"
     left.write_bytes(b"half a fi")
-    with replacing(tmp_path / "slow") as file:
+    with replace_file(tmp_path / "slow") as file:
         file.write(b"first")
         write_archive(tmp_path / "f", numbers(1))
         assert not left.exists()

@@ -193,7 +193,7 @@ def test_every_refusal_holds_without_asserts_and_with_warnings_as_errors():
         "index/test_hash_index",
         "query/test_nearest",
         "index/test_changes",
-        "files/test_files",
+        "files/test_archive",
     )
     code = f"""
 import sys, pytest

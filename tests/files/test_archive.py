@@ -1,4 +1,4 @@
-"""Damaged and hostile files: what is no whole file of ours ends in one exception, soon, and in little memory."""
+"""Damaged and hostile files: all that are not complete files of ours raise one exception, soon, in little memory."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def path(tmp_path):
 
 @contextmanager
 def refused(path, match=None):
-    """The file named in the message, and less memory taken than 16 times its size and four megabytes."""
+    """Expects an error that names the file, and memory of at most 16 times its size and four megabytes."""
     tracemalloc.start()
     try:
         with pytest.raises(jh.CorruptFileError, match=match) as caught:
@@ -101,7 +101,7 @@ class Canary:
 
 
 def foreign_files(canary):
-    """What other programs write, and noise."""
+    """Files of other programs, and noise."""
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     yield from (b"", b"x", bytes(4096), b"PK\3\4", b"PK\5\6" + bytes(18), b"PK\5\6" + bytes(18) + b"0" * 64)
     yield np.random.default_rng(0).bytes(4096)
@@ -140,7 +140,7 @@ def test_an_array_of_pickles_is_refused_unread(path, tmp_path):
     assert not canary.exists()
 
 
-def test_what_is_no_regular_file_is_never_read(tmp_path):
+def test_other_than_regular_files_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
     (tmp_path / "link").symlink_to(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -155,7 +155,7 @@ def test_files_without_permission_are_named(path):
     path.chmod(0)
     user = os.geteuid()
     try:
-        if user == 0:  # who may do everything
+        if user == 0:  # root reads every file
             os.seteuid(65534)
         with pytest.raises(PermissionError, match="small"):
             jh.load_index(path)
@@ -195,7 +195,7 @@ def test_files_without_permission_are_named(path):
         ({"arrays": {}}, "not those that header.json lists"),
     ],
 )
-def test_headers_that_make_no_sense_are_refused(path, header, match):
+def test_invalid_headers_are_refused(path, header, match):
     assert_refused(path, forgery.with_header(path, header), match)
 
 
@@ -223,12 +223,68 @@ def test_impossible_shapes_are_refused_before_anything_is_allocated(path, shape,
 
 
 @pytest.mark.parametrize("dtype", ["|O", "|V8", ">i4", "<M8[s]", "<i8", "|S4", "i4", "int32", "", 4, None, ["<i4"], {}])
-def test_only_a_few_dtypes_are_read(path, dtype):
+def test_other_dtypes_are_refused(path, dtype):
     assert_refused(path, forgery.with_description(path, "index.ids", dtype=dtype), "index.ids: dtype must be one of")
 
 
-def test_a_dtype_that_the_array_has_not_is_refused(path):
+def test_another_dtype_than_the_arrays_is_refused(path):
     assert_refused(path, forgery.with_description(path, "index.ids", dtype="<u4"), "index.ids: the array is not")
+
+
+def npy_header(text, version=b"\1\0"):
+    """The start of a file of npy version 1.0 whose header is this Python literal."""
+    header = text.encode() + b"\n"
+    return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header
+
+
+def with_ids(path, start):
+    """A saved file of five ids, `start` in place of the header of their array."""
+    members = forgery.parts(path)
+    members["index.ids.npy"] = start + members["index.ids.npy"][-20:]
+    return forgery.sealed(forgery.archive(members.items()))
+
+
+IDS = "{'descr': '<i4', 'fortran_order': False, 'shape': (5,)}"
+
+
+@pytest.mark.parametrize("text", [IDS, IDS + " " * 100, "{'shape': (5,), 'fortran_order': False, 'descr': '<i4'}"])
+def test_headers_of_arrays_may_be_spaced_and_ordered_otherwise(path, text):
+    codes = jh.describe(jh.load_index(path))
+    path.write_bytes(with_ids(path, npy_header(text)))
+    assert jh.describe(jh.load_index(path)) == codes
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (IDS.replace("False", "True"), "the array is not"),
+        (IDS.replace("<i4", ">i4"), "the array is not"),
+        (IDS.replace("<i4", "<f4"), "the array is not"),
+        (IDS.replace("'<i4'", "[('a', '<i4')]"), "the array is not"),
+        (IDS.replace("(5,)", "(5, 1)"), "the array is not"),
+        (IDS.replace("(5,)", "(-5,)"), "the array is not"),
+        (IDS.replace("(5,)", "[5]"), "shape"),
+        (IDS.replace("False", "0"), "fortran_order"),
+        (IDS.replace("<i4", "nothing"), "descr"),
+        (IDS.replace("'shape'", "'form'"), "keys"),
+        ("", ""),
+        ("{", ""),
+        ("__import__('os')", "Cannot parse|malformed"),
+        ("(" * 1400, ""),
+        ("-" * 1400 + "1", ""),
+        ("[" * 700 + "]" * 700, ""),
+        (IDS + " " * 1500, "expected 1556 bytes"),
+    ],
+)
+def test_headers_of_arrays_that_differ_from_the_files_are_refused(path, text, match):
+    assert_refused(path, with_ids(path, npy_header(text)), f"index.ids: .*{match}")
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\x93NUMPY", npy_header(IDS, b"\2\0"), npy_header(IDS)[:40], b"\x93NUMPY\1\0\xff\xff{}"]
+)
+def test_arrays_without_a_header_of_their_version_are_refused(path, start):
+    assert_refused(path, with_ids(path, start), "index.ids: ")
 
 
 def test_members_that_the_header_does_not_list_are_refused(path):
@@ -244,7 +300,7 @@ def test_members_that_the_header_does_not_list_are_refused(path):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_member_that_comes_twice_is_refused(path):
+def test_repeated_members_are_refused(path):
     members = list(forgery.parts(path).items())
     assert_refused(path, forgery.sealed(forgery.archive([*members, members[-1]])), "follow one another")
 
@@ -254,8 +310,8 @@ def test_compressed_members_are_refused(path):
     assert_refused(path, forgery.sealed(forgery.archive(bomb, zipfile.ZIP_DEFLATED)), "compressed")
 
 
-def moved(content, number, **fields):
-    """An archive whose directory says something else about a member."""
+def change_directory(content, number, **fields):
+    """Changes what an archive's directory says about a member."""
     places = {
         "flags": (8, "<H"),
         "method": (10, "<H"),
@@ -292,10 +348,10 @@ def moved(content, number, **fields):
 def test_a_directory_that_points_elsewhere_is_refused(path, fields):
     content = forgery.sealed(forgery.archive(forgery.parts(path).items()))
     for number in range(1, 4):
-        assert_refused(path, moved(content, number, **fields))
+        assert_refused(path, change_directory(content, number, **fields))
 
 
-def test_bytes_that_belong_to_no_member_are_refused(path):
+def test_bytes_outside_the_members_are_refused(path):
     content = path.read_bytes()
     directory = content.index(b"PK\1\2")
     for place in (0, directory):
@@ -303,7 +359,7 @@ def test_bytes_that_belong_to_no_member_are_refused(path):
     assert_refused(path, forgery.sealed(content + content))
 
 
-def test_a_directory_of_very_many_members_is_not_read(path):
+def test_directories_of_very_many_members_are_refused(path):
     members = [(str(number), b"") for number in range(60_000)]
     content = forgery.sealed(forgery.archive(members))
     assert len(content) > 2 * HEADER_LIMIT
@@ -312,6 +368,6 @@ def test_a_directory_of_very_many_members_is_not_read(path):
 
 def test_very_large_files_that_are_not_ours_are_refused_at_once(path):
     with path.open("wb") as file:
-        file.truncate(2**40)  # a hole: it takes no room on the disk
+        file.truncate(2**40)  # sparse: it takes no space on the disk
     with pytest.raises(jh.CorruptFileError, match="no jaxhash file"):
         jh.load_index(path)
