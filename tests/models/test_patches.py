@@ -8,7 +8,7 @@ import jaxhash as jh
 from jaxhash.models import patches
 
 
-def by_loops(images, height, width, stride):
+def extract_by_loops(images, height, width, stride):
     return np.stack(
         [
             images[:, y : y + height, x : x + width]
@@ -21,10 +21,10 @@ def by_loops(images, height, width, stride):
 
 @pytest.mark.parametrize("shape", [(3, 9, 7), (2, 8, 8, 3), (0, 5, 5)])
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), ((2, 5), 2), ((5, 4), 3), (1, 1)])
-def test_patches_are_those_of_loops(shape, size, stride):
+def test_patches_equal_those_of_loops(shape, size, stride):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     height, width = size if isinstance(size, tuple) else (size, size)
-    expected = by_loops(images, height, width, stride)
+    expected = extract_by_loops(images, height, width, stride)
     found = jh.extract_patches(images, size, stride=stride)
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.uint8
@@ -33,9 +33,9 @@ def test_patches_are_those_of_loops(shape, size, stride):
     assert np.array_equal(traced, expected)
 
 
-def test_one_image_gives_its_patches():
+def test_a_single_image_gives_its_patches():
     image = np.arange(20.0).reshape(4, 5)
-    assert np.array_equal(jh.extract_patches(image, 2), by_loops(image[None], 2, 2, 1)[0])
+    assert np.array_equal(jh.extract_patches(image, 2), extract_by_loops(image[None], 2, 2, 1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def model():
     return jh.Autoencoder(12, 20, (16,))
 
 
-def test_codes_of_patches_are_those_of_encode(model, monkeypatch):
+def test_codes_of_patches_equal_those_of_encode(model, monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (7, 8, 9)).astype(np.uint8)
-    expected = jh.encode(model, by_loops(images, 3, 4, 2))
+    expected = jh.encode(model, extract_by_loops(images, 3, 4, 2))
     assert np.array_equal(jh.encode_patches(model, images, (3, 4), stride=2), expected)
     monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 10)
     assert np.array_equal(jh.encode_patches(model, images, (3, 4), stride=2), expected)

@@ -5,10 +5,10 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.models.word_counts import compute_log_shares, mean_length, normalize_lengths, scale_to_counts, word_losses
-from jaxhash.training.objectives import mean_loss
+from jaxhash.models.word_counts import compute_log_shares, mean_length, normalize_lengths, scale_to_counts
+from jaxhash.training.losses import item_losses, mean_loss
 
-# Two topics hardly fill eight bits.
+# Two topics do not need eight bits.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
 
 WORDS = 30
@@ -45,25 +45,27 @@ def test_inputs_are_roots_of_equal_length():
     np.testing.assert_allclose(inputs, expected, rtol=1e-6)
 
 
-def test_the_loss_is_the_mean_surprise_of_all_words():
+def test_the_loss_is_the_mean_cross_entropy_of_all_words():
     logits = jnp.log(jnp.float32([[0.5, 0.25, 0.25]] * 3))
     counts = jnp.float32([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     bits = np.array([3 * 1 + 1 * 2, 2 * 2, 0])
-    np.testing.assert_allclose(word_losses(logits, counts), np.log(2) * bits, rtol=1e-6)
     model = jh.Autoencoder(3, 2, (), output_activation="softmax")
+    np.testing.assert_allclose(item_losses(model, logits, counts), np.log(2) * bits, rtol=1e-6)
     assert mean_loss(model, logits, counts) == pytest.approx(np.log(2) * bits.sum() / 6, rel=1e-6)
 
 
 def test_its_gradient_is_the_expected_less_the_true_counts(rng):
+    model = jh.Autoencoder(6, 2, (), output_activation="softmax")
     logits, counts = rng.normal(size=(4, 6)), rng.integers(0, 5, (4, 6)) + np.eye(4, 6)
-    slope = jax.grad(lambda x: word_losses(x, jnp.asarray(counts, jnp.float32)).sum())(jnp.asarray(logits, jnp.float32))
+    slope = jax.grad(lambda x: item_losses(model, x, jnp.float32(counts)).sum())(jnp.float32(logits))
     np.testing.assert_allclose(slope, counts.sum(1, keepdims=True) * softmax(logits) - counts, atol=1e-5)
 
 
 def test_an_empty_document_has_no_gradient():
+    model = jh.Autoencoder(4, 2, (), output_activation="softmax")
     empty, some = jnp.zeros((1, 4), jnp.float32), jnp.ones((1, 4), jnp.float32)
     assert mean_length(empty) == 1
-    assert (jax.grad(lambda x: word_losses(x, empty).sum())(some) == 0).all()
+    assert (jax.grad(lambda x: mean_loss(model, x, empty))(some) == 0).all()
     assert jnp.isfinite(normalize_lengths(empty)).all()
 
 
@@ -94,7 +96,7 @@ def test_outputs_start_from_the_shares_of_all_words(model, counts):
     np.testing.assert_allclose(np.exp(bias), counts.sum(0) / counts.sum(), rtol=1e-5)
 
 
-def test_training_tells_topics_apart(trained, counts):
+def test_training_separates_topics(trained, counts):
     topics = np.arange(200) % 2
     index = jh.build_index(jh.encode(trained, counts[:100]), 8)
     found = jh.search(index, jh.encode(trained, counts[100:200]), k=10)
@@ -105,29 +107,29 @@ def test_codes_do_not_depend_on_the_length_of_a_document(trained, counts):
     np.testing.assert_array_equal(jh.encode(trained, counts), jh.encode(trained, 16 * counts))
 
 
-def test_documents_compare_with_their_neighbors(model, counts):
+def test_documents_train_to_retrieve(model, counts):
     _, history = jh.fit(model, counts, epochs=5, batch_size=32, objective="retrieve")
     assert np.isfinite(history.loss).all()
     assert history.loss[-1] < history.loss[0]
 
 
 @pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
-def test_documents_train_by_each_way_to_bits(binarization, model, counts):
+def test_documents_train_with_each_binarization(binarization, model, counts):
     _, history = jh.fit(model, counts, epochs=5, batch_size=32, binarization=binarization)
     assert history.loss[-1] < history.loss[0]
 
 
-def test_empty_documents_alone_do_not_divide_by_nothing(model):
+def test_empty_documents_alone_train_without_nan(model):
     trained, history = jh.fit(model, np.zeros((3, WORDS), np.float32), epochs=2)
     assert history.loss == (0, 0)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(nnx.state(trained)))
 
 
-def test_longer_documents_may_come_after_training(trained, counts):
+def test_documents_may_be_longer_than_in_training(trained, counts):
     jh.encode(trained, 1e6 * counts)
 
 
-def test_models_and_retrievers_are_saved_with_their_rule(trained, counts, tmp_path):
+def test_retrievers_are_saved_with_the_input_rule(trained, counts, tmp_path):
     index = jh.build_index(jh.encode(trained, counts), 8)
     jh.save_retriever(tmp_path / "documents.npz", jh.Retriever(trained, index))
     loaded = jh.load_retriever(tmp_path / "documents.npz")
@@ -137,7 +139,7 @@ def test_models_and_retrievers_are_saved_with_their_rule(trained, counts, tmp_pa
         jh.encode(loaded.model, -counts[:1])
 
 
-def test_what_can_be_no_counts_is_refused(model, trained, counts):
+def test_negative_nonfinite_and_uint8_counts_are_refused(model, trained, counts):
     wrong = counts[:3].copy()
     wrong[1, 4] = -1
     for some in (model, trained):
@@ -152,7 +154,7 @@ def test_what_can_be_no_counts_is_refused(model, trained, counts):
         jh.fit(model, counts.astype(np.uint8), epochs=1)
 
 
-def test_sparse_counts_are_refused_by_what_to_do(model, counts):
+def test_sparse_counts_are_refused_with_advice(model, counts):
     sparse = pytest.importorskip("scipy.sparse")
     for kind in (sparse.csr_matrix, sparse.csr_array):
         with pytest.raises(TypeError, match=r"dense array, got csr_\w+: use \.toarray\(\)"):
@@ -161,6 +163,6 @@ def test_sparse_counts_are_refused_by_what_to_do(model, counts):
             jh.fit(model, kind(counts), epochs=1)
 
 
-def test_images_have_no_softmax_of_words():
+def test_convolutional_models_have_no_softmax_outputs():
     with pytest.raises(ValueError, match=r"softmax.*Autoencoder"):
         jh.ConvAutoencoder((8, 8), 4, output_activation="softmax")
