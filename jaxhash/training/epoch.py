@@ -127,6 +127,14 @@ def _run_steps(
 def gather(tables: tuple[jax.Array, jax.Array | None], rows: tuple[jax.Array, ...]) -> Batch:
     """The batch of rows `[m]` of items and, if there are any, of their positives."""
     items, features = tables
-    take = functools.partial(jnp.take, axis=0, mode="clip")  # all are within; this only spares the check
-    positives = take(items, rows[1]) if len(rows) > 1 else None
-    return Batch(take(items, rows[0]), positives, None if features is None else take(features, rows[0]))
+    return Batch(
+        _take(items, rows[0]),
+        _take(items, rows[1]) if len(rows) > 1 else None,
+        None if features is None else _take(features, rows[0]),
+    )
+
+
+def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Rows `[m]` of a table `[t, ...]`. On CPU, XLA gathers flat rows up to eight times as fast as images."""
+    flat = table.reshape(len(table), -1)
+    return jnp.take(flat, rows, axis=0, mode="clip").reshape(-1, *table.shape[1:])  # all rows are within

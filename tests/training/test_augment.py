@@ -14,7 +14,7 @@ def images(rng):
     return jnp.asarray(rng.random((5, 9, 12, 2)), jnp.float32)
 
 
-def test_nothing_asked_for_changes_nothing(images):
+def test_limits_of_zero_change_nothing(images):
     np.testing.assert_allclose(jh.AffineWarp(**STILL)(KEY, images), images, atol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_a_shift_moves_a_spot_within_its_limit():
         assert moved.max() > 2
 
 
-def test_a_turn_carries_a_spot_round_the_middle():
+def test_a_rotation_moves_a_spot_around_the_middle():
     image = jnp.zeros((1, 21, 21, 1), jnp.float32).at[0, 10, 18].set(1.0)
     warped = jh.AffineWarp(**{**STILL, "rotation": 90.0})(KEY, jnp.tile(image, (50, 1, 1, 1)))
     rows, columns = jnp.indices((21, 21), dtype=jnp.float32) - 10
@@ -53,12 +53,12 @@ def test_a_turn_carries_a_spot_round_the_middle():
     assert (weight * rows[None]).sum((1, 2)).std() > 3
 
 
-def test_beyond_an_edge_its_colour_goes_on():
+def test_beyond_an_edge_its_pixels_are_repeated():
     image = jnp.full((20, 8, 8, 3), 0.7, jnp.float32)
     np.testing.assert_allclose(jh.AffineWarp()(KEY, image), image, rtol=1e-5)
 
 
-def test_images_are_warped_each_in_its_own_way_and_the_same_by_the_same_key(images):
+def test_each_image_is_warped_by_itself_and_the_key_decides(images):
     same = jnp.tile(images[:1], (3, 1, 1, 1))
     warped = jh.AffineWarp()(KEY, same)
     assert not jnp.allclose(warped[0], warped[1])

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxhash as jh
-from jaxhash.training.pretraining import Machine, divergence, risen, sampled, train_layer
+from jaxhash.training.pretraining import Machine, apply_below, contrastive_divergence, sample_hidden, train_layer
 
 KEY = jax.random.key(0)
 SMALL = {"input_dim": 64, "num_bits": 12, "hidden_dims": (48, 32)}
@@ -37,9 +37,9 @@ def test_one_step_of_divergence_is_that_of_numpy(visible, hidden, rng):
         rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (4,), (3,), (6, 4)]
     )
     machine = Machine(*map(jnp.asarray, (kernel, visible_bias, hidden_bias)))
-    direction, error = divergence(machine, jnp.asarray(data), visible, hidden, KEY)
+    direction, error = contrastive_divergence(machine, jnp.asarray(data), visible, hidden, KEY)
     given = data @ kernel + hidden_bias
-    sample = np.asarray(sampled(hidden, jnp.asarray(given), KEY))
+    sample = np.asarray(sample_hidden(hidden, jnp.asarray(given), KEY))
     back = MEANS[visible](sample @ kernel.T + visible_bias)
     of_data, of_back = MEANS[hidden](given), MEANS[hidden](back @ kernel + hidden_bias)
     expected = Machine(-(data.T @ of_data - back.T @ of_back) / 6, -(data - back).mean(0), -(of_data - of_back).mean(0))
@@ -48,26 +48,26 @@ def test_one_step_of_divergence_is_that_of_numpy(visible, hidden, rng):
     assert error == pytest.approx(((back - data) ** 2).mean(), rel=1e-4)
 
 
-def test_a_layer_is_given_what_the_encoder_would_give_it(images):
+def test_the_layers_below_are_applied_as_in_the_encoder(images):
     model = jh.Autoencoder(**SMALL)
     below = [(layer.kernel[...], layer.bias[...] - 0.1) for layer in model.encoder.layers[:2]]
     found = expected = images[:9].reshape(9, 64).astype(np.float32) / 255
     for kernel, bias in below:
         expected = np.maximum(expected @ np.asarray(kernel) + np.asarray(bias), 0)
     assert (expected == 0).any()
-    np.testing.assert_allclose(risen(jnp.asarray(found), below), expected, atol=1e-5)
+    np.testing.assert_allclose(apply_below(jnp.asarray(found), below), expected, atol=1e-5)
 
 
-def test_data_that_come_back_unchanged_move_nothing():
+def test_data_reconstructed_exactly_give_no_step():
     machine = Machine(jnp.zeros((3, 2)), jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3, -0.3]))
-    direction, error = divergence(machine, jnp.tile(machine.visible_bias, (5, 1)), "linear", "relu", KEY)
+    direction, error = contrastive_divergence(machine, jnp.tile(machine.visible_bias, (5, 1)), "linear", "relu", KEY)
     assert error == 0
     assert all((part == 0).all() for part in direction)
 
 
 def test_samples_have_the_means_and_spreads_of_their_units():
     inputs = jnp.tile(jnp.array([-1.0, 0.5, 30.0]), (50_000, 1))
-    binary, rectified = sampled("sigmoid", inputs, KEY), sampled("relu", inputs, KEY)
+    binary, rectified = sample_hidden("sigmoid", inputs, KEY), sample_hidden("relu", inputs, KEY)
     assert jnp.isin(binary, jnp.array([0.0, 1.0])).all()
     np.testing.assert_allclose(binary.mean(0), sigmoid(np.array([-1, 0.5, 30])), atol=0.01)
     assert (rectified >= 0).all()
@@ -76,7 +76,7 @@ def test_samples_have_the_means_and_spreads_of_their_units():
     assert (rectified[:, 0] == 0).mean() == pytest.approx(0.973, abs=0.01)  # the noise stays below 1 / .52 deviations
 
 
-def test_each_layer_learns_to_give_back_what_it_is_given(images):
+def test_each_layer_learns_to_reconstruct_its_inputs(images):
     model = jh.Autoencoder(**SMALL)
     items = images.reshape(-1, 64)
     for layer in range(3):
@@ -91,7 +91,7 @@ def test_the_decoder_mirrors_the_encoder(images):
         assert up.bias[...].any()
 
 
-def test_the_stack_gives_images_back_before_any_fit(images):
+def test_the_stack_reconstructs_before_any_fit(images):
     model = jh.Autoencoder(**SMALL)
     losses = [
         jh.reconstruction_loss(jh.pretrain(model, images, epochs=epochs, batch_size=64), images) for epochs in (1, 15)
@@ -99,7 +99,7 @@ def test_the_stack_gives_images_back_before_any_fit(images):
     assert losses[1] < losses[0] < jh.reconstruction_loss(model, images)
 
 
-def test_fit_goes_on_from_there_and_starts_lower(images):
+def test_fit_starts_lower_after_pretraining(images):
     options = {"epochs": 2, "batch_size": 64}
     model = jh.Autoencoder(**SMALL)
     started = jh.pretrain(model, images, epochs=10, batch_size=64)
@@ -130,7 +130,7 @@ def test_layers_compile_once_for_each_shape(images, compilations):
     assert compilations.count == 0
 
 
-def test_what_can_not_be_pretrained_is_refused():
+def test_wrong_models_images_and_numbers_are_refused():
     images = np.zeros((4, 64), np.uint8)
     with pytest.raises(TypeError, match="dense Autoencoder, got ConvAutoencoder"):
         jh.pretrain(jh.ConvAutoencoder((8, 8), 4), images, epochs=1)
