@@ -1,3 +1,7 @@
+"""Adding, removing and merging items, against building anew."""
+
+import itertools
+
 import jax
 import numpy as np
 import oracle
@@ -5,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from samples import identical
 
 import jaxhash as jh
 from jaxhash.index import hash_index
@@ -13,13 +18,7 @@ from jaxhash.index.hash_index import sorted_arrays
 WIDTHS = [1, 2, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024]
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    assert [leaf.dtype for leaf in jax.tree.leaves(a)] == [leaf.dtype for leaf in jax.tree.leaves(b)]
-
-
-def items(num_bits, n=300, seed=0):
+def sample_items(num_bits, n=300, seed=0):
     """Clustered codes with copies among them, and ids in no order."""
     rng = np.random.default_rng((seed, num_bits, n))
     return oracle.pack(oracle.clustered(rng, n, num_bits)), rng.permutation(2 * n + 1)[:n]
@@ -56,52 +55,43 @@ def test_merging_by_hand():
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
-@pytest.mark.parametrize("num_batches", [1, 7])
-def test_adding_in_batches_equals_building_at_once(num_bits, num_batches):
-    codes, ids = items(num_bits)
+def test_adding_in_batches_equals_building_at_once(num_bits):
+    codes, ids = sample_items(num_bits)
     order = np.random.default_rng(1).permutation(len(codes))
     index = jh.build_index(codes[:0], num_bits)
-    for batch in np.array_split(order, num_batches):
+    for batch in np.array_split(order, 7):
         index = jh.add_items(index, codes[batch], ids=ids[batch])
-    same(index, jh.build_index(codes, num_bits, ids=ids))
-
-
-def test_adding_one_by_one_equals_building_at_once():
-    codes, _ = items(9, n=60)
-    index = jh.build_index(codes[:0], 9)
-    for number in range(len(codes)):
-        index = jh.add_items(index, codes[number : number + 1])
-    same(index, jh.build_index(codes, 9))
+    identical(index, jh.build_index(codes, num_bits, ids=ids))
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_removing_equals_building_without(num_bits):
-    codes, ids = items(num_bits)
+    codes, ids = sample_items(num_bits)
     gone = np.random.default_rng(2).random(len(codes)) < 0.4
     left = jh.remove_items(jh.build_index(codes, num_bits, ids=ids), ids[gone])
-    same(left, jh.build_index(codes[~gone], num_bits, ids=ids[~gone]))
+    identical(left, jh.build_index(codes[~gone], num_bits, ids=ids[~gone]))
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_merging_equals_building_from_both_in_either_order(num_bits, share):
-    codes, ids = items(num_bits)
+    codes, ids = sample_items(num_bits)
     first = np.random.default_rng(3).random(len(codes)) < share
     a, b = (jh.build_index(codes[part], num_bits, ids=ids[part]) for part in (first, ~first))
     whole = jh.build_index(codes, num_bits, ids=ids)
-    same(jh.merge_indexes(a, b), whole)
-    same(jh.merge_indexes(b, a), whole)
+    identical(jh.merge_indexes(a, b), whole)
+    identical(jh.merge_indexes(b, a), whole)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 80), st.integers(0, 80), st.sampled_from([1, 3, 33, 70]), st.integers(0, 2**32))
 def test_any_two_collections_merge_as_if_built_together(n, m, num_bits, seed):
-    codes, ids = items(num_bits, n + m, seed)
+    codes, ids = sample_items(num_bits, n + m, seed)
     expected = jh.build_index(codes, num_bits, ids=ids)
     a, b = jh.build_index(codes[:n], num_bits, ids=ids[:n]), jh.build_index(codes[n:], num_bits, ids=ids[n:])
-    same(jh.merge_indexes(a, b), expected)
-    same(jh.add_items(a, codes[n:], ids=ids[n:]), expected)
-    same(jh.remove_items(expected, ids[n:]), a)
+    identical(jh.merge_indexes(a, b), expected)
+    identical(jh.add_items(a, codes[n:], ids=ids[n:]), expected)
+    identical(jh.remove_items(expected, ids[n:]), a)
 
 
 def test_capacity_grows_and_shrinks_as_if_built_anew():
@@ -109,17 +99,17 @@ def test_capacity_grows_and_shrinks_as_if_built_anew():
     index = jh.build_index(codes[:1000], 40)
     grown = jh.add_items(index, codes[1000:])
     assert grown.capacity > index.capacity
-    same(grown, jh.build_index(codes, 40))
-    same(jh.remove_items(grown, np.arange(1000, len(codes))), index)
+    identical(grown, jh.build_index(codes, 40))
+    identical(jh.remove_items(grown, np.arange(1000, len(codes))), index)
 
 
-def test_ids_go_on_after_the_largest():
+def test_default_ids_continue_after_the_largest():
     one = np.zeros((1, 1), np.uint32)
     assert sorted_arrays(jh.add_items(jh.build_index(one[:0], 3), one))[2].tolist() == [0]
     assert sorted_arrays(jh.add_items(three_items(), np.repeat(one, 2, axis=0)))[2].tolist() == [10, 11, 4, 9, 7]
 
 
-def test_ids_that_would_run_out_are_asked_for():
+def test_default_ids_past_int32_are_refused_and_ids_asked_for():
     index = jh.build_index(np.zeros((1, 1), np.uint32), 3, ids=[2**31 - 2])
     assert jh.add_items(index, np.zeros((1, 1), np.uint32)).ids[1] == 2**31 - 1
     with pytest.raises(ValueError, match="give ids"):
@@ -131,27 +121,27 @@ def test_nothing_to_change_gives_the_index_back():
     assert jh.add_items(index, np.zeros((0, 1), np.uint32)) is index
     assert jh.remove_items(index, []) is index
     assert jh.remove_items(index, np.array([5, 6]), missing="ignore") is index
-    same(jh.merge_indexes(index, jh.build_index(np.zeros((0, 1), np.uint32), 3)), index)
+    identical(jh.merge_indexes(index, jh.build_index(np.zeros((0, 1), np.uint32), 3)), index)
 
 
 def test_all_items_may_leave_and_come_back():
-    codes, ids = items(40)
+    codes, ids = sample_items(40)
     index = jh.build_index(codes, 40, ids=ids)
     empty = jh.remove_items(index, ids)
-    same(empty, jh.build_index(codes[:0], 40))
-    same(jh.add_items(empty, codes, ids=ids), index)
+    identical(empty, jh.build_index(codes[:0], 40))
+    identical(jh.add_items(empty, codes, ids=ids), index)
 
 
 def test_an_item_that_leaves_and_comes_back_is_there_once():
     index = three_items()
     again = jh.add_items(jh.remove_items(index, [9]), jh.pack_bits([[0, 1, 1]]), ids=[9])
-    same(again, index)
+    identical(again, index)
     assert jh.radius_search(again, jh.pack_bits([0, 1, 1]), radius=0).ids.tolist() == [4, 9]
 
 
 def test_ids_to_remove_are_a_set():
     index = three_items()
-    same(jh.remove_items(index, [9, 9, 7]), jh.remove_items(index, [7, 9]))
+    identical(jh.remove_items(index, [9, 9, 7]), jh.remove_items(index, [7, 9]))
 
 
 @pytest.mark.parametrize("unknown", [5, -1, 2**31, 2**63])
@@ -159,7 +149,7 @@ def test_an_unknown_id_is_named_or_ignored(unknown):
     index, ids = three_items(), np.array([9, unknown, unknown], np.uint64 if unknown > 9 else np.int64)
     with pytest.raises(KeyError, match=f"id {unknown} is not in the index"):
         jh.remove_items(index, ids)
-    same(jh.remove_items(index, ids, missing="ignore"), jh.remove_items(index, [9]))
+    identical(jh.remove_items(index, ids, missing="ignore"), jh.remove_items(index, [9]))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +169,7 @@ def test_wrong_ids_to_remove_are_refused(ids, error, message):
 
 
 @pytest.mark.parametrize("missing", ["Raise", "", None, True])
-def test_other_ways_to_treat_missing_ids_are_refused(missing):
+def test_unknown_values_of_missing_are_refused(missing):
     with pytest.raises(ValueError, match="missing must be raise or ignore, got"):
         jh.remove_items(three_items(), [9], missing=missing)
 
@@ -204,15 +194,15 @@ def test_wrong_additions_are_refused_and_change_nothing(codes, ids, error, messa
     index = three_items()
     with pytest.raises(error, match=message):
         jh.add_items(index, codes, ids=ids)
-    same(index, three_items())
+    identical(index, three_items())
 
 
-def test_one_bad_row_of_a_thousand_adds_none():
+def test_one_invalid_code_of_a_thousand_adds_none():
     index, codes = three_items(), np.zeros((1000, 1), np.uint32)
     codes[500] = 1
     with pytest.raises(ValueError, match=r"the code at \(500,\) has bits past 3"):
         jh.add_items(index, codes)
-    same(index, three_items())
+    identical(index, three_items())
 
 
 def test_indexes_that_do_not_fit_together_are_refused():
@@ -223,11 +213,11 @@ def test_indexes_that_do_not_fit_together_are_refused():
     for a, b in ((index, shared), (shared, index)):
         with pytest.raises(ValueError, match="both have 7"):
             jh.merge_indexes(a, b)
-    same(index, three_items())
+    identical(index, three_items())
 
 
 @pytest.mark.parametrize("wrong", [None, np.zeros((3, 1), np.uint32)])
-def test_what_is_no_index_is_refused(wrong):
+def test_other_types_than_an_index_are_refused(wrong):
     index = three_items()
     for call in (
         lambda: jh.add_items(wrong, np.zeros((1, 1), np.uint32)),
@@ -253,14 +243,14 @@ def test_collections_that_grow_past_int32_are_refused(monkeypatch):
 
 
 def test_an_index_that_went_through_jax_can_be_changed():
-    codes, ids = items(40)
+    codes, ids = sample_items(40)
     index = jax.jit(lambda index: jax.tree.map(lambda leaf: leaf + 0, index))(jh.build_index(codes, 40, ids=ids))
     more = jh.add_items(index, codes[:5], ids=ids[:5] + 1000)
-    same(jh.remove_items(more, ids[:5] + 1000), jh.build_index(codes, 40, ids=ids))
+    identical(jh.remove_items(more, ids[:5] + 1000), jh.build_index(codes, 40, ids=ids))
 
 
-def test_a_hundred_additions_need_few_programs(compilations):
-    codes, _ = items(42, n=4000)
+def test_searches_between_a_hundred_additions_compile_few_programs(compilations):
+    codes, _ = sample_items(42, n=4000)
     queries = codes[::10][:400]
     index = jh.build_index(codes[:2000], 42)
     with compilations:
@@ -269,6 +259,37 @@ def test_a_hundred_additions_need_few_programs(compilations):
             jh.search(index, queries[: 4 * turn], k=2, method="scan")
     assert jh.describe(index).num_items == 3000
     assert 1 <= compilations.count <= 12
+
+
+class Countdown:
+    """Raises KeyboardInterrupt from its n-th call on; before, calls a function."""
+
+    def __init__(self, function, number):
+        self.function, self.left = function, number
+
+    def __call__(self, *arguments, **options):
+        self.left -= 1
+        if self.left <= 0:
+            raise KeyboardInterrupt
+        return self.function(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["argsort", "append", "insert"])
+def test_ctrl_c_during_an_addition_is_passed_on_and_changes_nothing(name, monkeypatch):
+    codes, _ = sample_items(64)
+    index = jh.build_index(codes[:150], 64)
+    for number in itertools.count(1):
+        countdown = Countdown(getattr(np, name), number)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, name, countdown)
+            try:
+                jh.add_items(index, codes[150:])
+                break
+            except KeyboardInterrupt:
+                pass
+        identical(index, jh.build_index(codes[:150], 64))
+    assert number > 1
+    identical(jh.add_items(index, codes[150:]), jh.build_index(codes, 64))
 
 
 class Collection(RuleBasedStateMachine):
@@ -360,7 +381,7 @@ class Collection(RuleBasedStateMachine):
     @precondition(lambda self: self.num_bits is not None)
     @invariant()
     def equals_one_built_at_once(self):
-        same(self.index, self.built(self.items))
+        identical(self.index, self.built(self.items))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.files.archive import read_archive, write_archive
+from jaxhash.index.hash_index import sorted_arrays
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,31 @@ def test_files_keep_long_codes(two_codes, images, tmp_path):
         write_archive(tmp_path / "r", whole._replace(arrays=whole.arrays | {"long_codes": wrong}))
         with pytest.raises(jh.CorruptFileError, match="long_codes"):
             jh.load_retriever(tmp_path / "r")
+
+
+def test_a_saved_retriever_comes_back_whole(retriever, images, tmp_path):
+    jh.save_retriever(tmp_path / "r.npz", retriever)
+    loaded = jh.load_retriever(tmp_path / "r.npz")
+    same(jax.tree.leaves(loaded), jax.tree.leaves(retriever))
+    same(jh.retrieve(loaded, images, k=3), jh.retrieve(retriever, images, k=3))
+
+
+def test_only_a_retriever_is_saved_as_one(retriever, tmp_path):
+    with pytest.raises(TypeError, match="must be a"):
+        jh.save_retriever(tmp_path / "x", retriever.index)
+
+
+def test_a_retriever_of_unequal_bits_is_neither_saved_nor_loaded(retriever, tmp_path):
+    other = jh.build_index(np.zeros((3, 1), np.uint32), 17)
+    with pytest.raises(ValueError, match="20 bits, but the index holds codes of 17"):
+        jh.save_retriever(tmp_path / "r", jh.Retriever(retriever.model, other))
+    jh.save_retriever(tmp_path / "r", retriever)
+    whole = read_archive(tmp_path / "r", "retriever")
+    table, offsets, ids = sorted_arrays(other)
+    arrays = whole.arrays | {"index.codes": table, "index.offsets": offsets, "index.ids": ids}
+    write_archive(tmp_path / "r", whole._replace(meta=whole.meta | {"index": {"num_bits": 17}}, arrays=arrays))
+    with pytest.raises(jh.CorruptFileError, match="20 bits"):
+        jh.load_retriever(tmp_path / "r")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -1,4 +1,4 @@
-"""What holds around the search: in threads and processes, on several devices, in little memory, and under `-O`."""
+"""The package in threads and processes, on several devices, in little memory, in 64-bit mode and under `-O`."""
 
 import dataclasses
 import multiprocessing
@@ -17,6 +17,7 @@ import numpy as np
 import oracle
 import pytest
 from jax.experimental import checkify
+from samples import same
 
 import jaxhash as jh
 from jaxhash.query import hits
@@ -24,18 +25,14 @@ from jaxhash.query import hits
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def collection(num_bits, n=2000, q=16):
+def sample_codes(num_bits, n=2000, q=16):
     rng = np.random.default_rng((num_bits, n))
     codes = oracle.pack(oracle.clustered(rng, n + q, num_bits))
     return codes[:n], codes[n:]
 
 
-def together(*jobs):
-    """Runs jobs in threads that start at one moment; raises what any of them raised."""
+def run_together(*jobs):
+    """Runs jobs in threads that start at once; raises an error of any of them."""
     start, wrong = threading.Barrier(len(jobs)), []
 
     def run(job):
@@ -54,8 +51,8 @@ def together(*jobs):
         raise wrong[0]
 
 
-def test_eight_threads_with_nothing_compiled_find_what_one_does():
-    codes, queries = collection(43, n=7000)  # of a size that no other test searches
+def test_eight_threads_that_compile_at_once_find_the_nearest():
+    codes, queries = sample_codes(43, n=7000)  # of a size that no other test searches
     index = jh.build_index(codes, 43)
     expected = oracle.nearest(codes, np.arange(len(codes)), queries, 11)
     within = oracle.within(codes, np.arange(len(codes)), queries, 4)
@@ -70,12 +67,12 @@ def test_eight_threads_with_nothing_compiled_find_what_one_does():
                 found = jh.radius_search(index, queries[row], radius=4)
                 same((found.distances, found.ids), within[row])
 
-    together(*(partial(work, number) for number in range(8)))
+    run_together(*(partial(work, number) for number in range(8)))
 
 
-def test_who_searches_while_items_are_added_sees_one_index_or_the_other():
-    codes, queries = collection(44, n=1500)
-    shelf = [jh.build_index(codes[:1000], 44)]
+def test_searches_while_items_are_added_see_one_index_or_the_other():
+    codes, queries = sample_codes(44, n=1500)
+    current = [jh.build_index(codes[:1000], 44)]
     stages = [1000 + 50 * turn for turn in range(11)]
     expected = [
         {stage: oracle.nearest(codes[:stage], np.arange(stage), [query], 5) for stage in stages}
@@ -85,34 +82,34 @@ def test_who_searches_while_items_are_added_sees_one_index_or_the_other():
 
     def add():
         for first in stages[:-1]:
-            shelf[0] = jh.add_items(shelf[0], codes[first : first + 50])
+            current[0] = jh.add_items(current[0], codes[first : first + 50])
             time.sleep(0.002)
         done.set()
 
     def search(number):
         while not done.is_set():
-            index = shelf[0]
+            index = current[0]
             found = jh.search(index, queries[number : number + 1], k=5)
             same(tuple(found), expected[number][jh.describe(index).num_items])
 
-    together(add, *(partial(search, number % 2) for number in range(4)))
-    assert jh.describe(shelf[0]).num_items == 1500
+    run_together(add, *(partial(search, number % 2) for number in range(4)))
+    assert jh.describe(current[0]).num_items == 1500
 
 
-def spawned_answer(path, query):
+def search_file(path, query):
     return np.asarray(jh.search(jh.load_index(path), query, k=3).ids)
 
 
 def test_a_spawned_process_finds_the_same(tmp_path):
-    codes, queries = collection(40)
+    codes, queries = sample_codes(40)
     index = jh.build_index(codes, 40)
     jh.save_index(tmp_path / "index", index)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(spawned_answer, (tmp_path / "index", queries))
+        found = pool.apply(search_file, (tmp_path / "index", queries))
     same(found, jh.search(index, queries, k=3).ids)
 
 
-def run(code, *arguments, flags=(), **environment):
+def run_python(code, *arguments, flags=(), **environment):
     done = subprocess.run(
         [sys.executable, *flags, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -137,9 +134,9 @@ print(jh.search(jh.load_index(other), codes[:20] ^ 5, k=3).ids.tolist())
 
 def test_files_pass_between_32_and_64_bit_mode(tmp_path):
     narrow, wide = tmp_path / "narrow", tmp_path / "wide"
-    first = run(SAVE, narrow, narrow, JAX_ENABLE_X64="0")
-    assert run(SAVE, wide, narrow, JAX_ENABLE_X64="1", PYTHONHASHSEED="1") == first
-    assert run(SAVE, narrow, wide, JAX_ENABLE_X64="0", PYTHONHASHSEED="2") == first
+    first = run_python(SAVE, narrow, narrow, JAX_ENABLE_X64="0")
+    assert run_python(SAVE, wide, narrow, JAX_ENABLE_X64="1", PYTHONHASHSEED="1") == first
+    assert run_python(SAVE, narrow, wide, JAX_ENABLE_X64="0", PYTHONHASHSEED="2") == first
     assert narrow.read_bytes() == wide.read_bytes()
 
 
@@ -155,13 +152,13 @@ print(np.asarray(jh.encode(jh.load_model(sys.argv[2]), images)).tobytes().hex())
 
 def test_models_pass_between_32_and_64_bit_mode(tmp_path):
     narrow, wide = tmp_path / "narrow", tmp_path / "wide"
-    first = run(TRAIN, narrow, narrow, JAX_ENABLE_X64="0")
-    assert run(TRAIN, wide, narrow, JAX_ENABLE_X64="1") == first
-    run(TRAIN, narrow, wide, JAX_ENABLE_X64="0")
+    first = run_python(TRAIN, narrow, narrow, JAX_ENABLE_X64="0")
+    assert run_python(TRAIN, wide, narrow, JAX_ENABLE_X64="1") == first
+    run_python(TRAIN, narrow, wide, JAX_ENABLE_X64="0")
 
 
-def test_the_time_of_a_save_is_not_in_its_bytes(tmp_path, monkeypatch):
-    index = jh.build_index(collection(40)[0], 40)
+def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
+    index = jh.build_index(sample_codes(40)[0], 40)
     jh.save_index(tmp_path / "now", index)
     monkeypatch.setattr(time, "time", lambda: 1e9)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(1e9))
@@ -182,15 +179,16 @@ jax.tree.map(np.testing.assert_array_equal, jh.add_items(a, spread), jh.add_item
 """
 
 
-def test_codes_spread_over_devices_are_the_same_codes():
-    run(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+def test_codes_spread_over_devices_give_the_same_index_and_results():
+    run_python(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2")
 
 
-def test_every_refusal_holds_without_asserts_and_with_warnings_as_errors():
+def test_wrong_input_is_refused_without_asserts_too():
     # In test modules pytest turns asserts into raises, so that they hold under -O too.
     modules = (
         "codes/test_bits",
-        "index/test_hash_index",
+        "index/test_building",
+        "index/test_density",
         "query/test_nearest",
         "index/test_changes",
         "files/test_archive",
@@ -203,7 +201,7 @@ sys.exit(pytest.main([
     *("../%s.py" % name for name in {modules!r})
 ]))
 """
-    out = run(code, flags=("-O", "-X", "dev"))
+    out = run_python(code, flags=("-O", "-X", "dev"))
     passed = int(out.rsplit(" passed", 1)[0].split()[-1])
     assert passed > 130
 
@@ -217,11 +215,11 @@ import jaxhash, jaxhash.retriever, jaxhash.training
 assert not [event for event in events if event.startswith("socket.")], events
 assert threading.active_count() == 1
 """
-    run(code)
+    run_python(code)
 
 
-def test_memory_beside_a_complete_answer_is_bounded(monkeypatch):
-    codes, queries = collection(20, n=4000, q=250)
+def test_memory_beside_the_result_is_bounded(monkeypatch):
+    codes, queries = sample_codes(20, n=4000, q=250)
     index = jh.build_index(codes, 20)
     monkeypatch.setattr(hits, "CANDIDATES_AT_ONCE", 2**15)
     jh.radius_search(index, queries, radius=20)  # compiling takes memory of its own
@@ -230,8 +228,8 @@ def test_memory_beside_a_complete_answer_is_bounded(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found.ids) == 4000 * 250
-    answer = found.ids.nbytes + found.distances.nbytes
-    assert peak < 2 * answer + 200 * 2**15  # bytes for each code looked at
+    result = found.ids.nbytes + found.distances.nbytes
+    assert peak < 2 * result + 200 * 2**15  # bytes for each candidate
 
 
 @pytest.mark.parametrize(
@@ -239,18 +237,18 @@ def test_memory_beside_a_complete_answer_is_bounded(monkeypatch):
     [(3000, partial(jh.search, k=5000)), (0, partial(jh.radius_search_padded, radius=40, max_results=9))],
 )
 def test_no_gather_of_a_search_reaches_out_of_bounds(n, function):
-    codes, queries = collection(40, n=n)
+    codes, queries = sample_codes(40, n=n)
     index = jh.build_index(codes, 40)
     error, found = jax.jit(checkify.checkify(function, errors=checkify.index_checks))(index, queries)
     error.throw()
     same(found, function(index, queries))
 
 
-def test_an_index_whose_buffers_were_given_away_says_so():
-    index = jh.build_index(collection(40)[0], 40)
+def test_an_index_of_donated_buffers_is_an_error():
+    index = jh.build_index(sample_codes(40)[0], 40)
     copy = jax.tree.map(jnp.copy, index)
     moved = jax.jit(lambda index: dataclasses.replace(index, ids=index.ids + 1), donate_argnums=0)(copy)
     same(moved.codes, index.codes)
     np.testing.assert_array_equal(moved.ids[:2000], index.ids[:2000] + 1)
     with pytest.raises(RuntimeError, match="deleted"):
-        jh.add_items(copy, collection(40)[0])
+        jh.add_items(copy, sample_codes(40)[0])

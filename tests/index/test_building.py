@@ -1,0 +1,109 @@
+"""Building an index from codes and ids."""
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import identical
+
+import jaxhash as jh
+from jaxhash.index.hash_index import sorted_arrays
+
+
+def test_four_items_by_hand():
+    codes = jh.pack_bits([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]])
+    index = jh.build_index(codes, num_bits=3)
+    table, offsets, ids = sorted_arrays(index)
+    assert jh.codes_to_integers(table, 3).tolist() == [0b000, 0b001, 0b110]
+    assert offsets.tolist() == [0, 1, 2, 4]
+    assert ids.tolist() == [3, 1, 0, 2]
+    assert jh.describe(index) == (4, 3, 1, 1.0, 4 / 3, 2)
+
+
+@given(st.integers(0, 200), st.sampled_from([1, 17, 33, 65, 200]), st.integers(0, 2**32))
+def test_an_index_depends_only_on_its_pairs_of_code_and_id(n, num_bits, seed):
+    rng = np.random.default_rng(seed)
+    codes, ids = oracle.pack(oracle.clustered(rng, n, num_bits)), rng.permutation(10 * n + 1)[:n]
+    order = rng.permutation(n)
+    identical(jh.build_index(codes, num_bits, ids=ids), jh.build_index(codes[order], num_bits, ids=ids[order]))
+
+
+def test_no_codes_give_an_empty_index():
+    index = jh.build_index(np.zeros((0, 2), np.uint32), 64)
+    assert jh.describe(index) == (0, 0, 0, 0.0, 0.0, 0)
+    assert [len(array) for array in sorted_arrays(index)] == [0, 1, 0]
+
+
+def test_arrays_of_any_layout_byte_order_or_library_give_the_same_index(rng, tmp_path):
+    codes = oracle.pack(rng.random((100, 64)) < 0.5)
+    expected = jh.build_index(codes, 64)
+    mapped = np.memmap(tmp_path / "codes", np.uint32, "w+", shape=codes.shape)
+    mapped[:] = codes
+    foreign = [
+        np.asfortranarray(codes),
+        np.repeat(codes, 2, 0)[::2],
+        codes[::-1].copy()[::-1],
+        codes.astype(">u4"),
+        jax.device_put(codes),
+        mapped,
+    ]
+    for array in foreign:
+        identical(jh.build_index(array, 64), expected)
+
+
+@pytest.mark.parametrize("num_bits", [0, -8, 2**16])
+def test_numbers_of_bits_out_of_range_are_refused(num_bits):
+    with pytest.raises(ValueError, match="num_bits must lie between 1"):
+        jh.build_index(np.zeros((3, 1), np.uint32), num_bits)
+
+
+@pytest.mark.parametrize("num_bits", [3.5, "64", True, None])
+def test_numbers_of_bits_of_other_types_are_refused(num_bits):
+    with pytest.raises(TypeError, match="num_bits must be an integer"):
+        jh.build_index(np.zeros((3, 1), np.uint32), num_bits)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, object, str, np.uint64])
+def test_codes_of_other_dtypes_are_refused_without_a_cast(dtype):
+    with pytest.raises(TypeError, match="codes must be packed codes of dtype uint32, got"):
+        jh.build_index(np.zeros((3, 1)).astype(dtype), 17)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (), (3, 2), (3, 0)])
+def test_codes_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="codes must have"):
+        jh.build_index(np.zeros(shape, np.uint32), 17)
+
+
+def test_set_padding_bits_are_refused():
+    codes = np.zeros((3, 1), np.uint32)
+    codes[2] = 1 << (31 - 20)
+    with pytest.raises(ValueError, match="padding bits must be zero"):
+        jh.build_index(codes, 17)
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 5, 5], ValueError, "5 came more than once"),
+        ([0, 1, -1], ValueError, "got -1"),
+        ([0, 1, 2**31], ValueError, r"my_ids\[ids\]"),
+        ([0, 1], ValueError, r"ids must have shape \(3,\)"),
+        ([[0], [1], [2]], ValueError, r"ids must have shape \(3,\)"),
+        ([0.0, 1.0, 2.0], TypeError, "ids must be integers"),
+        ([True, False, True], TypeError, "ids must be integers"),
+    ],
+)
+def test_wrong_ids_are_refused(ids, error, message):
+    with pytest.raises(error, match=message):
+        jh.build_index(np.zeros((3, 1), np.uint32), 17, ids=np.array(ids))
+
+
+def test_collections_past_int32_are_refused_before_any_work():
+    endless = np.broadcast_to(np.uint32(0), (2**31, 1))  # takes no memory
+    with pytest.raises(ValueError, match="sharding"):
+        jh.build_index(endless, 32)
+    with pytest.raises(ValueError, match="sharding"):
+        jh.build_index(np.broadcast_to(np.uint32(0), (2**26, 32)), 1024)

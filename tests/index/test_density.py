@@ -1,0 +1,39 @@
+"""How items spread over codes: measured and expected."""
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+
+import jaxhash as jh
+
+
+@pytest.mark.parametrize("repeats", [1, 7])
+def test_repeated_codes_have_the_density_of_their_repeats(repeats, rng):
+    codes = np.repeat(np.unique(oracle.pack(rng.random((300, 40)) < 0.5), axis=0), repeats, axis=0)
+    stats = jh.describe(jh.build_index(codes, 40))
+    assert stats.num_items == len(codes)
+    assert stats.min_density == stats.max_density == repeats
+
+
+@pytest.mark.parametrize(("num_items", "bits"), [(60_000, 17), (1, 1), (5_000, 14), (1_000_000, 21), (10**12, 41)])
+def test_suggested_numbers_of_bits(num_items, bits):
+    assert jh.suggest_num_bits(num_items) == bits
+
+
+def test_suggestions_for_impossible_numbers_are_refused():
+    assert jh.suggest_num_bits(1000, items_per_code=1000.0) == 1
+    for items_per_code in (0, -1.0, math.nan, math.inf, "1"):
+        with pytest.raises(ValueError, match="items_per_code"):
+            jh.suggest_num_bits(1000, items_per_code)
+    with pytest.raises(ValueError, match="num_items"):
+        jh.suggest_num_bits(0)
+
+
+def test_expected_matches_by_hand():
+    assert jh.expected_matches(60_000, 17, 3) == pytest.approx(60_000 / 2**17 * (1 + 17 + 136 + 680))
+    assert jh.expected_matches(1000, 10, 0) == 1000 / 1024
+    for radius in (10, 11, 10**9):
+        assert jh.expected_matches(1000, 10, radius) == 1000
+    assert jh.expected_matches(10**9, 1024, 512) == pytest.approx(10**9 * 0.5, rel=0.03)

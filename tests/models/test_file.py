@@ -1,0 +1,70 @@
+"""Saved models: they come back, and only those that fit their configuration are loaded."""
+
+import jax
+import numpy as np
+import pytest
+from samples import identical
+
+import jaxhash as jh
+from jaxhash.files.archive import read_archive, write_archive
+
+
+@pytest.fixture(scope="module")
+def model():
+    images = np.random.default_rng(0).integers(0, 256, (64, 12), dtype=np.uint8)
+    return jh.fit(jh.Autoencoder(12, 40, (8,)), images, epochs=1)[0]
+
+
+def test_a_model_comes_back_bit_for_bit(model, tmp_path):
+    jh.save_model(tmp_path / "model.npz", model)
+    loaded = jh.load_model(tmp_path / "model.npz")
+    identical(jax.tree.leaves(loaded), jax.tree.leaves(model))
+    assert loaded.config == model.config
+    images = np.random.default_rng(1).integers(0, 256, (20, 12), dtype=np.uint8)
+    np.testing.assert_array_equal(jh.encode(loaded, images), jh.encode(model, images))
+    again, _ = jh.fit(loaded, images, epochs=1)
+    assert jh.encode(again, images).shape == (20, 2)
+
+
+def test_a_model_whose_arrays_do_not_fit_its_config_is_refused(model, tmp_path):
+    jh.save_model(tmp_path / "m", model)
+    whole = read_archive(tmp_path / "m", "model")
+    name = "model.encoder.layers.0.kernel"
+    for arrays, message in [
+        ({key: value for key, value in whole.arrays.items() if key != name}, "the model has"),
+        (whole.arrays | {name: whole.arrays[name].T.copy()}, "must be float32"),
+        (whole.arrays | {name: whole.arrays[name] * np.float32(np.nan)}, "NaN"),
+    ]:
+        write_archive(tmp_path / "m", whole._replace(arrays=arrays))
+        with pytest.raises(jh.CorruptFileError, match=message):
+            jh.load_model(tmp_path / "m")
+
+    def changed(**arguments):
+        return {"model": {"class": "Autoencoder", "config": whole.meta["model"]["config"] | arguments}}
+
+    for meta, message in [
+        ({"model": {"class": "Trojan", "config": {}}}, "Trojan"),
+        (changed(hidden_dims=[8] * 100), "hidden_dims has more entries"),
+        (changed(hidden_dims=[2**30]), "hidden_dims must lie between 1"),
+        (changed(hidden_dims="8"), "hidden_dims must be an integer"),
+        (changed(input_dim=-1), "input_dim must lie between 1"),
+        (changed(num_bits=True), "num_bits must be an integer"),
+        (changed(output_activation="magic"), "output_activation must be"),
+        (changed(rngs=5), "config must hold"),
+        ({}, "model"),
+    ]:
+        write_archive(tmp_path / "m", whole._replace(meta=meta))
+        with pytest.raises(jh.CorruptFileError, match=message):
+            jh.load_model(tmp_path / "m")
+
+
+def test_a_model_with_a_function_for_an_activation_is_not_saved(tmp_path):
+    model = jh.Autoencoder(12, 3, (), output_activation=jax.nn.gelu)
+    with pytest.raises(ValueError, match="output_activation"):
+        jh.save_model(tmp_path / "m", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_a_model_is_saved_as_one(tmp_path):
+    with pytest.raises(TypeError, match="must be a"):
+        jh.save_model(tmp_path / "x", jh.build_index(np.zeros((3, 1), np.uint32), 17))
