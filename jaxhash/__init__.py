@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jaxhash.query.radius import radius_search
     from jaxhash.query.reranking import rerank
     from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
+    from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
     from jaxhash.training.augment import AffineWarp
     from jaxhash.training.epoch import History
@@ -94,6 +95,7 @@ _MODULES = {
     "query.radius": ("radius_search",),
     "query.reranking": ("rerank",),
     "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches"),
+    "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
     "training.augment": ("AffineWarp",),
     "training.epoch": ("History",),
@@ -176,6 +178,7 @@ __all__ = [
     "summary",
     "unpack_bits",
     "vote_accuracy",
+    "weighted_search",
 ]
 
 

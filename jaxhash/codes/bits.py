@@ -76,7 +76,7 @@ def unpack_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
 def _unpack(codes: ArrayLike, num_bits: int) -> jax.Array:
     words = jnp.asarray(codes)[..., None]
     planes = (words >> _make_shifts(32, 1, words.ndim)) & jnp.uint32(1)
-    return planes.reshape(*words.shape[:-2], -1)[..., :num_bits] != 0
+    return planes.reshape(*words.shape[:-2], 32 * words.shape[-2])[..., :num_bits] != 0
 
 
 def first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
@@ -184,7 +184,7 @@ def codes_to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
 def _to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
     words = jnp.asarray(codes)[..., None]
     planes = ((words >> _make_shifts(4, 8, words.ndim)) & jnp.uint32(0xFF)).astype(jnp.uint8)
-    return planes.reshape(*words.shape[:-2], -1)[..., : -(-num_bits // 8)]
+    return planes.reshape(*words.shape[:-2], 4 * words.shape[-2])[..., : -(-num_bits // 8)]
 
 
 def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 import jax
 import numpy as np
@@ -70,7 +70,7 @@ def check_slots(num_queries: int, slots: int) -> None:
 def check_kind(name: str, value: Any, kind: type | UnionType, see: str) -> None:
     """Raises unless the value is an instance of a class, or of a union of classes; `see` says where to get one."""
     if not isinstance(value, kind):
-        wanted = " or a ".join(part.__name__ for part in getattr(kind, "__args__", (kind,)))
+        wanted = " or a ".join(part.__name__ for part in (get_args(kind) or (kind,)))
         raise TypeError(f"{name} must be a {wanted}, got {type(value).__name__}; see {see}")
 
 

@@ -175,32 +175,32 @@ def _make_specs(axis_name: str) -> tuple[PartitionSpec, ...]:
     return tuple(PartitionSpec(*[None] * axis, axis_name) for axis in AXES.values())
 
 
-def map_shards(index: ShardedIndex, function: Callable[[HashIndex, jax.Array], Any], queries: jax.Array) -> Any:
-    """Applies `function(shard, queries)` on every device, and gathers the results on all of them.
+def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any) -> Any:
+    """Applies `function(shard, *rows)` on every device, and gathers the results on all of them.
 
     It is to be traced, and compiles to a single collective: one `all_gather` of the results.
 
     Args:
         index: a `ShardedIndex`.
         function: returns a pytree of int32 arrays.
-        queries: uint32 `[..., w]`.
+        rows: pytrees of arrays, such as queries, of which every device gets all.
 
     Returns:
         The pytree, with the shards as the first axis of each array.
     """
 
-    def on_device(arrays: tuple[jax.Array, ...], queries: jax.Array) -> Any:
-        flat, unravel = ravel_pytree(function(_make_shard(arrays, index.num_bits), queries))
+    def on_device(arrays: tuple[jax.Array, ...], *rows: Any) -> Any:
+        flat, unravel = ravel_pytree(function(_make_shard(arrays, index.num_bits), *rows))
         return jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
 
     mapped = jax.shard_map(
         on_device,
         mesh=index.mesh,
-        in_specs=(_make_specs(index.axis_name), PartitionSpec()),
+        in_specs=(_make_specs(index.axis_name), *(PartitionSpec() for _ in rows)),
         out_specs=PartitionSpec(),
         check_vma=False,  # the check does not know that gathered arrays are equal on all devices
     )
-    return mapped(tuple(getattr(index, name) for name in AXES), queries)
+    return mapped(tuple(getattr(index, name) for name in AXES), *rows)
 
 
 def _make_shard(arrays: Sequence[Any], num_bits: int) -> HashIndex:

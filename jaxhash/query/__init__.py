@@ -10,6 +10,7 @@ from jaxhash.query.pairs import duplicate_groups
 from jaxhash.query.radius import radius_search
 from jaxhash.query.reranking import rerank
 from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
+from jaxhash.query.weighted import weighted_search
 
 __all__ = [
     "BagMatches",
@@ -23,4 +24,5 @@ __all__ = [
     "radius_search_padded",
     "rerank",
     "search",
+    "weighted_search",
 ]

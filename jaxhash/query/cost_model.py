@@ -10,10 +10,12 @@ import math
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.address_table import Slice
+from jaxhash.query.kernels import minima_dtype
 
 # Nanoseconds for each call, for any number of queries:
 SCAN_CALL = 60_000.0  # to run the compiled scan
@@ -204,14 +206,14 @@ def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
     return memory.add_lost_time(plan.slices, saved) > price * sizes_of(index).num_codes
 
 
-def queries_at_once(index: AnyIndex, k: int) -> int:
+def queries_at_once(index: AnyIndex, k: int, exponents: tuple[int, ...] = (0,)) -> int:
     """The number of queries to scan together, a power of two, so that memory is bounded for any n and k."""
     width, blocks, group_size, lanes = index.codes.shape
     gathered = 0
     if isinstance(index, ShardedIndex):
         blocks //= index.num_shards
         gathered = 16 * k * index.num_shards
-    minima = blocks * lanes * (1 if width < 8 else 2)
+    minima = blocks * lanes * np.dtype(minima_dtype(width, exponents)).itemsize
     chosen = 8 * min(k, blocks) * lanes + 4 * min(k, blocks * lanes) * group_size * (width + 3)
     affordable = max(1, QUERY_MEMORY // (minima + chosen + gathered))
     return min(MAX_QUERIES_AT_ONCE, 1 << (affordable.bit_length() - 1))

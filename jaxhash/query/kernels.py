@@ -9,6 +9,11 @@ into a loop that is 2 to 30 times slower. They are stored as uint8, since writin
 Ranking is by float32, in which distances are exact, because `top_k` on integers is 100 times slower on CPU.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -24,25 +29,47 @@ FEW_GROUPS = 2048
 WORTH_A_BRANCH = 2**22
 
 
-def group_minima(codes: jax.Array, queries: jax.Array) -> jax.Array:
+@partial(jax.tree_util.register_dataclass, data_fields=["planes"], meta_fields=["exponents"])
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """How much each bit of each query counts, as bit planes: the bits of plane p weigh `2**exponents[p]` each.
+
+    planes: uint32 `[..., p, w]`, packed as codes.
+    exponents: ascending (static).
+    """
+
+    planes: jax.Array
+    exponents: tuple[int, ...]
+
+
+def minima_dtype(width: int, exponents: tuple[int, ...] = (0,)) -> Any:
+    """The narrowest dtype that holds all distances of codes of `width` words, weighted by planes of these exponents."""
+    greatest = 32 * width * sum(1 << power for power in exponents)
+    return jnp.uint8 if greatest < 2**8 else jnp.uint16 if greatest < 2**16 else jnp.uint32
+
+
+def group_minima(codes: jax.Array, queries: jax.Array, weights: Weights | None = None) -> jax.Array:
     """The smallest distance between each query and each group of codes.
 
     Args:
         codes: uint32 `[w, blocks, g, L]`.
         queries: uint32 `[q, w]`.
+        weights: of the queries' bits, `[q, ...]`; `None` for Hamming distances.
 
     Returns:
-        uint8, or uint16 where distances pass 255: `[blocks, q, L]`, blocks outermost so that a block of codes stays
-        in the cache for all queries.
+        `[blocks, q, L]` of `minima_dtype`, blocks outermost so that a block of codes stays in the cache for all
+        queries.
     """
     width, _, group_size, _ = codes.shape
-    minima = _row_distance(codes, queries, 0)
+    minima = _row_distance(codes, queries, weights, 0)
     for row in range(1, group_size):
-        minima = jnp.minimum(minima, _row_distance(codes, queries, row))
-    return minima.astype(jnp.uint8 if width < 8 else jnp.uint16)
+        minima = jnp.minimum(minima, _row_distance(codes, queries, weights, row))
+    return minima.astype(minima_dtype(width, (0,) if weights is None else weights.exponents))
 
 
-def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> jax.Array:
+def minima_once(
+    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, weights: Weights | None = None
+) -> jax.Array:
     """Computes `group_minima` once, even if several operations read them.
 
     XLA would fuse them into each reader, at up to fifteen times the work, and drops `optimization_barrier` before it
@@ -50,17 +77,39 @@ def minima_once(codes: jax.Array, num_codes: jax.Array, queries: jax.Array) -> j
     work a branch costs more than it saves, and for long codes (512 bits and more) computing again is quicker.
     """
     if len(queries) * codes.size < WORTH_A_BRANCH or codes.shape[0] >= 16:
-        return group_minima(codes, queries)
-    result = jax.eval_shape(group_minima, codes, queries)
-    return lax.cond(num_codes >= 0, group_minima, lambda *_: jnp.zeros(result.shape, result.dtype), codes, queries)
+        return group_minima(codes, queries, weights)
+    result = jax.eval_shape(group_minima, codes, queries, weights)
+    nothing = partial(jnp.zeros, result.shape, result.dtype)
+    return lax.cond(num_codes >= 0, group_minima, lambda *_: nothing(), codes, queries, weights)
 
 
-def _row_distance(codes: jax.Array, queries: jax.Array, row: int) -> jax.Array:
+def _row_distance(codes: jax.Array, queries: jax.Array, weights: Weights | None, row: int) -> jax.Array:
     """Distances between each query and the codes in one row of every tile: uint32 `[blocks, q, L]`."""
-    total = lax.population_count(codes[0, :, None, row] ^ queries[None, :, 0, None])
-    for word in range(1, codes.shape[0]):
-        total += lax.population_count(codes[word, :, None, row] ^ queries[None, :, word, None])
+    words = range(codes.shape[0])
+    differing = [codes[word, :, None, row] ^ queries[None, :, word, None] for word in words]
+    if weights is None:
+        return _count_bits(differing)
+    planes = [[weights.planes[None, :, plane, word, None] for word in words] for plane in range(len(weights.exponents))]
+    return _weigh_bits(differing, planes, weights.exponents)
+
+
+def _count_bits(words: Sequence[jax.Array]) -> jax.Array:
+    """How many bits are set in some words, which are given one by one: uint32."""
+    total = lax.population_count(words[0])
+    for word in words[1:]:
+        total += lax.population_count(word)
     return total
+
+
+def _weigh_bits(
+    words: Sequence[jax.Array], planes: Sequence[Sequence[jax.Array]], exponents: tuple[int, ...]
+) -> jax.Array:
+    """The sum of the weights of the bits that are set, by Horner's rule over the planes: uint32."""
+    total = _count_bits([word & mask for word, mask in zip(words, planes[-1], strict=True)])
+    for plane in range(len(planes) - 2, -1, -1):
+        total <<= jnp.uint32(exponents[plane + 1] - exponents[plane])
+        total += _count_bits([word & mask for word, mask in zip(words, planes[plane], strict=True)])
+    return total << jnp.uint32(exponents[0])
 
 
 def near_groups(codes: jax.Array, queries: jax.Array, *, radius: jax.Array) -> jax.Array:
@@ -70,7 +119,12 @@ def near_groups(codes: jax.Array, queries: jax.Array, *, radius: jax.Array) -> j
 
 
 def nearest_codes(
-    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, minima: jax.Array, k: int
+    codes: jax.Array,
+    num_codes: jax.Array,
+    queries: jax.Array,
+    minima: jax.Array,
+    k: int,
+    weights: Weights | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The k codes that come first by (distance, rank), for each query.
 
@@ -78,15 +132,16 @@ def nearest_codes(
         codes: uint32 `[w, blocks, g, L]`, in ascending order.
         num_codes: int32 `[]`; later codes are padding.
         queries: uint32 `[q, w]`.
-        minima: `group_minima(codes, queries)`.
+        minima: `group_minima(codes, queries, weights)`.
         k: at most `blocks * g * L`.
+        weights: of the queries' bits, `[q, ...]`; `None` for Hamming distances.
 
     Returns:
         Distances, int32 `[q, k]`, `NO_DISTANCE` where there are fewer than k codes, and ranks, int32 `[q, k]`.
     """
     group_size = codes.shape[2]
     group = _nearest_groups(codes, num_codes, minima, k)
-    distances = _group_distances(codes, group, queries)
+    distances = _group_distances(codes, group, queries, weights)
     ranks = _list_children(group, group_size)
     distances = _mask_padding(ranks >= num_codes, distances)
     nearest, position = lax.top_k(-distances, k)
@@ -145,15 +200,21 @@ def _list_children(parents: jax.Array, size: int) -> jax.Array:
     return (parents[..., None] * size + child).reshape(len(parents), parents.shape[1] * size)
 
 
-def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array) -> jax.Array:
+def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array, weights: Weights | None) -> jax.Array:
     """Distances to all codes of the given groups, `[q, m]`: uint32 `[q, m * g]`."""
     lanes = codes.shape[3]
     words = codes.transpose(1, 3, 0, 2)  # a view: XLA folds it into the gather
     members = words.at[group // lanes, group % lanes].get(mode="promise_in_bounds")  # [q, m, w, g]
     differing = members ^ queries[:, None, :, None]
-    return (
-        lax.population_count(differing).sum(2, dtype=jnp.uint32).reshape(len(queries), group.shape[1] * codes.shape[2])
-    )
+    if weights is None:
+        distances = lax.population_count(differing).sum(2, dtype=jnp.uint32)
+    else:
+        distances = sum(
+            lax.population_count(differing & weights.planes[:, None, plane, :, None]).sum(2, dtype=jnp.uint32)
+            << jnp.uint32(power)
+            for plane, power in enumerate(weights.exponents)
+        )
+    return distances.reshape(len(queries), group.shape[1] * codes.shape[2])
 
 
 def count_items(codes: jax.Array, offsets: jax.Array, queries: jax.Array, radius: int) -> jax.Array:
@@ -169,7 +230,7 @@ def count_items(codes: jax.Array, offsets: jax.Array, queries: jax.Array, radius
     items = jnp.diff(offsets).reshape(blocks, lanes, group_size)
     total = jnp.zeros((blocks, len(queries), lanes), jnp.int32)
     for row in range(group_size):
-        near = _row_distance(codes, queries, row) <= jnp.uint32(radius)
+        near = _row_distance(codes, queries, None, row) <= jnp.uint32(radius)
         total += jnp.where(near, items[:, None, :, row], 0)
     return total.sum((0, 2), dtype=jnp.int32)
 

@@ -31,7 +31,7 @@ from jaxhash.index.hash_index import NO_ID, HashIndex
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
 from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
 from jaxhash.query.hits import find_hits, matches_of_hits
-from jaxhash.query.kernels import NO_DISTANCE, count_items, items_of_codes, minima_once, nearest_codes
+from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
@@ -74,7 +74,7 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
         plans = plan_widening(index, math.prod(codes.shape[:-1]), k, method)
         if plans:
             return _search_by_widening(index, np.asarray(codes), k, plans)
-    return _run(_compiled_search, index, codes, queries_at_once(index, k), k=k)
+    return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), k=k)
 
 
 def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, max_results: int) -> PaddedMatches:
@@ -102,20 +102,27 @@ def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, ma
     if is_traced(index, codes):
         return matches_in_slots(index, codes, radius=radius, max_results=max_results)
     size = queries_at_once(index, max_results)
-    return _run(_compiled_padded, index, codes, size, radius=radius, max_results=max_results)
+    return run_batches(_compiled_padded, index, (codes,), size, radius=radius, max_results=max_results)
 
 
-def _run(compiled: Callable[..., Result], index: AnyIndex, queries: Any, size: int, **options: int) -> Result:
-    """Runs a compiled search over queries `[..., w]`, at most `size` at a time."""
-    lead, count = queries.shape[:-1], math.prod(queries.shape[:-1])
-    rows = queries.reshape(count, index.num_words)
+def run_batches(
+    compiled: Callable[..., Result], index: AnyIndex, rows: tuple[Any, ...], size: int, **options: Any
+) -> Result:
+    """Runs a compiled search over rows: queries `[..., w]` and perhaps others `[..., m]`, at most `size` at a time."""
+    lead = rows[0].shape[:-1]
+    count = math.prod(lead)
+    flat = tuple(row.reshape(count, row.shape[-1]) for row in rows)
+
+    def run(batch: tuple[Any, ...]) -> Result:
+        return compiled(index, *batch, **options)
+
     if isinstance(index, ShardedIndex):
-        return in_batches(lambda batch: compiled(index, batch, **options), rows, size, lead, one_at_a_time)
+        return in_batches(run, flat, size, lead, one_at_a_time)
     if count * index.capacity * (index.num_words + options.get("k", 0) // 8) >= WORTH_TWO_THREADS:
         size = min(size, 1 << ((count + 1) // 2 - 1).bit_length())
     if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
-        return compiled(index, queries, **options)
-    return in_batches(lambda batch: compiled(index, batch, **options), rows, size, lead)
+        return run(rows)
+    return in_batches(run, flat, size, lead)
 
 
 def _search_by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
@@ -133,22 +140,23 @@ def _search_by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Se
         distances[unfinished[enough]], ids[unfinished[enough]] = found.distances[positions], found.ids[positions]
         unfinished = unfinished[~enough]
     if len(unfinished):
-        rest = _run(_compiled_search, index, flat[unfinished], queries_at_once(index, k), k=k)
+        rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), k=k)
         distances[unfinished], ids[unfinished] = rest
     return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
 
 
 # Compiled even without a `jit` around it: `vmap` alone would dispatch every operation by itself.
 @partial(jax.jit, static_argnames="k")
-def nearest_items(index: AnyIndex, queries: Any, *, k: int) -> Neighbors:
-    """Computes what `search` returns, without its checks. Queries are uint32 `[..., w]`."""
+def nearest_items(index: AnyIndex, queries: Any, weights: Weights | None = None, *, k: int) -> Neighbors:
+    """Computes what `search` and `weighted_search` return, without their checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
-        return _merge_nearest(map_shards(index, partial(nearest_items, k=k), queries), k)
+        return _merge_nearest(map_shards(index, partial(nearest_items, k=k), queries, weights), k)
 
-    def nearest(batch: jax.Array) -> Neighbors:
-        return Neighbors(*_items(index, *_nearest_codes(index, batch, k), k))
+    def nearest(batch: tuple[jax.Array, Weights | None]) -> Neighbors:
+        return Neighbors(*_items(index, *_nearest_codes(index, *batch, k), k))
 
-    return _map_batches(nearest, index, queries, queries_at_once(index, k))
+    exponents = (0,) if weights is None else weights.exponents
+    return _map_batches(nearest, index, (queries, weights), queries_at_once(index, k, exponents))
 
 
 @partial(jax.jit, static_argnames=("radius", "max_results"))
@@ -159,13 +167,13 @@ def matches_in_slots(index: AnyIndex, queries: Any, *, radius: int, max_results:
         first = _merge_nearest(Neighbors(found.distances, found.ids), max_results)
         return PaddedMatches(*first, found.counts.sum(0, dtype=jnp.int32))
 
-    def within(batch: jax.Array) -> PaddedMatches:
-        distances, ranks = _nearest_codes(index, batch, max_results)
+    def within(batch: tuple[jax.Array, None]) -> PaddedMatches:
+        distances, ranks = _nearest_codes(index, *batch, max_results)
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
-        counts = count_items(index.codes, index.offsets, batch, radius)
+        counts = count_items(index.codes, index.offsets, batch[0], radius)
         return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
 
-    return _map_batches(within, index, queries, queries_at_once(index, max_results))
+    return _map_batches(within, index, (queries, None), queries_at_once(index, max_results))
 
 
 def _merge_nearest(found: Neighbors, k: int) -> Neighbors:
@@ -179,18 +187,27 @@ def _merge_nearest(found: Neighbors, k: int) -> Neighbors:
     return Neighbors(jnp.take_along_axis(distances, position, -1), jnp.take_along_axis(ids, position, -1))
 
 
-def _map_batches(function: Callable[..., Result], index: HashIndex, queries: Any, size: int) -> Result:
-    """Applies `function(queries [q, w])` to queries `[..., w]`, `size` at a time."""
-    *lead, width = queries.shape
-    flat = _clear_padding(jnp.asarray(queries).reshape(-1, width), index.num_bits)
-    if len(flat) <= size:
+def _map_batches(
+    function: Callable[..., Result], index: HashIndex, rows: tuple[Any, Weights | None], size: int
+) -> Result:
+    """Applies a function to queries `[..., w]` and their weights, if they have any, `size` queries at a time."""
+    queries, weights = rows
+    lead = queries.shape[:-1]
+    flat = jax.tree.map(lambda array: jnp.asarray(array).reshape(-1, *array.shape[len(lead) :]), (queries, weights))
+    flat = (_clear_padding(flat[0], index.num_bits), flat[1])
+    num_queries = len(flat[0])
+    if num_queries <= size:
         result = function(flat)
     else:
-        count = -(-len(flat) // size)
-        batches = jnp.pad(flat, ((0, count * size - len(flat)), (0, 0))).reshape(count, size, width)
+        count = -(-num_queries // size)
+
+        def split(array: jax.Array) -> jax.Array:
+            spare = [(0, count * size - num_queries)] + [(0, 0)] * (array.ndim - 1)
+            return jnp.pad(array, spare).reshape(count, size, *array.shape[1:])
+
         result = jax.tree.map(
-            lambda array: array.reshape(count * size, *array.shape[2:])[: len(flat)],
-            lax.map(function, batches),
+            lambda array: array.reshape(count * size, *array.shape[2:])[:num_queries],
+            lax.map(function, jax.tree.map(split, flat)),
         )
     return jax.tree.map(lambda array: array.reshape(*lead, *array.shape[1:]), result)
 
@@ -202,10 +219,12 @@ def _clear_padding(queries: jax.Array, num_bits: int) -> jax.Array:
     return queries & mask
 
 
-def _nearest_codes(index: HashIndex, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def _nearest_codes(
+    index: HashIndex, queries: jax.Array, weights: Weights | None, k: int
+) -> tuple[jax.Array, jax.Array]:
     """Distances and ranks of the nearest codes, int32 `[q, at most k]`."""
-    minima = minima_once(index.codes, index.num_codes, queries)
-    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity))
+    minima = minima_once(index.codes, index.num_codes, queries, weights)
+    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity), weights)
 
 
 def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

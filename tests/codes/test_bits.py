@@ -199,3 +199,9 @@ def test_codes_with_set_padding_bits_are_refused(convert):
     codes = np.array([[0], [1 << (31 - 20)]], np.uint32)
     with pytest.raises(ValueError, match=r"padding bits must be zero, but the code at \(1,\) has bits past 17"):
         convert(codes, 17)
+
+
+def test_no_codes_unpack_to_no_bits():
+    nothing = np.zeros((0, 2), np.uint32)
+    assert jh.unpack_bits(nothing, 40).shape == (0, 40)
+    assert jh.codes_to_bytes(nothing, 40).shape == (0, 5)

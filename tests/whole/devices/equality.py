@@ -169,6 +169,16 @@ def test_threads_may_share_shards():
         same(result, expected)
 
 
+def test_weighted_search_in_shards_is_that_of_the_whole():
+    index, queries = example(301, 64)
+    weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
+    expected = jh.weighted_search(index, queries, weights, k=7)
+    for num_shards in (1, 3, 8):
+        sharded = jh.shard_index(index, mesh_of(num_shards))
+        same(jh.weighted_search(sharded, queries, weights, k=7), expected)
+        same(jax.jit(lambda s, q, w: jh.weighted_search(s, q, w, k=7))(sharded, queries, weights), expected)
+
+
 def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
     index, queries = example(301, 64)
     sharded = jh.shard_index(index, mesh_of(4))

@@ -1,0 +1,152 @@
+"""Weighted search against a slow form, by hand, and under jit and vmap."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import same
+
+import jaxhash as jh
+from jaxhash.query import weighted
+
+WIDTHS = [1, 17, 32, 33, 64, 65, 128, 256, 1024]
+LEVELS = [[0], [0, 8], [1, 2, 15], [0, 9]]
+
+
+def example(num_bits, n=300, q=9, seed=0):
+    rng = np.random.default_rng((seed, num_bits, n))
+    codes = oracle.pack(oracle.clustered(rng, n, num_bits))
+    queries = oracle.pack(oracle.clustered(rng, q, num_bits))
+    return codes, rng.permutation(3 * n)[:n], queries, rng.integers(0, 16, (q, num_bits))
+
+
+def slow(codes, ids, queries, weights, num_bits, k):
+    """Distances and ids by unpacking all bits and sorting all items."""
+    bits, wanted = (np.asarray(jh.unpack_bits(array, num_bits)) for array in (codes, queries))
+    distances = np.full((len(queries), k), oracle.NO_DISTANCE, np.int32)
+    found = np.full((len(queries), k), oracle.NO_ID, np.int32)
+    for row, (query, weight) in enumerate(zip(wanted, weights, strict=True)):
+        totals = (bits != query) @ weight
+        order = sorted(range(len(codes)), key=lambda i: (totals[i], tuple(codes[i]), ids[i]))[:k]
+        distances[row, : len(order)], found[row, : len(order)] = totals[order], ids[order]
+    return distances, found
+
+
+def test_three_codes_by_hand():
+    codes = jh.pack_bits([[0, 0, 0], [1, 0, 0], [0, 1, 1]])
+    index = jh.build_index(codes, 3)
+    found = jh.weighted_search(index, codes[0], [5, 1, 2], k=3)
+    assert found.distances.tolist() == [0, 3, 5]
+    assert found.ids.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("num_bits", WIDTHS)
+def test_weighted_search_equals_the_slow_form(num_bits):
+    codes, ids, queries, weights = example(num_bits)
+    index = jh.build_index(codes, num_bits, ids=ids)
+    for k in (1, 20, 310):
+        found = jh.weighted_search(index, queries, weights, k=k)
+        same(tuple(found), slow(codes, ids, queries, weights, num_bits, k))
+        assert isinstance(found, jh.Neighbors)
+
+
+@pytest.mark.parametrize("num_bits", WIDTHS)
+def test_with_all_weights_one_it_is_search(num_bits):
+    codes, ids, queries, _ = example(num_bits)
+    index = jh.build_index(codes, num_bits, ids=ids)
+    same(jh.weighted_search(index, queries, np.ones(num_bits, int), k=20), jh.search(index, queries, k=20))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 40), st.integers(1, 45), st.integers(0, 2**32), st.sampled_from([[0], [0, 8], [1, 2, 15], [0, 9]])
+)
+def test_any_planes_may_be_unused(n, k, seed, levels):
+    codes, ids, queries, _ = example(40, n, 5, seed)
+    weights = np.random.default_rng(seed).choice(levels, (5, 40))
+    found = jh.weighted_search(jh.build_index(codes, 40, ids=ids), queries, weights, k=k)
+    same(tuple(found), slow(codes, ids, queries, weights, 40, k))
+
+
+def test_large_collections_and_batches_equal_the_slow_form():
+    codes, ids, queries, weights = example(64, 30_000, 300)
+    found = jh.weighted_search(jh.build_index(codes, 64, ids=ids), queries, weights, k=10)
+    rows = [0, 150, 299]
+    same((np.asarray(found.distances)[rows], np.asarray(found.ids)[rows]), slow(codes, ids, queries[rows], weights[rows], 64, 10))
+
+
+def test_queries_keep_their_leading_shape():
+    codes, ids, queries, weights = example(33, q=12)
+    index = jh.build_index(codes, 33, ids=ids)
+    flat = jh.weighted_search(index, queries, weights, k=3)
+    cube = jh.weighted_search(index, queries.reshape(2, 6, 2), weights.reshape(2, 6, 33), k=3)
+    np.testing.assert_array_equal(cube.ids, np.reshape(flat.ids, (2, 6, 3)))
+    same(jh.weighted_search(index, queries[0], weights[0], k=3), jax.tree.map(lambda array: array[0], flat))
+    assert jh.weighted_search(index, queries[:0], weights[:0], k=3).ids.shape == (0, 3)
+
+
+def test_under_jit_and_vmap_it_gives_the_same():
+    codes, ids, queries, weights = example(65, q=8)
+    index = jh.build_index(codes, 65, ids=ids)
+    found = jh.weighted_search(index, queries, weights, k=5)
+    search = partial(jh.weighted_search, k=5)
+    same(jax.jit(search)(index, queries, weights), found)
+    same(jax.jit(lambda weights: search(index, queries, weights))(weights), found)
+    same(jax.vmap(lambda query, weight: search(index, query, weight))(queries, weights), found)
+    shared = jh.weighted_search(index, queries, weights[0], k=5)
+    same(jax.vmap(lambda query: search(index, query, weights[0]))(queries), shared)
+
+
+def test_planes_that_are_zero_everywhere_are_left_out(monkeypatch):
+    codes, ids, queries, _ = example(64)
+    seen = []
+    real = weighted._compiled_weighted
+    monkeypatch.setattr(
+        weighted, "_compiled_weighted", lambda *a, **options: seen.append(options["exponents"]) or real(*a, **options)
+    )
+    index = jh.build_index(codes, 64, ids=ids)
+    for weight in (np.ones(64, int), np.full(64, 8), np.full(64, 9), np.zeros(64, int)):
+        jh.weighted_search(index, queries, weight, k=1)
+    assert seen == [(0,), (3,), (0, 3), (0,)]
+
+
+def test_weights_on_a_device_stay_there():
+    codes, ids, queries, weights = example(64, q=16)
+    index = jh.build_index(codes, 64, ids=ids)
+    expected = jh.weighted_search(index, queries, weights, k=3)
+    on_device = jnp.asarray(queries), jnp.asarray(weights.astype(np.uint8))
+    jh.weighted_search(index, *on_device, k=3)
+    with jax.transfer_guard("disallow"):
+        found = jh.weighted_search(index, *on_device, k=3)
+    same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.full(17, 16), ValueError, "between 0 and 15, got 16"),
+        (np.full(17, -1), ValueError, "between 0 and 15, got -1"),
+        (np.ones(17), TypeError, "integers from 0 to 15, got dtype float64"),
+        (np.ones(17, bool), TypeError, "got dtype bool"),
+        (np.ones(16, int), ValueError, r"shape \(17,\) or \(9, 17\), got \(16,\)"),
+        (np.ones((8, 17), int), ValueError, r"got \(8, 17\)"),
+        (np.array(1), ValueError, r"got \(\)"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, error, message):
+    codes, ids, queries, _ = example(17)
+    with pytest.raises(error, match=message):
+        jh.weighted_search(jh.build_index(codes, 17, ids=ids), queries, weights, k=1)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_it_lowers_for_accelerators(platform):
+    codes, ids, queries, weights = example(64)
+    search = jax.jit(partial(jh.weighted_search, k=10))
+    lowered = search.trace(jh.build_index(codes, 64, ids=ids), queries, weights).lower(lowering_platforms=(platform,))
+    assert "module" in lowered.as_text()
