@@ -205,3 +205,21 @@ def test_no_codes_unpack_to_no_bits():
     nothing = np.zeros((0, 2), np.uint32)
     assert jh.unpack_bits(nothing, 40).shape == (0, 40)
     assert jh.codes_to_bytes(nothing, 40).shape == (0, 5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 70), st.integers(0, 2**32), st.data())
+def test_first_bits_are_those_of_the_bits(num_bits, seed, data):
+    bits = np.random.default_rng(seed).random((5, num_bits)) < 0.5
+    count = data.draw(st.integers(1, num_bits))
+    expected = jh.pack_bits(bits[:, :count])
+    np.testing.assert_array_equal(jh.first_bits(jh.pack_bits(bits), count), expected)
+    traced = jax.jit(lambda codes: jh.first_bits(codes, num_bits=count))(jh.pack_bits(bits))
+    np.testing.assert_array_equal(traced, expected)
+
+
+def test_more_bits_than_there_are_words_are_refused():
+    with pytest.raises(ValueError, match="at most 64 for these codes, got 65"):
+        jh.first_bits(np.zeros((2, 2), np.uint32), 65)
+    with pytest.raises(TypeError, match="uint32"):
+        jh.first_bits(np.zeros((2, 2), np.int32), 5)

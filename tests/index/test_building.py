@@ -12,6 +12,10 @@ import jaxhash as jh
 from jaxhash.index.hash_index import sorted_arrays
 
 
+def random_codes(rng, count, num_bits):
+    return oracle.pack(oracle.clustered(rng, count, num_bits, clusters=3))
+
+
 def test_four_items_by_hand():
     codes = jh.pack_bits([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]])
     index = jh.build_index(codes, num_bits=3)
@@ -107,3 +111,37 @@ def test_collections_past_int32_are_refused_before_any_work():
         jh.build_index(endless, 32)
     with pytest.raises(ValueError, match="sharding"):
         jh.build_index(np.broadcast_to(np.uint32(0), (2**26, 32)), 1024)
+
+
+def test_an_index_of_several_codes_an_item_depends_only_on_its_pairs():
+    rng = np.random.default_rng(3)
+    codes, ids = random_codes(rng, 200, 9), rng.integers(0, 20, 200)
+    index = jh.build_index(codes, 9, ids=ids, multi=True)
+    order = rng.permutation(np.r_[np.arange(200), np.arange(50)])
+    identical(index, jh.build_index(codes[order], 9, ids=ids[order], multi=True))
+    pairs = {(int(code), int(item)) for code, item in zip(codes[:, 0], ids, strict=True)}
+    assert int(index.num_items) == len(pairs)
+    identical(index, jh.build_index(((codes[i::3], ids[i::3]) for i in range(3)), 9, multi=True))
+
+
+def test_rows_of_codes_and_repeated_ids_give_the_same_index():
+    codes = random_codes(np.random.default_rng(4), 24, 33).reshape(6, 4, 2)
+    index = jh.build_index(codes, 33, multi=True)
+    identical(index, jh.build_index(codes.reshape(24, 2), 33, ids=np.repeat(np.arange(6), 4), multi=True))
+    identical(index, jh.build_index(iter([codes[:2], codes[2:]]), 33, multi=True))
+    named = jh.build_index(codes, 33, ids=[9, 8, 7, 3, 2, 1], multi=True)
+    assert set(np.asarray(named.ids)[: int(named.num_items)].tolist()) == {9, 8, 7, 3, 2, 1}
+
+
+def test_batches_of_unequal_numbers_of_codes_an_item_are_refused():
+    codes = np.zeros((2, 3, 1), np.uint32)
+    with pytest.raises(ValueError, match="equally many codes in all batches"):
+        jh.build_index(iter([codes, codes[:, :2]]), 8, multi=True)
+
+
+def test_several_codes_an_item_without_multi_are_refused():
+    codes = np.zeros((2, 1), np.uint32)
+    with pytest.raises(ValueError, match=r"ids must be distinct, but 5 came more than once \(multi=True"):
+        jh.build_index(codes, 8, ids=[5, 5])
+    with pytest.raises(ValueError, match=r"codes must have shape \[n, 1\], got \(1, 2, 1\)"):
+        jh.build_index(codes[None], 8)

@@ -292,6 +292,32 @@ def test_ctrl_c_during_an_addition_is_passed_on_and_changes_nothing(name, monkey
     identical(jh.add_items(index, codes[150:]), jh.build_index(codes, 64))
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([3, 12, 40]))
+def test_changes_of_items_with_several_codes_equal_a_new_build(seed, num_bits):
+    rng = np.random.default_rng(seed)
+    codes, ids = oracle.pack(oracle.clustered(rng, 60, num_bits)), rng.integers(0, 9, 60)
+    whole = jh.build_index(codes, num_bits, ids=ids, multi=True)
+    part, rest = (jh.build_index(codes[s], num_bits, ids=ids[s], multi=True) for s in (slice(0, 35), slice(20, 60)))
+    identical(whole, jh.merge_indexes(part, rest))
+    identical(whole, jh.merge_indexes(rest, part))
+    identical(whole, jh.add_items(part, codes[20:], ids=ids[20:]))
+    kept = ids != ids[0]
+    identical(jh.build_index(codes[kept], num_bits, ids=ids[kept], multi=True), jh.remove_items(whole, ids[:1]))
+
+
+def test_rows_of_codes_are_added_after_the_largest_id():
+    codes = oracle.pack(oracle.clustered(np.random.default_rng(5), 12, 20)).reshape(4, 3, 1)
+    index = jh.add_items(jh.build_index(codes[:1], 20, multi=True), codes[1:])
+    identical(index, jh.build_index(codes, 20, multi=True))
+
+
+def test_indexes_with_and_without_several_codes_an_item_are_not_merged():
+    codes = np.zeros((2, 1), np.uint32)
+    with pytest.raises(ValueError, match="several codes, or neither"):
+        jh.merge_indexes(jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True))
+
+
 class Collection(RuleBasedStateMachine):
     """An index beside a dictionary from ids to codes as Python integers."""
 

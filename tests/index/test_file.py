@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import numpy as np
+import oracle
 import pytest
 from samples import collection, identical
 
@@ -26,6 +27,16 @@ def test_an_index_comes_back_bit_for_bit_and_saves_to_the_same_bytes(n, num_bits
     identical(loaded, index)
     jh.save_index(tmp_path / "b", loaded)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_index_of_several_codes_an_item_comes_back(tmp_path):
+    rng = np.random.default_rng(6)
+    index = jh.build_index(oracle.pack(oracle.clustered(rng, 40, 28)), 28, ids=rng.integers(0, 5, 40), multi=True)
+    jh.save_index(tmp_path / "index", index)
+    loaded = jh.load_index(tmp_path / "index")
+    identical(index, loaded)
+    jh.save_index(tmp_path / "again", loaded)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "index").read_bytes()
 
 
 def test_numpy_opens_the_file(index, tmp_path):

@@ -31,8 +31,8 @@ def test_a_table_leads_from_each_address_to_its_codes(bits, rng):
         assert bool(table.bitmap[word] >> np.uint32(bit) & 1) == bool(len(expected))
         if len(expected):
             first, size = table.find_buckets(np.array([word]), np.array([bit], np.uint32))
-            places = np.arange(first[0], first[0] + size[0])
-            found = places if table.ranks is None else table.ranks[places]
+            positions = np.arange(first[0], first[0] + size[0])
+            found = positions if table.ranks is None else table.ranks[positions]
             np.testing.assert_array_equal(found, expected)
 
 
@@ -42,7 +42,7 @@ def test_a_probe_hits_exactly_the_addresses_within_its_radius(size, radius, rng)
     queries = oracle.pack(rng.random((20, size)) < 0.5)
     table = build_table([codes], Slice(0, size))
     found = address_table.probe(table, queries, radius)
-    pairs = {(int(i), int(codes[place, 0])) for i, place in zip(found.queries, found.firsts, strict=True)}
+    pairs = {(int(i), int(codes[rank, 0])) for i, rank in zip(found.queries, found.firsts, strict=True)}
     assert len(pairs) == len(found.queries)
     assert pairs == {
         (i, int(code[0]))
@@ -62,7 +62,7 @@ def test_probing_on_the_device_and_on_the_host_agree(rng, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
-def test_tables_are_built_once_and_leave_with_their_index():
+def test_tables_are_built_once_and_freed_with_their_index():
     index, queries = collection(20)
     jh.radius_search(index, queries, radius=1, method="probe")
     plan = cost_model.plan_tables(jh.describe(index).num_codes, 20, 1, num_tables=1)

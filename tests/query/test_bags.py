@@ -1,4 +1,4 @@
-"""Items with many codes: the index of them, and searches by bags of codes, against a dictionary of sets."""
+"""Searches by bags of codes, against a dictionary of sets."""
 
 from collections import defaultdict
 
@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxhash as jh
-from jaxhash.index.hash_index import sorted_arrays
 from jaxhash.query import bags
 
 
@@ -36,12 +35,6 @@ def random_codes(rng, count, num_bits):
     return oracle.pack(oracle.clustered(rng, count, num_bits, clusters=3))
 
 
-def same(index, other):
-    for one, two in zip(sorted_arrays(index), sorted_arrays(other), strict=True):
-        assert np.array_equal(one, two)
-    assert index.multi == other.multi
-
-
 def test_scores_by_hand():
     index = jh.build_index(np.array([[0b0000], [0b1111], [0b0001]], np.uint32) << 28, 4, ids=[7, 7, 3], multi=True)
     query = np.array([[0b0000], [0b0001], [0b0001]], np.uint32) << 28
@@ -60,7 +53,7 @@ def test_scores_by_hand():
     st.sampled_from([1, 3, 50]),
     st.integers(0, 2**32),
 )
-def test_equal_to_a_dictionary_of_sets(num_bits, n, p, radius, k, seed):
+def test_scores_equal_those_from_a_dictionary_of_sets(num_bits, n, p, radius, k, seed):
     rng = np.random.default_rng(seed)
     codes, query = random_codes(rng, n, num_bits), random_codes(rng, 2 * p, num_bits).reshape(2, p, -(-num_bits // 32))
     ids = rng.choice(np.array([0, 1, 5, 1000, 2**31 - 1]), n)
@@ -85,21 +78,21 @@ def test_small_score_matrices_and_short_runs_give_the_same(monkeypatch, score_by
     assert (whole.scores[:, 0] > 20).all()
 
 
-def test_tables_and_scan_give_the_same(monkeypatch):
+def test_all_methods_give_the_same_scores(monkeypatch):
     rng = np.random.default_rng(1)
     codes, query = random_codes(rng, 6000, 24).reshape(200, 30, 1), random_codes(rng, 64, 24).reshape(2, 32, 1)
     index = jh.build_index(codes, 24, multi=True)
     plan = bags.plan_radius
-    answers = []
+    found = []
     for method in ("scan", "probe", "multi-index"):
         monkeypatch.setattr(bags, "plan_radius", lambda *a, m=method: plan(*a[:3], m, None))
-        answers.append(jh.bag_search(index, query, radius=3, k=200))
-    for other in answers[1:]:
-        assert np.array_equal(answers[0].scores, other.scores)
-        assert np.array_equal(answers[0].ids, other.ids)
+        found.append(jh.bag_search(index, query, radius=3, k=200))
+    for other in found[1:]:
+        assert np.array_equal(found[0].scores, other.scores)
+        assert np.array_equal(found[0].ids, other.ids)
 
 
-def test_any_leading_shape_and_one_code_an_item():
+def test_queries_keep_their_leading_shape():
     rng = np.random.default_rng(2)
     codes = random_codes(rng, 50, 17)
     index = jh.build_index(codes, 17)
@@ -114,7 +107,7 @@ def test_any_leading_shape_and_one_code_an_item():
     assert jh.bag_search(index, query[:0], radius=2, k=5).ids.shape == (0, 3, 5)
 
 
-def test_large_radius_scores_in_wider_numbers():
+def test_scores_of_a_large_radius_do_not_overflow():
     index = jh.build_index(np.zeros((1, 1), np.uint32), 8)
     scores, _ = jh.bag_search(index, np.zeros((3, 1), np.uint32), radius=20, k=1)
     assert scores.tolist() == [3 * 2**20]
@@ -141,96 +134,15 @@ def test_wrong_input_is_refused(change, error, message):
         jh.bag_search(**(good | change))
 
 
-def test_it_is_not_traced():
+def test_a_traced_bag_is_refused():
     index = jh.build_index(np.zeros((3, 1), np.uint32), 8)
     with pytest.raises(TypeError, match="outside jit"):
         jax.jit(lambda bag: jh.bag_search(index, bag, radius=1, k=1))(np.zeros((2, 1), np.uint32))
 
 
-def test_known_codes_inside_somebodys_jit_are_searched_while_it_is_traced():
+def test_constant_codes_are_searched_while_a_jit_around_is_traced():
     index = jh.build_index(np.zeros((3, 1), np.uint32), 8)
     bag = np.zeros((2, 1), np.uint32)
     found = jax.jit(lambda: jh.bag_search(index, bag, radius=1, k=2))()
     assert found.scores.tolist() == [4, 4]
     assert found.ids.tolist() == [0, 1]
-
-
-# The index of items with several codes.
-
-
-def test_an_index_depends_on_the_pairs_alone():
-    rng = np.random.default_rng(3)
-    codes, ids = random_codes(rng, 200, 9), rng.integers(0, 20, 200)
-    index = jh.build_index(codes, 9, ids=ids, multi=True)
-    order = rng.permutation(np.r_[np.arange(200), np.arange(50)])
-    same(index, jh.build_index(codes[order], 9, ids=ids[order], multi=True))
-    pairs = {(int(code), int(item)) for code, item in zip(codes[:, 0], ids, strict=True)}
-    assert int(index.num_items) == len(pairs)
-    same(index, jh.build_index(((codes[i::3], ids[i::3]) for i in range(3)), 9, multi=True))
-
-
-def test_codes_of_items_in_rows():
-    codes = random_codes(np.random.default_rng(4), 24, 33).reshape(6, 4, 2)
-    index = jh.build_index(codes, 33, multi=True)
-    same(index, jh.build_index(codes.reshape(24, 2), 33, ids=np.repeat(np.arange(6), 4), multi=True))
-    same(index, jh.build_index(iter([codes[:2], codes[2:]]), 33, multi=True))
-    named = jh.build_index(codes, 33, ids=[9, 8, 7, 3, 2, 1], multi=True)
-    assert set(np.asarray(named.ids)[: int(named.num_items)].tolist()) == {9, 8, 7, 3, 2, 1}
-
-
-def test_batches_must_have_equally_many_codes_an_item():
-    codes = np.zeros((2, 3, 1), np.uint32)
-    with pytest.raises(ValueError, match="equally many codes in all batches"):
-        jh.build_index(iter([codes, codes[:, :2]]), 8, multi=True)
-
-
-def test_a_search_finds_pairs():
-    index = jh.build_index(np.array([[[0], [1 << 31]], [[1 << 30], [3 << 30]]], np.uint32), 2, multi=True)
-    distances, ids = jh.search(index, np.zeros(1, np.uint32), k=4)
-    assert distances.tolist() == [0, 1, 1, 2]
-    assert ids.tolist() == [0, 1, 0, 1]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([3, 12, 40]))
-def test_changes_equal_a_new_build(seed, num_bits):
-    rng = np.random.default_rng(seed)
-    codes, ids = random_codes(rng, 60, num_bits), rng.integers(0, 9, 60)
-    whole = jh.build_index(codes, num_bits, ids=ids, multi=True)
-    part, rest = (jh.build_index(codes[s], num_bits, ids=ids[s], multi=True) for s in (slice(0, 35), slice(20, 60)))
-    same(whole, jh.merge_indexes(part, rest))
-    same(whole, jh.merge_indexes(rest, part))
-    same(whole, jh.add_items(part, codes[20:], ids=ids[20:]))
-    kept = ids != ids[0]
-    same(jh.build_index(codes[kept], num_bits, ids=ids[kept], multi=True), jh.remove_items(whole, ids[:1]))
-
-
-def test_rows_of_codes_are_added_after_the_largest_id():
-    codes = random_codes(np.random.default_rng(5), 12, 20).reshape(4, 3, 1)
-    index = jh.add_items(jh.build_index(codes[:1], 20, multi=True), codes[1:])
-    same(index, jh.build_index(codes, 20, multi=True))
-
-
-def test_kinds_of_indexes_are_not_mixed():
-    codes = np.zeros((2, 1), np.uint32)
-    one, several = jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True)
-    with pytest.raises(ValueError, match="several codes, or neither"):
-        jh.merge_indexes(one, several)
-    with pytest.raises(ValueError, match=r"ids must be distinct, but 5 came more than once \(multi=True"):
-        jh.build_index(codes, 8, ids=[5, 5])
-    with pytest.raises(ValueError, match=r"codes must have shape \[n, 1\], got \(1, 2, 1\)"):
-        jh.build_index(codes[None], 8)
-    with pytest.raises(ValueError, match="one code for each item"):
-        jh.duplicate_groups(several, radius=1)
-    with pytest.raises(ValueError, match="can't be spread over devices"):
-        jh.shard_index(several, jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,)))
-
-
-def test_files_keep_several_codes(tmp_path):
-    rng = np.random.default_rng(6)
-    index = jh.build_index(random_codes(rng, 40, 28), 28, ids=rng.integers(0, 5, 40), multi=True)
-    jh.save_index(tmp_path / "index", index)
-    loaded = jh.load_index(tmp_path / "index")
-    same(index, loaded)
-    jh.save_index(tmp_path / "again", loaded)
-    assert (tmp_path / "again").read_bytes() == (tmp_path / "index").read_bytes()

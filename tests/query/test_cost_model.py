@@ -1,4 +1,4 @@
-"""Which method answers: slices, radii, and when tables pay."""
+"""The choice of a method: slices, radii, and when tables pay."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from jaxhash.query.address_table import Slice
 
 
 @given(st.integers(1, 12), st.integers(0, 40))
-def test_no_distance_escapes_all_slices(num_tables, radius):
+def test_every_match_is_within_the_radius_of_a_slice(num_tables, radius):
     radii = cost_model.divide_radius(radius, num_tables)
     # What differs in more than its radius in every slice differs in more than the radius in all.
     assert sum(reach + 1 for reach in radii) == radius + 1
@@ -22,7 +22,7 @@ def test_no_distance_escapes_all_slices(num_tables, radius):
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 10**9))
-def test_slices_part_all_bits_or_stop_short_of_them(num_bits, num_tables, num_codes):
+def test_slices_are_disjoint_and_no_longer_than_the_largest_table(num_bits, num_tables, num_codes):
     slices = cost_model.cut_slices(num_codes, num_bits, min(num_tables, num_bits))
     needed = (num_codes - 1).bit_length() + cost_model.LEAST_SPARE_BITS
     assert slices[0].first == 0
@@ -48,7 +48,7 @@ def test_auto_scans_short_lists_and_probes_long_ones():
     assert len(cost_model._plan_radius(cost_model.Sizes(10**7, 10**7, 64, 2 * 10**7), 3, "auto", None)[0].slices) >= 2
 
 
-def test_auto_rents_before_it_buys():
+def test_auto_builds_tables_once_searches_would_have_paid_for_them():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2**24, (100_000, 1), dtype=np.uint32) << np.uint32(8)
     index, queries = jh.build_index(codes, 24), codes[:64]

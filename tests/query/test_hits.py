@@ -25,7 +25,7 @@ def test_skewed_buckets_stay_exact_and_small(shared, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [16, 48, 800])
-def test_ragged_results_are_the_same_however_few_codes_are_looked_at_together(limit, monkeypatch):
+def test_any_number_of_candidates_at_once_gives_the_same_matches(limit, monkeypatch):
     index, queries = collection(17, 3000, q=20)
     whole = jh.radius_search(index, queries, radius=4, method="scan")
     monkeypatch.setattr(hits, "CANDIDATES_AT_ONCE", limit)

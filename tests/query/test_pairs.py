@@ -1,3 +1,5 @@
+"""Groups of near duplicates."""
+
 import sys
 
 import numpy as np
@@ -29,7 +31,7 @@ def test_the_largest_group_comes_first_and_then_the_one_of_the_smallest_id():
     assert groups(index_of(5, 5, 6, 6, 7, 7, 7), 0) == [[4, 5, 6], [0, 1], [2, 3]]
 
 
-def test_nothing_alike_and_nothing_at_all_are_no_groups():
+def test_far_codes_and_an_empty_index_have_no_groups():
     assert groups(index_of(0, 255), 3) == []
     assert groups(jh.build_index(np.zeros((0, 1), np.uint32), 8), 3) == []
 
@@ -53,6 +55,8 @@ def test_wrong_arguments_are_refused():
         jh.duplicate_groups(index_of(1, 2), -1)
     with pytest.raises(TypeError, match="index must be a HashIndex"):
         jh.duplicate_groups(np.zeros((2, 1), np.uint32), 1)
+    with pytest.raises(ValueError, match="one code for each item"):
+        jh.duplicate_groups(jh.build_index(np.zeros((2, 1), np.uint32), 8, multi=True), radius=1)
 
 
 def test_without_scipy_the_error_names_the_extra(monkeypatch):

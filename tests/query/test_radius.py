@@ -39,7 +39,7 @@ def test_every_method_finds_the_same_neighbors(num_bits):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 2**32), st.data())
-def test_any_parting_into_tables_finds_everything(num_bits, n, seed, data):
+def test_any_number_of_tables_finds_every_match(num_bits, n, seed, data):
     index, queries = collection(num_bits, n, q=6, seed=seed)
     radius = data.draw(st.integers(0, num_bits))
     num_tables = data.draw(st.integers(1, num_bits))
@@ -71,7 +71,7 @@ def test_tables_are_only_for_multi_index():
         jh.radius_search(index, queries, radius=1, method="flat")
 
 
-def test_threads_that_share_an_index_all_get_the_serial_answer():
+def test_threads_that_share_an_index_get_the_results_of_one():
     index, queries = collection(40, 2000, q=64)
     jobs = [
         partial(jh.search, index, queries, k=5),

@@ -1,4 +1,4 @@
-"""Shortlists put in the order of long codes, against a sort of everything."""
+"""Reranking by long codes, against sorting all candidates."""
 
 from functools import partial
 
@@ -56,7 +56,7 @@ def test_all_items_as_candidates_are_a_search():
     jax.tree.map(np.testing.assert_array_equal, mapped, expected)
 
 
-def test_inside_jit_what_is_no_row_is_left_out():
+def test_inside_jit_ids_out_of_range_are_left_out():
     long_codes = np.array([[1], [3]], np.uint32)
     found = jax.jit(partial(jh.rerank, k=3))(long_codes, np.array([1], np.uint32), np.array([5, 1, -7]))
     assert found.ids.tolist() == [1, -1, -1]
@@ -97,24 +97,3 @@ def test_wrong_input_is_refused(change, error, message):
     good = GOOD | {"candidate_ids": np.zeros((3, 1), int), "k": 1}
     with pytest.raises(error, match=message):
         jh.rerank(**(good | change))
-
-
-# The first bits of codes.
-
-
-@settings(deadline=None)
-@given(st.integers(1, 70), st.integers(0, 2**32), st.data())
-def test_first_bits_are_those_of_the_bits(num_bits, seed, data):
-    bits = np.random.default_rng(seed).random((5, num_bits)) < 0.5
-    count = data.draw(st.integers(1, num_bits))
-    expected = jh.pack_bits(bits[:, :count])
-    np.testing.assert_array_equal(jh.first_bits(jh.pack_bits(bits), count), expected)
-    traced = jax.jit(lambda codes: jh.first_bits(codes, num_bits=count))(jh.pack_bits(bits))
-    np.testing.assert_array_equal(traced, expected)
-
-
-def test_more_bits_than_there_are_words_are_refused():
-    with pytest.raises(ValueError, match="at most 64 for these codes, got 65"):
-        jh.first_bits(np.zeros((2, 2), np.uint32), 65)
-    with pytest.raises(TypeError, match="uint32"):
-        jh.first_bits(np.zeros((2, 2), np.int32), 5)
