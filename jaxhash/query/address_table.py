@@ -214,7 +214,7 @@ def _collect_buckets(table: AddressTable, address: np.ndarray, masks: np.ndarray
 
 
 def _find_set_bits(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the set bits of words uint32 `[m]`: their words, int64 `[h]`, and places from the lowest, uint32 `[h]`."""
+    """Finds the set bits of words uint32 `[m]`: their words, int64 `[h]`, and numbers in the word, uint32 `[h]`."""
     bits = np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")
     found = np.flatnonzero(bits.view(bool))
     return found >> 5, (found & 31).astype(np.uint32)
