@@ -77,7 +77,10 @@ def test_large_collections_and_batches_equal_the_slow_form():
     codes, ids, queries, weights = example(64, 30_000, 300)
     found = jh.weighted_search(jh.build_index(codes, 64, ids=ids), queries, weights, k=10)
     rows = [0, 150, 299]
-    same((np.asarray(found.distances)[rows], np.asarray(found.ids)[rows]), slow(codes, ids, queries[rows], weights[rows], 64, 10))
+    same(
+        (np.asarray(found.distances)[rows], np.asarray(found.ids)[rows]),
+        slow(codes, ids, queries[rows], weights[rows], 64, 10),
+    )
 
 
 def test_queries_keep_their_leading_shape():
