@@ -24,6 +24,7 @@ CODES_AT_ONCE = 2**24
 
 # Distinct codes uint32 [u, w] in ascending order, their offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
@@ -89,9 +90,21 @@ class IndexMemory:
         value: Value = self._values[key]
         return value
 
-    def missing(self, keys: Iterable[Hashable]) -> list[Hashable]:
+    def remember_all(self, keys: Iterable[Key], compute: Callable[[list[Key]], Iterable[Value]]) -> list[Value]:
+        """Returns the values of some keys; those that are missing are computed once, by one call for all of them."""
+        if self.missing(keys):
+            with self._lock:
+                missing = self.missing(keys)
+                self._values.update(zip(missing, compute(missing), strict=True))
+        return [self._values[key] for key in keys]
+
+    def missing(self, keys: Iterable[Key]) -> list[Key]:
         """The keys that have no value yet."""
         return [key for key in keys if key not in self._values]
+
+    def values_of(self, kind: type[Value]) -> list[Value]:
+        """The values remembered so far that are instances of a class."""
+        return [value for value in list(self._values.values()) if isinstance(value, kind)]
 
     def add_lost_time(self, plan: Hashable, nanoseconds: float) -> float:
         """Adds to the time that a plan would have saved, had its tables been there; returns the sum."""

@@ -1,6 +1,6 @@
 """From codes to ids: exact search by scanning all codes or by probing address tables, whichever is quicker.
 
-The public functions check and batch; `kernels` and `address_table` do the work; `cost_model` chooses between them.
+The public functions check and batch; `kernels` and `probe` do the work; `cost_model` chooses between them.
 """
 
 from jaxhash.query.bags import BagMatches, bag_search

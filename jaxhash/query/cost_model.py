@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxhash.index.address_table import Slice
 from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
-from jaxhash.query.address_table import Slice
 from jaxhash.query.kernels import minima_dtype
 
 # Nanoseconds for each call, for any number of queries:
@@ -207,12 +207,18 @@ def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
 
 
 def queries_at_once(index: AnyIndex, k: int, exponents: tuple[int, ...] = (0,)) -> int:
-    """The number of queries to scan together, a power of two, so that memory is bounded for any n and k."""
-    width, blocks, group_size, lanes = index.codes.shape
-    gathered = 0
-    if isinstance(index, ShardedIndex):
-        blocks //= index.num_shards
-        gathered = 16 * k * index.num_shards
+    """How many queries to scan together so that memory stays bounded, whatever n and k are; a power of two."""
+    return _queries_at_once(
+        index.codes.shape, index.num_shards if isinstance(index, ShardedIndex) else 0, k, exponents
+    )
+
+
+@functools.lru_cache(4096)
+def _queries_at_once(shape: tuple[int, ...], num_shards: int, k: int, exponents: tuple[int, ...]) -> int:
+    width, blocks, group_size, lanes = shape
+    if num_shards:
+        blocks //= num_shards
+    gathered = 16 * k * num_shards
     minima = blocks * lanes * np.dtype(minima_dtype(width, exponents)).itemsize
     chosen = 8 * min(k, blocks) * lanes + 4 * min(k, blocks * lanes) * group_size * (width + 3)
     affordable = max(1, QUERY_MEMORY // (minima + chosen + gathered))

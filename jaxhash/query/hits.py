@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxhash.core.batching import entry_point, pad_rows
+from jaxhash.index.address_table import AddressTable, get_tables
 from jaxhash.index.hash_index import HashIndex
-from jaxhash.query.address_table import AddressTable, get_tables, probe
 from jaxhash.query.cost_model import CANDIDATE, Plan, queries_at_once, scan_cost, sizes_of
 from jaxhash.query.kernels import near_groups
+from jaxhash.query.probe import probe
 from jaxhash.query.results import RadiusMatches
 
 # Candidates compared at a time: bounds the memory beside the answer to about a hundred megabytes.

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash.query.address_table import get_tables
+from jaxhash.index.address_table import get_tables
 from jaxhash.query.cost_model import SELECT, plan_radius, plan_tables, scan_cost, sizes_of
 
 ROUNDS = 5

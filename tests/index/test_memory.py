@@ -49,6 +49,14 @@ def test_missing_names_what_was_not_computed_yet():
     assert memory.missing(["a", "b"]) == ["b"]
 
 
+def test_values_that_are_missing_are_computed_together():
+    memory = IndexMemory()
+    memory.remember("b", lambda: 1)
+    assert memory.remember_all(["a", "b", "c"], lambda keys: [key * 2 for key in keys]) == ["aa", 1, "cc"]
+    assert memory.remember_all(["c", "a"], list) == ["cc", "aa"]
+    assert memory.values_of(str) == ["aa", "cc"]
+
+
 def test_lost_time_is_added_up_for_each_plan_alone():
     memory = IndexMemory()
     assert [memory.add_lost_time("a", 2.0), memory.add_lost_time("a", 3.0)] == [2.0, 5.0]

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxhash as jh
+from jaxhash.index import address_table
+from jaxhash.index.address_table import Slice
 from jaxhash.index.hash_index import memory_of
-from jaxhash.query import address_table, cost_model
-from jaxhash.query.address_table import Slice
+from jaxhash.query import cost_model
 
 
 @given(st.integers(1, 12), st.integers(0, 40))
