@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jaxhash.query.estimate import estimate_matches
     from jaxhash.query.nearest import radius_search_padded, search
     from jaxhash.query.pairs import duplicate_groups
+    from jaxhash.query.prepare import prepare
     from jaxhash.query.radius import radius_search
     from jaxhash.query.reranking import rerank
     from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
@@ -92,6 +93,7 @@ _MODULES = {
     "query.estimate": ("estimate_matches",),
     "query.nearest": ("radius_search_padded", "search"),
     "query.pairs": ("duplicate_groups",),
+    "query.prepare": ("prepare",),
     "query.radius": ("radius_search",),
     "query.reranking": ("rerank",),
     "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches"),
@@ -159,6 +161,7 @@ __all__ = [
     "pack_bits",
     "precision_at_k",
     "precision_in_radius",
+    "prepare",
     "pretrain",
     "radius_search",
     "radius_search_padded",

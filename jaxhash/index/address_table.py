@@ -11,6 +11,7 @@ Tables are built from the codes alone and are never written to files: numpy sort
 and checking it against the codes takes as long as building it.
 """
 
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ import numpy as np
 
 from jaxhash.codes.sorting import find_positions, find_run_starts, mark_run_starts
 from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
+
+# The bits of an address beyond those that would number the codes, at most.
+SPARE_BITS = 6
 
 
 class Slice(NamedTuple):
@@ -64,6 +68,14 @@ class AddressTable:
             return bucket, np.ones(len(bucket), np.int32)
         first = self.starts[bucket]
         return first, self.starts[bucket + 1] - first
+
+
+def longest_address(num_codes: int) -> int:
+    """The most bits that a table's addresses have: more would hardly make buckets smaller.
+
+    It bounds a bitmap and its directory to 16 to 32 bytes a code.
+    """
+    return max(8, math.ceil(math.log2(max(2, num_codes))) + SPARE_BITS)
 
 
 def extract_addresses(codes: np.ndarray, bits: Slice) -> np.ndarray:

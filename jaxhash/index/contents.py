@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxhash.core.checks import check_codes, check_ids, check_num_bits
+from jaxhash.core.checks import check_codes, check_ids, check_integer, check_num_bits
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError
+from jaxhash.index.address_table import Slice, longest_address
 from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 
@@ -39,6 +40,22 @@ def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray
             f"{path}: index: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}"
         ) from None
     return codes, offsets, ids, num_bits, multi
+
+
+def read_slices(path: AnyPath, archive: Archive, num_codes: int, num_bits: int) -> tuple[Slice, ...]:
+    """Returns the slices whose tables are to be built when the file is loaded; raises `CorruptFileError`."""
+    try:
+        slices = tuple(Slice(first, size) for first, size in archive.meta["index"].get("tables", ()))
+        for bits in slices:
+            check_integer("the first bit of a table", bits.first, 0, num_bits - 1)
+            # Longer addresses would let a small file take much memory.
+            longest = min(longest_address(num_codes), num_bits - bits.first, 32)
+            check_integer("the size of a table's addresses", bits.size, 1, longest)
+        if len(set(slices)) < len(slices) or len(slices) > num_bits:
+            raise ValueError(f"tables must be distinct and at most {num_bits}")
+    except (TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: {error}") from None
+    return slices
 
 
 def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:

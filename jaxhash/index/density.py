@@ -1,19 +1,28 @@
 """How items spread over codes: measured in an index, and expected if codes spread evenly."""
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxhash.core.checks import MAX_NUM_BITS, check_integer, check_num_bits
+from jaxhash.index.address_table import Slice, list_tables
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, local_shards
 
 
-class IndexStats(NamedTuple):
-    """How items spread over codes. The density of a code is the number of its items (the post's bucket density)."""
+class TableStats(NamedTuple):
+    """An address table: the bits that its addresses are made of, and the memory that it takes on the host."""
 
+    first: int
+    size: int
+    num_bytes: int
+
+
+class _IndexStats(NamedTuple):
     num_items: int
     num_codes: int
     min_density: int
@@ -22,15 +31,42 @@ class IndexStats(NamedTuple):
     max_density: int
 
 
+class IndexStats(_IndexStats):
+    """How items spread over codes. The density of a code is the number of its items (the post's bucket density).
+
+    `tables` is no field of the tuple: equal indexes have equal statistics, whatever tables have been built for them.
+    """
+
+    tables: tuple[TableStats, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, tables={self.tables})"
+
+
 def describe(index: HashIndex | ShardedIndex) -> IndexStats:
     """Counts items, distinct codes, and items for each distinct code; all zero for an empty index.
 
-    All processes that hold shards of a `ShardedIndex` must make this call.
+    `describe(index).tables` are the address tables that searches or `prepare` have built so far. Those of a
+    `ShardedIndex` are of the shards that this process holds, added up. All processes that hold shards must make this
+    call.
 
     Raises:
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
-    density, count = count_densities(index)
+    stats = _describe_densities(*count_densities(index))
+    stats.tables = _describe_tables(local_shards(index).values() if isinstance(index, ShardedIndex) else [index])
+    return stats
+
+
+def _describe_tables(indexes: Iterable[HashIndex]) -> tuple[TableStats, ...]:
+    weights: dict[Slice, int] = {}
+    for table in itertools.chain.from_iterable(map(list_tables, indexes)):
+        weights[table.bits] = weights.get(table.bits, 0) + table.num_bytes
+    return tuple(TableStats(*bits, num_bytes) for bits, num_bytes in sorted(weights.items()))
+
+
+def _describe_densities(density: np.ndarray, count: np.ndarray) -> IndexStats:
+    """The statistics of what `count_densities` returns."""
     if not len(density):
         return IndexStats(0, 0, 0, 0.0, 0.0, 0)
     num_codes, num_items = int(count.sum()), int(density @ count)

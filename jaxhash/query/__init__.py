@@ -7,6 +7,7 @@ from jaxhash.query.bags import BagMatches, bag_search
 from jaxhash.query.estimate import estimate_matches
 from jaxhash.query.nearest import radius_search_padded, search
 from jaxhash.query.pairs import duplicate_groups
+from jaxhash.query.prepare import prepare
 from jaxhash.query.radius import radius_search
 from jaxhash.query.reranking import rerank
 from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
@@ -20,6 +21,7 @@ __all__ = [
     "bag_search",
     "duplicate_groups",
     "estimate_matches",
+    "prepare",
     "radius_search",
     "radius_search_padded",
     "rerank",

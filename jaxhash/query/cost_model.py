@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxhash.index.address_table import Slice
+from jaxhash.index.address_table import Slice, longest_address
 from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.kernels import minima_dtype
@@ -32,9 +32,9 @@ BUILD = 200.0  # to sort one code into a table
 BUILD_SORTED = 20.0  # to enter one code into the table of the first bits
 
 NEAR_BYTES = 2**23  # the largest bitmap that fits the caches
-# The length of an address in bits, beyond what would number the codes:
-SPARE_BITS = 6  # at most
-LEAST_SPARE_BITS = 2  # at least, even past LARGEST_TABLE: then the codes take far more memory than the table
+# The bits of an address beyond what would number the codes, at least, even past LARGEST_TABLE: then the codes take far
+# more memory than the table.
+LEAST_SPARE_BITS = 2
 LARGEST_TABLE = 28  # bits of an address, whose bitmap and directory take 64 MiB
 MOST_PROBES = 2**16  # flip masks of one table
 
@@ -94,11 +94,10 @@ def scan_cost(sizes: Sizes, found: float, each: float = SCAN_MATCH) -> float:
 def cut_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, ...]:
     """Divides all bits into about equal slices, and cuts off bits that would hardly make buckets smaller.
 
-    Codes within a radius in a whole slice are so in its first bits, so cutting loses no match. It bounds a bitmap and
-    its directory to 16 to 32 bytes a code.
+    Codes within a radius in a whole slice are so in its first bits, so cutting loses no match.
     """
     numbering = math.ceil(math.log2(max(2, num_codes)))
-    longest = min(max(8, numbering + SPARE_BITS), max(LARGEST_TABLE, numbering + LEAST_SPARE_BITS), 32)
+    longest = min(longest_address(num_codes), max(LARGEST_TABLE, numbering + LEAST_SPARE_BITS), 32)
     cuts = [num_bits * i // num_tables for i in range(num_tables + 1)]
     return tuple(Slice(first, min(end - first, longest)) for first, end in itertools.pairwise(cuts))
 
@@ -187,6 +186,21 @@ def _plan_widening(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...],
     if method == "auto" and needed == math.inf:
         return (), 0.0, 0
     return tuple(plans), limit - needed, rounds
+
+
+def choose_slices(index: HashIndex, radius: int | None, k: int | None) -> tuple[Slice, ...]:
+    """Returns the slices of the tables that "auto" would buy for searches by a radius and for the k nearest.
+
+    There are none where a scan is estimated to be quicker even if tables cost nothing.
+    """
+    sizes, slices = sizes_of(index), set[Slice]()
+    if radius is not None:
+        plan, _ = _plan_radius(sizes, radius, "auto", None)
+        slices.update(plan.slices if plan else ())
+    if k is not None:
+        plans, _, _ = _plan_widening(sizes, k, "auto")
+        slices.update(plans[0].slices if plans else ())
+    return tuple(sorted(slices))
 
 
 def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:

@@ -44,6 +44,26 @@ def test_arrays_that_no_build_gives_are_refused_in_spite_of_a_right_digest(tmp_p
     assert "words" in refuse(tmp_path, meta={"index": {"num_bits": 40}})
 
 
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (5, "not iterable"),
+        ([[1]], "unpack"),
+        ([[0, "8"]], "size"),
+        ([[True, 1]], "first bit"),
+        ([[0, 0]], "size"),
+        ([[0, 17]], "between 1 and 10"),
+        ([[12, 6]], "between 1 and 5"),
+        ([[17, 1]], "first bit"),
+        ([[-1, 4]], "first bit"),
+        ([[2, 4], [2, 4]], "distinct"),
+        ([[first, size] for first in range(9) for size in (1, 2)], "at most 17"),
+    ],
+)
+def test_tables_that_no_index_has_are_refused(tables, words, tmp_path):
+    assert words in refuse(tmp_path, meta={"index": {"num_bits": 17, "tables": tables}})
+
+
 def test_ids_that_do_not_ascend_within_a_code_are_refused(tmp_path):
     arrays = {
         "index.codes": np.array([[0], [1 << 31]], np.uint32),

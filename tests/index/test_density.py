@@ -7,6 +7,7 @@ import oracle
 import pytest
 
 import jaxhash as jh
+from jaxhash.index.address_table import Slice, get_tables
 
 
 @pytest.mark.parametrize("repeats", [1, 7])
@@ -15,6 +16,17 @@ def test_repeated_codes_have_the_density_of_their_repeats(repeats, rng):
     stats = jh.describe(jh.build_index(codes, 40))
     assert stats.num_items == len(codes)
     assert stats.min_density == stats.max_density == repeats
+
+
+def test_tables_are_described_and_equal_indexes_have_equal_statistics(rng):
+    codes = oracle.pack(rng.random((300, 40)) < 0.5)
+    plain, index = jh.build_index(codes, 40), jh.build_index(codes, 40)
+    tables = get_tables(index, (Slice(20, 9), Slice(0, 8)))
+    stats = jh.describe(index)
+    assert stats == jh.describe(plain)
+    assert stats.tables == ((0, 8, tables[1].num_bytes), (20, 9, tables[0].num_bytes))
+    assert "tables=(TableStats(first=0" in repr(stats)
+    assert jh.describe(plain).tables == ()
 
 
 @pytest.mark.parametrize(("num_items", "bits"), [(60_000, 17), (1, 1), (5_000, 14), (1_000_000, 21), (10**12, 41)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import jaxhash as jh
 from jaxhash.index import address_table
-from jaxhash.index.address_table import Slice
+from jaxhash.index.address_table import Slice, longest_address
 from jaxhash.index.hash_index import memory_of
 from jaxhash.query import cost_model
 
@@ -29,6 +29,7 @@ def test_slices_are_disjoint_and_no_longer_than_the_largest_table(num_bits, num_
     assert slices[0].first == 0
     for one, other in itertools.pairwise((*slices, Slice(num_bits, 0))):
         assert 1 <= one.size <= max(cost_model.LARGEST_TABLE, needed)
+        assert one.size <= longest_address(num_codes)
         assert one.first + one.size <= other.first
 
 

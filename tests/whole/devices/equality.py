@@ -81,6 +81,18 @@ def test_shards_are_described_as_the_whole(n):
     assert jh.estimate_matches(sharded, queries, 2) == jh.estimate_matches(index, queries, 2)
 
 
+def test_shards_are_prepared_one_by_one_and_saved_without_tables(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 2**32, (400_000, 1), dtype=np.uint32)
+    sharded = jh.shard_index(jh.build_index(codes, 32), mesh_of(2))
+    assert jh.describe(jh.prepare(sharded, k=1)).tables == ()
+    tables = jh.describe(jh.prepare(sharded, radius=2)).tables
+    each = [jh.describe(shard).tables for shard in sharding.local_shards(sharded).values()]
+    assert [[table[:2] for table in row] for row in each] == [[table[:2] for table in tables]] * 2
+    assert sum(row[0].num_bytes for row in each) == tables[0].num_bytes
+    with pytest.raises(ValueError, match="tables=True is for a HashIndex"):
+        jh.save_index(tmp_path / "index", sharded, tables=True)
+
+
 @pytest.mark.parametrize("method", ["scan", "probe", "multi-index"])
 def test_shards_find_the_same_by_every_method(method):
     index, queries = example(3000, 33)
