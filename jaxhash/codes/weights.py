@@ -1,0 +1,54 @@
+"""Weights of a query's bits: how much each bit counts when it differs, an integer from 0 to 15.
+
+The weighted distance of two codes is the sum of the query's weights of the bits in which they differ. XOR and popcount
+compute it from bit planes of the weights: the sum over planes p of `2^p popcount((q ^ c) & plane_p)`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.codes.bits import pack_bits
+from jaxhash.core.checks import dtype_of, is_on_host, is_traced
+
+MAX_WEIGHT = 15
+ALL_PLANES = (0, 1, 2, 3)
+
+
+def check_weights(weights: ArrayLike, lead: tuple[int, ...], num_bits: int) -> tuple[Any, tuple[int, ...]]:
+    """Returns weights `[*lead, b]` and which of their bit planes are in use.
+
+    As far as they are known, they must lie between 0 and `MAX_WEIGHT`; of traced ones all planes are in use.
+    """
+    dtype, shape = dtype_of(weights), np.shape(weights)
+    if dtype.kind not in "iu":
+        raise TypeError(f"weights must be integers from 0 to {MAX_WEIGHT}, got dtype {dtype}")
+    if shape not in ((num_bits,), (*lead, num_bits)):
+        raise ValueError(f"weights must have shape {(num_bits,)} or {(*lead, num_bits)}, got {shape}")
+    if is_traced(weights):
+        return jnp.broadcast_to(weights, (*lead, num_bits)), ALL_PLANES
+    # A bit that is set in any weight is set in the OR of all; that of a negative number is negative.
+    union = int(np.bitwise_or.reduce(weights, axis=None) if is_on_host(weights) else jax.device_get(_union(weights)))
+    if not 0 <= union <= MAX_WEIGHT:
+        array = np.asarray(weights)
+        wrong = array[(array < 0) | (array > MAX_WEIGHT)][0]
+        raise ValueError(f"weights must lie between 0 and {MAX_WEIGHT}, got {wrong}")
+    exponents = tuple(power for power in ALL_PLANES if union >> power & 1) or ALL_PLANES[:1]
+    if isinstance(weights, jax.Array):
+        return jnp.broadcast_to(weights, (*lead, num_bits)), exponents
+    return np.broadcast_to(np.asarray(weights).astype(np.uint8), (*lead, num_bits)), exponents
+
+
+@jax.jit
+def _union(weights: jax.Array) -> jax.Array:
+    return jnp.bitwise_or.reduce(weights, axis=None)
+
+
+def pack_planes(weights: ArrayLike, exponents: tuple[int, ...] = ALL_PLANES) -> jax.Array:
+    """Packs the bit planes of weights, integers `[..., b]`: uint32 `[..., p, w]`, one plane for each exponent."""
+    whole = jnp.asarray(weights).astype(jnp.uint32)
+    planes = [(whole >> jnp.uint32(power)) & jnp.uint32(1) for power in exponents]
+    return pack_bits(jnp.stack(planes, axis=-2) != 0)
