@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jaxhash.models.autoencoder import Autoencoder, summary
     from jaxhash.models.code_layer import straight_through_round
     from jaxhash.models.convolutional import ConvAutoencoder
-    from jaxhash.models.encoding import encode, reconstruct
+    from jaxhash.models.encoding import encode, encode_weighted, reconstruct
     from jaxhash.models.file import load_model, save_model
     from jaxhash.models.patches import encode_patches, extract_patches
     from jaxhash.query.bags import BagMatches, bag_search
@@ -86,7 +86,7 @@ _MODULES = {
     "models.autoencoder": ("Autoencoder", "summary"),
     "models.code_layer": ("straight_through_round",),
     "models.convolutional": ("ConvAutoencoder",),
-    "models.encoding": ("encode", "reconstruct"),
+    "models.encoding": ("encode", "encode_weighted", "reconstruct"),
     "models.file": ("load_model", "save_model"),
     "models.patches": ("encode_patches", "extract_patches"),
     "query.bags": ("BagMatches", "bag_search"),
@@ -145,6 +145,7 @@ __all__ = [
     "duplicate_groups",
     "encode",
     "encode_patches",
+    "encode_weighted",
     "estimate_matches",
     "expected_matches",
     "extract_patches",

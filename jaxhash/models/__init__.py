@@ -5,7 +5,7 @@
 
 from jaxhash.models.autoencoder import Autoencoder, summary
 from jaxhash.models.convolutional import ConvAutoencoder
-from jaxhash.models.encoding import encode, reconstruct
+from jaxhash.models.encoding import encode, encode_weighted, reconstruct
 from jaxhash.models.file import load_model, save_model
 from jaxhash.models.patches import encode_patches, extract_patches
 
@@ -14,6 +14,7 @@ __all__ = [
     "ConvAutoencoder",
     "encode",
     "encode_patches",
+    "encode_weighted",
     "extract_patches",
     "load_model",
     "reconstruct",

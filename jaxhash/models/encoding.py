@@ -1,13 +1,14 @@
 """Images to codes, and codes back to images."""
 
-from collections.abc import Iterable, Iterator
-from typing import cast, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import pack_bits
+from jaxhash.codes.weights import MAX_WEIGHT
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import is_stream, is_traced
 from jaxhash.models.autoencoder import Autoencoder
@@ -44,11 +45,50 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
     if is_stream(images):
         check_model(model)
         return (encode(model, batch) for batch in images)
-    items, lead, _ = check_items(model, cast(ArrayLike, images))
+    return cast(jax.Array, _map_items(encode_items, _compiled_encode, model, cast(ArrayLike, images)))
+
+
+Weighted = tuple[jax.Array, jax.Array]
+
+
+@overload
+def encode_weighted(model: Autoencoder, images: ArrayLike) -> Weighted: ...  # type: ignore[overload-overlap]
+@overload
+def encode_weighted(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[Weighted]: ...
+def encode_weighted(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> Weighted | Iterator[Weighted]:
+    """Computes the codes of images, and how sure the model is of each bit: queries for `weighted_search`.
+
+    The weight of a bit is the distance of its logit from the threshold, on a scale from 0 to 15 on which the surest bit
+    of an image weighs 15. On held-out training images, 32 bits, these weights raise mean average precision from .870 to
+    .895 (MNIST), .589 to .601 (Fashion-MNIST) and .286 to .300 (features of CIFAR-10), as much as real numbers do.
+    Logits over the deviation of their bit give .871, .586 and .296.
+
+    Args:
+        model: an autoencoder.
+        images: as for `encode`.
+
+    Returns:
+        The codes that `encode` returns, uint32 `[..., w]`, and weights, uint8 `[..., b]` from 0 to 15; for an iterable,
+        an iterator of such pairs.
+
+    Raises:
+        ValueError: as `encode` does.
+        TypeError: as `encode` does.
+    """
+    if is_stream(images):
+        check_model(model)
+        return (encode_weighted(model, batch) for batch in images)
+    return cast(Weighted, _map_items(encode_items_weighted, _compiled_weighted, model, cast(ArrayLike, images)))
+
+
+def _map_items(
+    function: Callable[..., Any], compiled: Callable[..., Any], model: Autoencoder, images: ArrayLike
+) -> Any:
+    """Applies a function of a model and items to images; its results keep their leading shape."""
+    items, lead, _ = check_items(model, images)
     if is_traced(model, images):
-        codes = encode_items(model, items)
-        return codes.reshape(*lead, codes.shape[-1])
-    return in_batches(lambda batch: _compiled_encode(model, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
+        return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(model, items))
+    return in_batches(lambda batch: compiled(model, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
@@ -72,6 +112,21 @@ def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
     return pack_bits(compute_bits(model, to_floats(items)))
 
 
+def encode_items_weighted(model: Autoencoder, items: jax.Array) -> Weighted:
+    """Computes what `encode_weighted` returns for checked items `[n, *input_shape]`; traceable."""
+    logits, mean = model.code_logits(to_floats(items)), model.logit_mean[...][None]
+    return pack_bits(logits > mean), weigh_logits(logits - mean)
+
+
+def weigh_logits(logits: jax.Array) -> jax.Array:
+    """Returns the weights of bits, uint8 `[n, b]`, for code logits less their thresholds, `[n, b]`."""
+    # Logits may overflow; and XLA may multiply by the reciprocal of the largest, which must not underflow.
+    sizes = jnp.minimum(jnp.nan_to_num(jnp.abs(logits)), 2.0**100)
+    largest = sizes.max(1, keepdims=True)
+    shares = sizes / jnp.where(largest > 0, largest, 1)
+    return jnp.minimum(jnp.ceil(MAX_WEIGHT * shares), MAX_WEIGHT).astype(jnp.uint8)
+
+
 def compute_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
     """Computes the bits, bool `[n, b]`, of float32 items `[n, *input_shape]`.
 
@@ -89,4 +144,5 @@ def _reconstruct(model: Autoencoder, items: jax.Array, *, item_shape: tuple[int,
 
 
 _compiled_encode = entry_point(encode_items)
+_compiled_weighted = entry_point(encode_items_weighted)
 _compiled_reconstruct = entry_point(_reconstruct, "item_shape")

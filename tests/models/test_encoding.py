@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from samples import same
 
 import jaxhash as jh
+from jaxhash.models.encoding import weigh_logits
 from jaxhash.models.inputs import ITEMS_AT_ONCE
 
 
@@ -99,3 +101,60 @@ def test_images_on_a_device_are_encoded_without_transfers(model, rng, shape, dty
 def test_more_images_than_a_batch_may_be_on_a_device(model, rng):
     images = rng.random((ITEMS_AT_ONCE + 5, 3, 4), np.float32)
     np.testing.assert_array_equal(jh.encode(model, jax.device_put(images)), jh.encode(model, images))
+
+
+def test_weights_are_the_distances_of_logits_from_their_thresholds(model, images):
+    codes, weights = jh.encode_weighted(model, images)
+    np.testing.assert_array_equal(codes, jh.encode(model, images))
+    assert (weights.dtype, weights.shape) == (jnp.uint8, (30, 40))
+    sizes = np.abs(
+        model.code_logits(jnp.asarray(images.reshape(30, 12), jnp.float32) / 255) - model.logit_mean[...][None]
+    )
+    np.testing.assert_allclose(weights, 15 * sizes / sizes.max(1, keepdims=True) + 0.5, atol=0.501)
+    np.testing.assert_array_equal(np.max(weights, 1), 15)
+
+
+def test_weights_by_hand_and_of_logits_that_are_zero_or_overflow():
+    inf, nan, least = np.inf, np.nan, np.finfo(np.float32).smallest_subnormal
+    logits = [[0, 1, -1.5, 3], [0, 0, 0, 0], [inf, -inf, 0, 0], [nan, 2, 1, 0], [least, -least, 0, 0]]
+    weights = weigh_logits(jnp.asarray(logits, jnp.float32))
+    assert weights[:4].tolist() == [[0, 5, 8, 15], [0, 0, 0, 0], [15, 15, 0, 0], [0, 15, 8, 0]]
+    assert weights.max() <= 15
+    huge = np.random.default_rng(0).uniform(1e37, 3e38, (50, 9)).astype(np.float32)
+    np.testing.assert_array_equal(weigh_logits(huge).max(1), 15)
+
+
+def test_weighted_encoding_traces_and_keeps_the_leading_shape(model, images):
+    expected = jh.encode_weighted(model, images)
+    same(jax.jit(jh.encode_weighted)(model, images), expected)
+    same(jax.vmap(lambda x: jh.encode_weighted(model, x))(images), expected)
+    cube = jh.encode_weighted(model, images.reshape(5, 6, 12))
+    same(cube, (expected[0].reshape(5, 6, 2), expected[1].reshape(5, 6, 40)))
+    assert jh.encode_weighted(model, images[0])[1].shape == (40,)
+    assert jh.encode_weighted(model, images[:0])[1].shape == (0, 40)
+
+
+def test_images_on_a_device_are_weighted_without_transfers(model, rng):
+    images = rng.random((64, 12), np.float32)
+    expected = jh.encode_weighted(model, images)
+    on_device = jax.device_put(images)
+    with jax.transfer_guard("disallow"):
+        found = jh.encode_weighted(model, on_device)
+    same(found, expected)
+
+
+def test_a_stream_of_images_is_weighted_batch_by_batch(model, images):
+    parts = list(jh.encode_weighted(model, iter([images[:7], images[7:]])))
+    same(parts, [jh.encode_weighted(model, images[:7]), jh.encode_weighted(model, images[7:])])
+    with pytest.raises(TypeError, match="model must be an Autoencoder"):
+        jh.encode_weighted(None, iter([images]))
+
+
+def test_images_of_convolutional_models_and_word_counts_are_weighted(rng):
+    colour = jh.ConvAutoencoder((8, 8, 3), 9, (4,))
+    counts = jh.Autoencoder(10, 9, (), output_activation="softmax")
+    for model, items in ((colour, rng.random((3, 8, 8, 3), np.float32)), (counts, np.eye(3, 10, dtype=np.float32))):
+        codes, weights = jh.encode_weighted(model, items)
+        np.testing.assert_array_equal(codes, jh.encode(model, items))
+        assert weights.shape == (3, 9)
+        assert (np.max(weights, 1) == 15).all()
