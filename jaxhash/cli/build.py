@@ -13,8 +13,6 @@ import numpy as np
 from jaxhash.cli.collection import (
     Changes,
     Collection,
-    Scaling,
-    encode_scaled,
     load_collection,
     save_collection,
     update_collection,
@@ -27,6 +25,7 @@ from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever
 from jaxhash.training.epoch import History
 from jaxhash.training.fitting import CodeWarning, fit
@@ -40,7 +39,6 @@ MIN_EPOCHS = 5
 # Embeddings already encode similarity. On those of sentences a gentle contrast kept more of the nearest neighbours than
 # the default one, and layers between vector and code kept less.
 VECTOR_OBJECTIVE = Retrieve(warp=None, contrast=0.1, coarse_share=1.0)
-VECTORS_FOR_SCALE = 2**16
 
 # Among fewer items the nearest ten are not similar. In fewer dimensions the direction of a vector means little.
 MIN_ITEMS_TO_CONTRAST, MIN_DIMENSIONS = 200, 16
@@ -152,35 +150,26 @@ def learn_collection(items: Items, source: str, options: BuildOptions, status: S
         DivergenceError: as `fit` does.
     """
     values, source = items.values, str(Path(source).absolute())
-    scaling = None if values.ndim == 4 else _measure_scaling(values)
     num_bits = options.num_bits or suggest_num_bits(len(values))
     epochs = options.epochs or choose_epochs(values)
     with _print_code_warnings():
         model, _ = fit(
             _make_model(values, num_bits),
-            values if scaling is None else scaling.apply(values),
+            values,
             epochs=epochs,
             batch_size=BATCH_SIZE,
             objective=choose_objective(values),
             on_epoch=_make_epoch_callback(epochs, status),
         )
-    retriever = Retriever(model, build_index(encode_scaled(model, scaling, values), num_bits))
+    retriever = Retriever(model, build_index(encode(model, values), num_bits))
     ids = np.arange(len(values), dtype=np.int32)
-    return Collection(retriever, source, ids, tuple(items.names), items.digests, scaling)
+    return Collection(retriever, source, ids, tuple(items.names), items.digests)
 
 
 def _make_model(values: np.ndarray, num_bits: int) -> Autoencoder:
     if values.ndim == 4:
         return ConvAutoencoder(values.shape[1:], num_bits)
     return Autoencoder(values.shape[1], num_bits, (), output_activation="linear")
-
-
-def _measure_scaling(vectors: np.ndarray) -> Scaling:
-    """Measures the mean of vectors, and one deviation for all values, so that proportions of distances are kept."""
-    sample = vectors[:: -(-len(vectors) // VECTORS_FOR_SCALE)]
-    shift = sample.mean(axis=0, dtype=np.float64)
-    deviation = np.sqrt(np.square(sample - shift).mean()) or 1.0
-    return Scaling(shift.astype(np.float32), np.array(deviation, np.float32))
 
 
 def choose_epochs(values: np.ndarray) -> int:

@@ -15,26 +15,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.cli.sources import DIGEST_WORDS, Items
-from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
+from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_arrays
 
 KIND = "collection"
 FLOAT = np.dtype(np.float32)
-
-
-class Scaling(NamedTuple):
-    """The standardization of vectors before their model."""
-
-    shift: np.ndarray  # float32 [d]
-    scale: np.ndarray  # float32 [], above 0
-
-    def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Subtracts the shift from vectors `[m, d]` and divides by the scale."""
-        return np.asarray((vectors - self.shift) / self.scale)
 
 
 class Changes(NamedTuple):
@@ -54,12 +44,11 @@ class Collection:
     ids: np.ndarray  # int32 [n], ascending
     names: tuple[str, ...]  # by id: paths inside the folder, or row numbers
     digests: np.ndarray  # uint32 [n, DIGEST_WORDS], sha256 of the files or rows when they were encoded
-    scaling: Scaling | None  # `None` for images
 
     @property
     def holds_images(self) -> bool:
         """Whether the items are images; otherwise they are vectors."""
-        return self.scaling is None
+        return isinstance(self.retriever.model, ConvAutoencoder)
 
     @property
     def side(self) -> int:
@@ -73,7 +62,7 @@ class Collection:
 
     def encode(self, values: ArrayLike) -> jax.Array:
         """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, d]`: codes uint32 `[m, w]`."""
-        return encode_scaled(self.retriever.model, self.scaling, np.asarray(values))
+        return encode(self.retriever.model, values)
 
     def find_codes(self, ids: Sequence[int]) -> np.ndarray:
         """Finds the codes of items: uint32 `[m, w]`; raises `ValueError` for an unknown id."""
@@ -89,11 +78,6 @@ class Collection:
         """Finds the absolute paths of images, or the row numbers of vectors."""
         names = [self.names[position] for position in np.searchsorted(self.ids, np.asarray(ids))]
         return [str(Path(self.source) / name) for name in names] if self.holds_images else names
-
-
-def encode_scaled(model: Any, scaling: Scaling | None, values: np.ndarray) -> jax.Array:
-    """Encodes images, or vectors after scaling: codes uint32 `[m, w]`."""
-    return encode(model, values if scaling is None else scaling.apply(values))
 
 
 def update_collection(old: Collection, items: Items, source: str) -> tuple[Collection, Changes]:
@@ -125,7 +109,6 @@ def update_collection(old: Collection, items: Items, source: str) -> tuple[Colle
         ids[order],
         tuple(items.names[position] for position in order),
         items.digests[order],
-        old.scaling,
     )
     changed = int(items.fresh.sum()) - len(added)
     return new, Changes(len(added), changed, int((~kept).sum()) - changed)
@@ -136,12 +119,19 @@ def save_collection(path: str | os.PathLike[str], collection: Collection) -> Non
     meta, arrays = retriever_to_arrays(collection.retriever)
     meta = meta | {KIND: {"source": collection.source, "images": collection.holds_images}}
     arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
-    if collection.scaling is None:
+    if collection.holds_images:
         text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # file names hold no zero byte
         arrays["collection.names"] = np.frombuffer(text, np.uint8)
     else:
-        arrays |= {"collection.shift": collection.scaling.shift, "collection.scale": collection.scaling.scale}
+        arrays = _move_scaling(arrays, collection.retriever.model)
     write_archive(path, Archive(KIND, meta, arrays))
+
+
+def _move_scaling(arrays: Arrays, model: Autoencoder) -> Arrays:
+    """Puts a model's shift and scale where files have had them since before models held them."""
+    kept = {name: array for name, array in arrays.items() if name not in ("model.input_shift", "model.input_scale")}
+    shift, scale = np.asarray(model.input_shift[...]), np.asarray(model.input_scale[...])
+    return kept | {"collection.shift": shift, "collection.scale": scale}
 
 
 def load_collection(path: str | os.PathLike[str]) -> Collection:
@@ -173,12 +163,13 @@ def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Coll
     if digests.shape != (len(ids), DIGEST_WORDS) or digests.dtype != np.uint32:
         raise ValueError(f"digests must be uint32 ({len(ids)}, {DIGEST_WORDS}), got {digests.dtype}{digests.shape}")
     names = _read_names(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
-    scaling = None if images else _read_scaling(archive, retriever)
     if not images and ids[-1] != len(ids) - 1:
         raise ValueError("the ids of vectors are not the numbers of their rows")
     if isinstance(retriever.model, ConvAutoencoder) != images or (images and not _is_square(retriever.model)):
         raise ValueError(f"a model of items {retriever.model.input_shape} is none for these")
-    return Collection(retriever, source, ids, names, digests, scaling)
+    if not images:
+        _set_scaling(retriever.model, archive.arrays["collection.shift"], archive.arrays["collection.scale"])
+    return Collection(retriever, source, ids, names, digests)
 
 
 def _is_square(model: Any) -> bool:
@@ -194,10 +185,11 @@ def _read_names(text: np.ndarray, count: int) -> tuple[str, ...]:
     return tuple(map(os.fsdecode, names))
 
 
-def _read_scaling(archive: Archive, retriever: Retriever[HashIndex]) -> Scaling:
-    shift, scale = archive.arrays["collection.shift"], archive.arrays["collection.scale"]
-    if shift.shape != retriever.model.input_shape or scale.shape != () or {shift.dtype, scale.dtype} != {FLOAT}:
-        raise ValueError(f"shift and scale don't fit vectors of shape {retriever.model.input_shape}")
+def _set_scaling(model: Autoencoder, shift: np.ndarray, scale: np.ndarray) -> None:
+    if shift.shape != model.input_shape or scale.shape != () or {shift.dtype, scale.dtype} != {FLOAT}:
+        raise ValueError(f"shift and scale don't fit vectors of shape {model.input_shape}")
     if not np.isfinite(shift).all() or not 0 < scale < np.inf:
         raise ValueError("shift must be finite, and scale finite and above 0")
-    return Scaling(shift, scale)
+    if model.output_activation != "linear":
+        raise ValueError(f"a model of vectors has linear outputs, not {model.output_activation}")
+    model.input_shift[...], model.input_scale[...] = jax.numpy.asarray(shift), jax.numpy.asarray(scale)

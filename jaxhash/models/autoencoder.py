@@ -32,6 +32,8 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "softmax": jax.nn.softmax,
 }
 
+ITEMS_IN_BLOCK = 2**12
+
 # One object for all models: it is part of the graph definition, by which compiled programs are found.
 HE_NORMAL = nnx.initializers.he_normal()
 
@@ -45,7 +47,8 @@ class Autoencoder(nnx.Module):
         hidden_dims: widths of the encoder's layers before the code layer; the decoder mirrors them.
         output_activation: a name in `OUTPUT_ACTIVATIONS`, or a function (such a model can't be saved). "sigmoid" is for
             values in [0, 1] and trains by binary cross-entropy. "softmax" is for word counts and trains by their
-            cross-entropy (see `jaxhash.models.word_counts`). All others train by squared error.
+            cross-entropy (see `jaxhash.models.word_counts`). All others train by squared error. "linear" is for
+            vectors of any mean and scale: `fit` measures both, and the model holds them.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -66,8 +69,14 @@ class Autoencoder(nnx.Module):
         widths = (self.input_dim, *self.hidden_dims, self.num_bits)
         self.encoder = nnx.Sequential(*make_dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*make_dense_layers(widths[::-1], rngs))
+        self._init_statistics()
+
+    def _init_statistics(self) -> None:
+        """Sets what training measures."""
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
         self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
+        self.input_shift = nnx.BatchStat(jnp.zeros(self.input_shape, jnp.float32))
+        self.input_scale = nnx.BatchStat(jnp.ones((), jnp.float32))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -95,12 +104,49 @@ class Autoencoder(nnx.Module):
 
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, input_dim]`."""
-        inputs = normalize_lengths(items) if self.output_activation == "softmax" else items
+        inputs = normalize_lengths(items) if self.output_activation == "softmax" else self.standardize(items)
         return apply_layers(self.encoder.layers, inputs)
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Computes the outputs before their activation, `[n, input_dim]`, of bits as float32 `[n, b]`."""
-        return apply_layers(self.decoder.layers, bits)
+        return self.restore(apply_layers(self.decoder.layers, bits))
+
+    def standardize(self, items: jax.Array) -> jax.Array:
+        """Subtracts the shift from items and divides by the scale, if outputs are linear."""
+        if self.output_activation != "linear":
+            return items
+        return (items - self.input_shift[...][None]) / self.input_scale[...]
+
+    def restore(self, outputs: jax.Array) -> jax.Array:
+        """Reverses `standardize`."""
+        if self.output_activation != "linear":
+            return outputs
+        return outputs * self.input_scale[...] + self.input_shift[...][None]
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the model holds a shift or scale of its items."""
+        return bool(self.input_shift[...].any()) or float(self.input_scale[...]) != 1
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model has been trained or pre-trained: its output bias, which starts at zero, tells."""
+        return self.is_scaled or bool(self.output_bias[...].any())
+
+    def init_scaling(self, sample: np.ndarray) -> None:
+        """Sets shift and scale to the mean of float items `[s, *input_shape]` and to one deviation of all values.
+
+        One deviation for all keeps the proportions of distances. A trained model keeps its shift and scale. Bytes and
+        outputs that are not linear need none.
+        """
+        if self.output_activation != "linear" or sample.dtype in (np.uint8, np.bool_) or self.has_weights:
+            return
+        shift = sample.mean(axis=0, dtype=np.float64)
+        # In blocks: the differences of all items would take twice the memory of the items.
+        blocks = np.array_split(sample, -(-len(sample) // ITEMS_IN_BLOCK))
+        variance = sum(float(np.square(block - shift).sum()) for block in blocks) / sample.size
+        self.input_shift[...] = jnp.asarray(shift, jnp.float32)
+        self.input_scale[...] = jnp.asarray(math.sqrt(variance) or 1.0, jnp.float32)
 
     def init_output_bias(self, mean: np.ndarray) -> None:
         """Sets the output bias so that outputs start at the items' mean, float64 `[*input_shape]`.
@@ -113,8 +159,8 @@ class Autoencoder(nnx.Module):
             mean = np.log(share / (1 - share))
         elif self.output_activation == "softmax":
             mean = compute_log_shares(mean)
-        elif self.output_activation != "linear":
-            return
+        elif self.output_activation != "linear" or self.is_scaled:
+            return  # the mean of standardised items is zero
         if not bias[...].any():
             bias[...] = jnp.asarray(mean.reshape(-1, *bias.shape).mean(axis=0), jnp.float32)
 

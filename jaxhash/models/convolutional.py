@@ -19,7 +19,6 @@ from jax import lax
 
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.models.autoencoder import Activation, Autoencoder, apply_layers, check_activation, make_dense_layers
-from jaxhash.models.input_rule import make_untrained_rule
 
 WINDOW = 3
 STRIDE = 2
@@ -71,8 +70,7 @@ class ConvAutoencoder(Autoencoder):
         growing = (make_dense_layers((b, STRIDE**2 * a), rngs)[0] for a, b in reversed(stages))
         self.encoder = nnx.Sequential(*shrinking, *make_dense_layers(widths, rngs))
         self.decoder = nnx.Sequential(*make_dense_layers(widths[::-1], rngs), *growing)
-        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
-        self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
+        self._init_statistics()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,7 +111,7 @@ class ConvAutoencoder(Autoencoder):
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, h, w, c]`."""
         stages, layers = len(self.channels), cast(Any, self.encoder.layers)
-        x = pad_to_stages(items, self.last_shape, STRIDE**stages)
+        x = pad_to_stages(self.standardize(items), self.last_shape, STRIDE**stages)
         for layer in layers[:stages]:
             x = jax.nn.relu(convolve(x, layer.kernel[...]) + layer.bias[...][None, None, None])
         return apply_layers(layers[stages:], x.reshape(len(items), -1))
@@ -125,7 +123,7 @@ class ConvAutoencoder(Autoencoder):
         for layer in self.decoder.layers[dense:]:
             x = spread_channels(layer(jax.nn.relu(x)))
         height, width, _ = self.image_shape
-        return x[:, :height, :width]
+        return self.restore(x[:, :height, :width])
 
     def init_output_bias(self, mean: np.ndarray) -> None:
         """Sets the output bias to the mean colour of images, float64 `[h, w, c]`, unless it has been trained."""

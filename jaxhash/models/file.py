@@ -12,6 +12,9 @@ from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, re
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 
+# Arrays that files leave out where all values are these, as do files from before there were such arrays.
+DEFAULTS = {"input_shift": 0.0, "input_scale": 1.0}
+
 # Model classes by their names in files.
 MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
 
@@ -41,8 +44,9 @@ def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
             f"a model whose output_activation is a function ({config['output_activation']!r}) can't be saved: "
             "give it by name"
         )
-    arrays = {f"model.{name}": np.asarray(array) for name, array in _name_arrays(nnx.state(model)).items()}
-    return {"model": {"class": type(model).__name__, "config": config}}, arrays
+    arrays = {name: np.asarray(array) for name, array in _name_arrays(nnx.state(model)).items()}
+    stored = {f"model.{name}": array for name, array in arrays.items() if not (array == DEFAULTS.get(name)).all()}
+    return {"model": {"class": type(model).__name__, "config": config}}, stored
 
 
 def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
@@ -79,7 +83,8 @@ def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Array
 def _fill_state(state: Any, arrays: Arrays) -> Any:
     """Replaces the arrays of a model's state by those of a file, which must have the same names, shapes and dtypes."""
     expected = _name_arrays(state)
-    found = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+    found = {name: np.full(expected[name].shape, value, np.float32) for name, value in DEFAULTS.items()}
+    found |= {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
     if expected.keys() != found.keys():
         raise ValueError(f"the model has {len(expected)} arrays, the file {len(found)} or of other names")
     for name, wanted in expected.items():
@@ -87,6 +92,8 @@ def _fill_state(state: Any, arrays: Arrays) -> Any:
             raise ValueError(f"{name} must be {wanted.dtype}{wanted.shape}, got {found[name].dtype}{found[name].shape}")
         if not np.isfinite(found[name]).all():
             raise ValueError(f"{name} holds NaN or infinity")
+    if found["input_scale"] <= 0:
+        raise ValueError(f"input_scale must be above 0, got {found['input_scale']}")
     tree = nnx.to_pure_dict(state)
     filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.numpy.asarray(found[_join_path(path)]), tree)
     nnx.replace_by_pure_dict(state, filled)

@@ -2,6 +2,8 @@
 
 A rule is float32 `[3]`: the least value, the greatest value, and 1 if uint8 items (divided by 255) are taken, else 0.
 It is an array so that files store it like a weight. It keeps a model from being given what it was not trained on.
+
+A model holds its rule in the units of its layers: of items less the model's shift, over its scale.
 """
 
 from typing import Any
@@ -31,7 +33,23 @@ def make_trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: f
     if activation == "sigmoid" or dtype in (np.uint8, np.bool_):
         return UNIT_RULE
     span = max(high - low, abs(low), abs(high))
-    return np.array([max(low - span, -LIMIT), min(high + span, LIMIT), 0.0], np.float32)
+    return _make_rule(low - span, high + span, 0.0)
+
+
+def scale_rule(rule: np.ndarray, shift: np.ndarray, scale: float) -> np.ndarray:
+    """Returns a rule of items as one of items less a shift `[...]`, over a scale."""
+    low, high, takes_bytes = rule.astype(np.float64)
+    return _make_rule((low - shift.min()) / scale, (high - shift.max()) / scale, takes_bytes)
+
+
+def unscale_rule(rule: np.ndarray, shift: np.ndarray, scale: float) -> np.ndarray:
+    """Reverses `scale_rule`."""
+    low, high, takes_bytes = rule.astype(np.float64)
+    return _make_rule(low * scale + shift.min(), high * scale + shift.max(), takes_bytes)
+
+
+def _make_rule(low: float, high: float, takes_bytes: float) -> np.ndarray:
+    return np.array([max(low, -LIMIT), min(high, LIMIT), takes_bytes], np.float32)
 
 
 def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.models.autoencoder import Autoencoder
-from jaxhash.models.input_rule import check_values, make_untrained_rule
+from jaxhash.models.input_rule import check_values, make_untrained_rule, unscale_rule
 
 # Items in a batch when the caller is Python.
 ITEMS_AT_ONCE = 1024
@@ -38,9 +38,9 @@ def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, 
         ValueError: the shape does not fit, or a value is not finite or outside the model's input range.
     """
     check_model(model)
-    rule = model.input_rule[...]
-    known = make_untrained_rule(model.output_activation) if is_traced(rule) else jax.device_get(rule)
-    return _check_rows(model, images, known)
+    held = model.input_rule[...], model.input_shift[...], model.input_scale[...]
+    rule = make_untrained_rule(model.output_activation) if is_traced(held) else unscale_rule(*jax.device_get(held))
+    return _check_rows(model, images, rule)
 
 
 def check_training_items(model: Autoencoder, images: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:

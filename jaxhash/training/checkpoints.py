@@ -22,9 +22,11 @@ from jaxhash.training.epoch import History, TrainSpec, TrainState
 def describe_settings(model: Autoencoder, spec: TrainSpec, data: TrainingData, state: TrainState) -> dict[str, Any]:
     """Returns all that decides how training goes on, as plain JSON data; of a user's functions only their names."""
     rows = data.sample_rows
+    scale = {"input scale": float(model.input_scale[...])} if model.is_scaled else {}
     return {
         "model": type(model).__name__,
         **{name: _to_json(value) for name, value in model.config.items()},
+        **scale,
         "epochs": spec.epochs,
         "batch_size": spec.batch_size,
         "seed": spec.seed,

@@ -25,7 +25,7 @@ from jaxhash.models.code_layer import (
     make_batch_statistics,
 )
 from jaxhash.models.encoding import encode
-from jaxhash.models.input_rule import make_trained_rule
+from jaxhash.models.input_rule import make_trained_rule, scale_rule
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
@@ -96,6 +96,10 @@ def fit(
     neighbours found, within a run, so a stream should not come sorted. A stream of a single run and up to 2^16 images
     that comes in the same order each time trains as an array does. Beside a run only the codes are kept in memory.
 
+    Vectors for a model with linear outputs need no centring and scaling: the first training measures the mean of the
+    items and one deviation of all their values, which the model holds. The loss is in units of this deviation, what
+    `reconstruct` returns in the vectors' own units.
+
     Args:
         model: an autoencoder.
         images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
@@ -145,7 +149,7 @@ def fit(
         optimizer = default_optimizer(data.num_items and epochs * -(-data.num_items // batch_size))
     spec, state = _start(nnx.clone(model), data, optimizer, objective, binarization, epochs, batch_size, seed)
     if checkpoint is not None:
-        settings = describe_settings(model, spec, data, state)
+        settings = describe_settings(_merge(spec, state), spec, data, state)
         state = load_checkpoint(checkpoint, settings, state)
     while state.epoch < epochs:
         state = _train_epoch(spec, data, state)
@@ -169,6 +173,8 @@ def _start(
     seed: int,
 ) -> tuple[TrainSpec, TrainState]:
     """Prepares a model, which it changes, for the first epoch."""
+    sample = data.sample.reshape(len(data.sample), *model.input_shape)
+    model.init_scaling(sample)
     mean = data.sample.mean(axis=0, dtype=np.float64)
     model.init_output_bias(mean / (255 if data.sample.dtype == np.uint8 else 1))
     graph, *parts = nnx.split(model, nnx.Param, ...)
@@ -237,7 +243,8 @@ def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencod
     # New variables, since `rest` still holds those of the given model.
     model.logit_mean = nnx.BatchStat(statistics.mean)
     rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)
-    model.input_rule = nnx.BatchStat(jnp.asarray(rule))
+    scaling = jax.device_get((model.input_shift[...], model.input_scale[...]))
+    model.input_rule = nnx.BatchStat(jnp.asarray(scale_rule(rule, *scaling)))
     return model
 
 

@@ -35,12 +35,16 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
 def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
     """The mean loss over all values of all items, float32 `[]`; of documents, over all words.
 
+    That of linear outputs is in units of the model's scale, so that it balances other losses as well for any vectors.
+
     Args:
         model: decides which loss (see `item_losses`).
         logits: float32 `[n, ...]`, what `model.output_logits` gives.
         items: float32 `[n, *input_shape]`.
     """
     loss = item_losses(model, logits, items).mean()
+    if model.output_activation == "linear":
+        return loss / model.input_scale[...] ** 2
     return loss / mean_length(items) if model.output_activation == "softmax" else loss
 
 

@@ -5,11 +5,12 @@ import os
 from dataclasses import replace
 
 import forgery
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.cli.collection import Collection, Scaling, load_collection, save_collection, update_collection
+from jaxhash.cli.collection import Collection, load_collection, save_collection, update_collection
 from jaxhash.cli.sources import Items
 from jaxhash.files import read_archive, write_archive
 
@@ -26,17 +27,16 @@ def images():
     ids = np.array([0, 2, 3, 7, 9], np.int32)
     index = jh.build_index(np.arange(5, dtype=np.uint32)[:, None] << 15, 17, ids=ids[::-1])
     source = os.fsdecode(b"/photos/\xff")
-    return Collection(jh.Retriever(model, index), source, ids, NAMES, digests_of(range(5)), None)
+    return Collection(jh.Retriever(model, index), source, ids, NAMES, digests_of(range(5)))
 
 
 @pytest.fixture(scope="module")
 def vectors():
     model = jh.Autoencoder(3, 9, (4,), output_activation="linear")
-    scaling = Scaling(np.array([1, 2, 3], np.float32), np.array(0.5, np.float32))
-    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    index = jh.build_index(jh.encode(model, (values - scaling.shift) / scaling.scale), 9)
+    model.input_shift[...], model.input_scale[...] = jnp.float32([1, 2, 3]), jnp.float32(0.5)
+    index = jh.build_index(jh.encode(model, np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)), 9)
     ids = np.arange(4, dtype=np.int32)
-    return Collection(jh.Retriever(model, index), "/v.npy", ids, ("0", "1", "2", "3"), digests_of(range(4)), scaling)
+    return Collection(jh.Retriever(model, index), "/v.npy", ids, ("0", "1", "2", "3"), digests_of(range(4)))
 
 
 @pytest.mark.parametrize("kind", ["images", "vectors"])
@@ -69,9 +69,9 @@ def test_codes_and_paths_are_found_by_id(images):
 
 
 def test_vectors_are_scaled_as_they_were_in_training(vectors):
-    value = np.array([[1.5, 2.0, 2.5]], np.float32)
-    expected = jh.encode(vectors.retriever.model, np.array([[1, 0, -1]], np.float32))
-    np.testing.assert_array_equal(vectors.encode(value), expected)
+    unscaled = jh.Autoencoder(3, 9, (4,), output_activation="linear")
+    expected = jh.encode(unscaled, np.array([[1, 0, -1]], np.float32))
+    np.testing.assert_array_equal(vectors.encode(np.array([[1.5, 2.0, 2.5]], np.float32)), expected)
 
 
 WRONG_IMAGES = {
@@ -148,17 +148,20 @@ def test_a_header_with_a_wrong_meaning_is_refused(tmp_path, images, field):
     "model", [jh.ConvAutoencoder((4, 6, 3), 17), jh.ConvAutoencoder((4, 4, 1), 17), jh.Autoencoder(48, 17, (2,))]
 )
 def test_a_model_of_other_items_is_refused(tmp_path, images, model):
-    save_collection(
-        tmp_path / "forged",
-        Collection(jh.Retriever(model, images.retriever.index), "/a", images.ids, NAMES, images.digests, None),
-    )
+    save_collection(tmp_path / "images", images)
+    known = read_archive(tmp_path / "images")
+    save_collection(tmp_path / "forged", replace(images, retriever=jh.Retriever(model, images.retriever.index)))
+    archive = read_archive(tmp_path / "forged")
+    names = {"collection.names": known.arrays["collection.names"]}
+    meta = archive.meta | {"collection": known.meta["collection"]}
+    write_archive(tmp_path / "forged", archive._replace(meta=meta, arrays=archive.arrays | names))
     with pytest.raises(jh.CorruptFileError, match="is none for these"):
         load_collection(tmp_path / "forged")
 
 
 def test_a_collection_of_nothing_is_refused(tmp_path, images):
     empty = jh.Retriever(images.retriever.model, jh.build_index(np.zeros((0, 1), np.uint32), 17))
-    save_collection(tmp_path / "forged", Collection(empty, "/a", images.ids[:0], (), images.digests[:0], None))
+    save_collection(tmp_path / "forged", Collection(empty, "/a", images.ids[:0], (), images.digests[:0]))
     with pytest.raises(jh.CorruptFileError, match=r"forged: .*no items"):
         load_collection(tmp_path / "forged")
 

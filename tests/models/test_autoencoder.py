@@ -34,6 +34,41 @@ def test_outputs_start_at_the_items_mean_unless_trained():
     np.testing.assert_array_equal(linear.output_bias[...], [-7.0, 7.0])
 
 
+def test_vectors_train_alike_whatever_their_mean_and_scale():
+    vectors = np.random.default_rng(0).integers(-8, 8, (64, 6)).astype(np.float32)
+    moved = 4 * vectors + 64  # exact, and so are the means of 64 rows
+    fits = [jh.fit(jh.Autoencoder(6, 5, (), output_activation="linear"), v, epochs=3) for v in (vectors, moved)]
+    (one, one_history), (other, other_history) = fits
+    np.testing.assert_array_equal(jh.encode(other, moved), jh.encode(one, vectors))
+    np.testing.assert_allclose(other_history.loss, one_history.loss, rtol=1e-4)
+    np.testing.assert_allclose(jh.reconstruct(other, moved), 4 * jh.reconstruct(one, vectors) + 64, atol=1e-3)
+
+
+def test_a_model_is_scaled_by_the_first_vectors_it_is_trained_on():
+    vectors = np.random.default_rng(0).normal(3, 0.5, (50, 6)).astype(np.float32)
+    model, _ = jh.fit(jh.Autoencoder(6, 5, (), output_activation="linear"), vectors, epochs=1)
+    np.testing.assert_allclose(model.input_shift[...], vectors.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(model.input_scale[...], (vectors - vectors.mean(0)).std(), rtol=1e-5)
+    again, _ = jh.fit(model, 2 * vectors, epochs=1)
+    np.testing.assert_array_equal(again.input_shift[...], model.input_shift[...])
+    np.testing.assert_array_equal(again.input_scale[...], model.input_scale[...])
+
+
+def test_vectors_that_are_all_the_same_are_not_divided_by_zero():
+    model = jh.Autoencoder(2, 3, (), output_activation="linear")
+    model.init_scaling(np.full((4, 2), 7, np.float32))
+    assert (model.input_shift[...].tolist(), float(model.input_scale[...])) == ([7, 7], 1)
+    model.init_output_bias(np.full(2, 7.0))
+    assert not model.output_bias[...].any()
+
+
+@pytest.mark.parametrize(("activation", "dtype"), [("linear", np.uint8), ("sigmoid", np.float32)])
+def test_bytes_and_pixels_are_not_scaled(activation, dtype):
+    model = jh.Autoencoder(2, 3, (), output_activation=activation)
+    model.init_scaling(np.ones((4, 2), dtype))
+    assert not model.is_scaled
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error"),
     [

@@ -26,6 +26,18 @@ def test_a_model_comes_back_bit_for_bit(model, tmp_path):
     assert jh.encode(again, images).shape == (20, 2)
 
 
+def test_a_model_of_vectors_comes_back_with_its_shift_and_scale(tmp_path):
+    vectors = np.random.default_rng(0).normal(3, 2, (64, 12)).astype(np.float32)
+    model, _ = jh.fit(jh.Autoencoder(12, 40, (), output_activation="linear"), vectors, epochs=1)
+    jh.save_model(tmp_path / "m", model)
+    identical(jax.tree.leaves(jh.load_model(tmp_path / "m")), jax.tree.leaves(model))
+    whole = read_archive(tmp_path / "m", "model")
+    name = "model.input_scale"
+    write_archive(tmp_path / "m", whole._replace(arrays=whole.arrays | {name: np.float32(0) * whole.arrays[name]}))
+    with pytest.raises(jh.CorruptFileError, match="input_scale must be above 0"):
+        jh.load_model(tmp_path / "m")
+
+
 def test_a_model_whose_arrays_do_not_fit_its_config_is_refused(model, tmp_path):
     jh.save_model(tmp_path / "m", model)
     whole = read_archive(tmp_path / "m", "model")

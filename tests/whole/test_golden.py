@@ -62,8 +62,8 @@ def test_old_collections_load_with_every_name_and_code(version):
     assert images.find_codes([0, 2, 5]).tolist() == [[1937506304], [3677421568], [1937309696]]
     assert vectors.names == ("0", "1", "2")
     assert vectors.find_codes([0, 1, 2]).tolist() == [[2936012800], [2399141888], [2399141888]]
-    assert vectors.scaling is not None
-    assert (vectors.scaling.shift.tolist(), vectors.scaling.scale.item()) == ([1, 2, 3], 0.5)
+    model = vectors.retriever.model
+    assert (model.input_shift[...].tolist(), model.input_scale[...].item()) == ([1, 2, 3], 0.5)
 
 
 def test_the_current_version_writes_the_same_bytes(tmp_path):
