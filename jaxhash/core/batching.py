@@ -34,7 +34,8 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
         leaf = jax.tree.leaves(tree)[0]
         devices = leaf.devices() if isinstance(leaf, jax.Array) else set(jax.devices()[:1])
         compiled = wide if next(iter(devices)).platform == "cpu" else plain
-        rows = jax.tree.map(lambda row: _placed(row, devices), rows)
+        if not all(type(row) is np.ndarray for row in rows):
+            rows = jax.tree.map(lambda row: _placed(row, devices), rows)
         if _trace_state() == _NO_TRACE:
             return compiled(tree, *rows, **options)
         # A caller's jit is being traced and would stage this call, although all its inputs are known.

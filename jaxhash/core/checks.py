@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 MAX_NUM_BITS = 2**15
 INT32_MAX = int(np.iinfo(np.int32).max)
+_UINT32 = np.dtype(np.uint32)
 
 
 def is_traced(*trees: Any) -> bool:
@@ -123,6 +124,9 @@ def check_known_codes(name: str, codes: ArrayLike, num_bits: int) -> Any:
     Of traced codes only dtype and width are known. Codes on an accelerator are checked there: only the outcome is
     fetched. All others come back as a native numpy array, or, from a JAX array on CPU, as they are.
     """
+    # The usual query needs none of what follows, which takes as long as a search of a few thousand codes.
+    if type(codes) is np.ndarray and codes.dtype is _UINT32 and codes.ndim and codes.shape[-1] * 32 == num_bits:
+        return codes
     check_code_array(name, codes, num_words(num_bits))
     if is_traced(codes):
         return codes
