@@ -15,13 +15,15 @@ import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from jaxhash.codes.sorting import find_positions, find_run_starts, mark_run_starts
 from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
+
+Codes = TypeVar("Codes", np.ndarray, jax.Array)
 
 # The bits of an address beyond those that would number the codes, at most.
 SPARE_BITS = 6
@@ -78,15 +80,15 @@ def longest_address(num_codes: int) -> int:
     return max(8, math.ceil(math.log2(max(2, num_codes))) + SPARE_BITS)
 
 
-def extract_addresses(codes: np.ndarray, bits: Slice) -> np.ndarray:
-    """Extracts the addresses of codes uint32 `[n, w]`: uint32 `[n]`."""
+def extract_addresses(codes: Codes, bits: Slice) -> Codes:
+    """Extracts the addresses of codes uint32 `[..., w]`, numpy or JAX arrays: uint32 `[...]`."""
     word, shift = divmod(bits.first, 32)
-    mask = (1 << bits.size) - 1
-    if shift + bits.size <= 32:
-        return (codes[:, word] >> np.uint32(32 - shift - bits.size)) & np.uint32(mask)
-    pair = codes[:, word].astype(np.uint64) << np.uint64(32)
-    pair |= codes[:, word + 1]
-    return ((pair >> np.uint64(64 - shift - bits.size)) & np.uint64(mask)).astype(np.uint32)
+    spare = 32 - shift - bits.size
+    if spare >= 0:
+        address = codes[..., word] >> np.uint32(spare)
+    else:
+        address = (codes[..., word] << np.uint32(-spare)) | (codes[..., word + 1] >> np.uint32(32 + spare))
+    return address & np.uint32((1 << bits.size) - 1)
 
 
 def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:

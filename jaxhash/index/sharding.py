@@ -147,17 +147,40 @@ def assemble_shards(
         axis_name: the axis along which to shard.
     """
     check_size(max(most_codes, most_items), num_bits)
-    pieces: dict[str, list[jax.Array]] = {name: [] for name in AXES}
-    for number, devices in _find_own_devices(mesh, axis_name).items():
-        for name, array in layout(*get_shard(number), most_codes, most_items).items():
-            pieces[name] += [jax.device_put(np.atleast_1d(array), device) for device in devices]
-    arrays: dict[str, Any] = {}
-    for (name, axis), spec in zip(AXES.items(), _make_specs(axis_name), strict=True):
-        shape = list(pieces[name][0].shape)
-        shape[axis] *= mesh.shape[axis_name]
-        sharding = NamedSharding(mesh, spec)
-        arrays[name] = jax.make_array_from_single_device_arrays(tuple(shape), sharding, pieces[name])
+    arrays = _put_arrays(lambda number: layout(*get_shard(number), most_codes, most_items), mesh, axis_name)
     return ShardedIndex(**arrays, num_bits=num_bits, mesh=mesh, axis_name=axis_name)
+
+
+def _put_arrays(get_arrays: Callable[[int], dict[str, Any]], mesh: Mesh, axis_name: str) -> dict[str, Any]:
+    """Puts the arrays of shards, by name, on their devices. They are sharded along `AXES`, others along the first axis.
+
+    `get_arrays` is called for the shards of this process only. `None` in place of an array stays `None`.
+    """
+    pieces: dict[str, list[jax.Array]] = {}
+    for number, devices in _find_own_devices(mesh, axis_name).items():
+        for name, array in get_arrays(number).items():
+            own = pieces.setdefault(name, [])
+            if array is not None:
+                own += [jax.device_put(np.atleast_1d(array), device) for device in devices]
+
+    def join(name: str) -> jax.Array | None:
+        if not pieces[name]:
+            return None
+        axis, shape = AXES.get(name, 0), list(pieces[name][0].shape)
+        shape[axis] *= mesh.shape[axis_name]
+        sharding = NamedSharding(mesh, _make_spec(axis, axis_name))
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, pieces[name])
+
+    return {name: join(name) for name in pieces}
+
+
+def put_shards(index: ShardedIndex, make_arrays: Callable[[HashIndex], dict[str, Any]]) -> dict[str, Any]:
+    """Makes arrays from each shard, of equal shapes for all shards, and puts them beside it, sharded along axis 0.
+
+    All processes that hold shards must make this call.
+    """
+    shards = _find_local_shards(index, copies=True)
+    return _put_arrays(lambda number: make_arrays(shards[number]), index.mesh, index.axis_name)
 
 
 def _find_own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
@@ -171,12 +194,12 @@ def _find_own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]
     return dict(sorted(found.items()))
 
 
-def _make_specs(axis_name: str) -> tuple[PartitionSpec, ...]:
-    return tuple(PartitionSpec(*[None] * axis, axis_name) for axis in AXES.values())
+def _make_spec(axis: int, axis_name: str) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, axis_name)
 
 
-def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any) -> Any:
-    """Applies `function(shard, *rows)` on every device, and gathers the results on all of them.
+def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, beside: Any = ()) -> Any:
+    """Applies `function(shard, *beside, *rows)` on every device, and gathers the results on all of them.
 
     It is to be traced, and compiles to a single collective: one `all_gather` of the results.
 
@@ -184,23 +207,25 @@ def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any) ->
         index: a `ShardedIndex`.
         function: returns a pytree of int32 arrays.
         rows: pytrees of arrays, such as queries, of which every device gets all.
+        beside: pytrees of arrays from `put_shards`, of which every device gets its own part.
 
     Returns:
         The pytree, with the shards as the first axis of each array.
     """
 
-    def on_device(arrays: tuple[jax.Array, ...], *rows: Any) -> Any:
-        flat, unravel = ravel_pytree(function(_make_shard(arrays, index.num_bits), *rows))
+    def on_device(arrays: tuple[jax.Array, ...], beside: Any, *rows: Any) -> Any:
+        flat, unravel = ravel_pytree(function(_make_shard(arrays, index.num_bits), *beside, *rows))
         return jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
 
+    specs = tuple(_make_spec(axis, index.axis_name) for axis in AXES.values())
     mapped = jax.shard_map(
         on_device,
         mesh=index.mesh,
-        in_specs=(_make_specs(index.axis_name), *(PartitionSpec() for _ in rows)),
+        in_specs=(specs, PartitionSpec(index.axis_name), *(PartitionSpec() for _ in rows)),
         out_specs=PartitionSpec(),
         check_vma=False,  # the check does not know that gathered arrays are equal on all devices
     )
-    return mapped(tuple(getattr(index, name) for name in AXES), *rows)
+    return mapped(tuple(getattr(index, name) for name in AXES), beside, *rows)
 
 
 def _make_shard(arrays: Sequence[Any], num_bits: int) -> HashIndex:
@@ -213,17 +238,19 @@ def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
 
     They are remembered, since address tables live as long as the index object they belong to.
     """
-    return memory_of(index).remember("local shards", partial(_find_local_shards, index))
+    return memory_of(index).remember("local shards", partial(_find_local_shards, index, copies=False))
 
 
-def _find_local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
+def _find_local_shards(index: ShardedIndex, copies: bool) -> dict[int, HashIndex]:
+    """The shards on the devices of this process; with `copies`, also those whose first copy another process has."""
     found: dict[int, list[Any]] = {}
-    for name, axis in AXES.items():
+    for place, (name, axis) in enumerate(AXES.items()):
         array = getattr(index, name)
         for piece in array.addressable_shards:
-            if piece.replica_id == 0:
-                start, _, _ = piece.index[axis].indices(array.shape[axis])
+            start, _, _ = piece.index[axis].indices(array.shape[axis])
+            number = start * index.num_shards // array.shape[axis]
+            if (copies or piece.replica_id == 0) and len(found.get(number, [])) == place:
                 # Numbers are fetched once: each search on the host needs them.
                 data = np.asarray(piece.data) if name.startswith("num_") else piece.data
-                found.setdefault(start * index.num_shards // array.shape[axis], []).append(data)
+                found.setdefault(number, []).append(data)
     return {number: _make_shard(arrays, index.num_bits) for number, arrays in sorted(found.items())}

@@ -28,8 +28,8 @@ SCAN_QUERY, PROBE_QUERY = 2_000.0, 500.0  # for each query, whatever it finds
 SCAN_MATCH = 150.0  # to find one match among the codes of its group
 PROBE_NEAR, PROBE_FAR = 1.0, 6.0  # to read one word of a bitmap that fits the caches, or does not
 CANDIDATE = 60.0  # to compare one code of a bucket
-BUILD = 200.0  # to sort one code into a table
-BUILD_SORTED = 20.0  # to enter one code into the table of the first bits
+BUILD = 60.0  # to sort one code into a table
+BUILD_SORTED = 40.0  # to enter one code into the table of the first bits
 
 NEAR_BYTES = 2**23  # the largest bitmap that fits the caches
 # The bits of an address beyond what would number the codes, at least, even past LARGEST_TABLE: then the codes take far
@@ -222,9 +222,7 @@ def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
 
 def queries_at_once(index: AnyIndex, k: int, exponents: tuple[int, ...] = (0,)) -> int:
     """How many queries to scan together so that memory stays bounded, whatever n and k are; a power of two."""
-    return _queries_at_once(
-        index.codes.shape, index.num_shards if isinstance(index, ShardedIndex) else 0, k, exponents
-    )
+    return _queries_at_once(index.codes.shape, index.num_shards if isinstance(index, ShardedIndex) else 0, k, exponents)
 
 
 @functools.lru_cache(4096)
