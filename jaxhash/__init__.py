@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from jaxhash.query.prepare import prepare
     from jaxhash.query.radius import radius_search
     from jaxhash.query.reranking import rerank
-    from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
+    from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches, ScoredNeighbors
+    from jaxhash.query.vector_reranking import rerank_vectors
     from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
     from jaxhash.training.augment import AffineWarp
@@ -96,7 +97,8 @@ _MODULES = {
     "query.prepare": ("prepare",),
     "query.radius": ("radius_search",),
     "query.reranking": ("rerank",),
-    "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches"),
+    "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches", "ScoredNeighbors"),
+    "query.vector_reranking": ("rerank_vectors",),
     "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
     "training.augment": ("AffineWarp",),
@@ -131,6 +133,7 @@ __all__ = [
     "Reconstruct",
     "Retrieve",
     "Retriever",
+    "ScoredNeighbors",
     "ShardedIndex",
     "add_items",
     "bag_search",
@@ -171,6 +174,7 @@ __all__ = [
     "reconstruction_loss",
     "remove_items",
     "rerank",
+    "rerank_vectors",
     "retrieve",
     "save_index",
     "save_model",

@@ -10,7 +10,8 @@ from jaxhash.query.pairs import duplicate_groups
 from jaxhash.query.prepare import prepare
 from jaxhash.query.radius import radius_search
 from jaxhash.query.reranking import rerank
-from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches
+from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches, ScoredNeighbors
+from jaxhash.query.vector_reranking import rerank_vectors
 from jaxhash.query.weighted import weighted_search
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Neighbors",
     "PaddedMatches",
     "RadiusMatches",
+    "ScoredNeighbors",
     "bag_search",
     "duplicate_groups",
     "estimate_matches",
@@ -25,6 +27,7 @@ __all__ = [
     "radius_search",
     "radius_search_padded",
     "rerank",
+    "rerank_vectors",
     "search",
     "weighted_search",
 ]

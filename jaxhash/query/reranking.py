@@ -63,21 +63,28 @@ def _check_queries(long_codes: ArrayLike, query_long_codes: ArrayLike, candidate
     if len(shape) != 2:
         raise ValueError(f"long_codes must have shape [n, w], got {shape}")
     check_code_array("query_long_codes", query_long_codes, shape[1])
-    lead, ids_shape = np.shape(query_long_codes)[:-1], np.shape(candidate_ids)
-    if ids_shape[:-1] != lead or len(ids_shape) != len(lead) + 1:
-        raise ValueError(f"candidate_ids must have shape {[*lead, 'm']}, as there are queries, got {ids_shape}")
-    if dtype_of(candidate_ids).kind not in "iu":
-        raise TypeError(f"candidate_ids must be integers, got dtype {dtype_of(candidate_ids)}")
-    if is_traced(query_long_codes, candidate_ids):
-        return jnp.asarray(query_long_codes), jnp.asarray(candidate_ids)
-    if is_on_host(candidate_ids) or jax.device_get(_any_outside(candidate_ids, shape[0])):
+    ids = check_candidates(candidate_ids, np.shape(query_long_codes)[:-1], "long_codes", shape[0])
+    return jnp.asarray(query_long_codes) if is_traced(query_long_codes) else _native(query_long_codes, np.uint32), ids
+
+
+def check_candidates(candidate_ids: ArrayLike, lead: tuple[int, ...], table: str, num_rows: int) -> Any:
+    """Returns the ids of candidates, int32 `[*lead, m]`, a JAX array on its device.
+
+    As far as they are known, they must be -1 or numbers of rows of the table of that name.
+    """
+    shape, dtype = np.shape(candidate_ids), dtype_of(candidate_ids)
+    if shape[:-1] != lead or len(shape) != len(lead) + 1:
+        raise ValueError(f"candidate_ids must have shape {[*lead, 'm']}, as there are queries, got {shape}")
+    if dtype.kind not in "iu":
+        raise TypeError(f"candidate_ids must be integers, got dtype {dtype}")
+    if is_traced(candidate_ids):
+        return candidate_ids
+    if is_on_host(candidate_ids) or jax.device_get(_any_outside(candidate_ids, num_rows)):
         ids = np.asarray(candidate_ids)
-        wrong = ids[(ids < NO_ID) | (ids >= shape[0])]
+        wrong = ids[(ids < NO_ID) | (ids >= num_rows)]
         if wrong.size:
-            raise ValueError(
-                f"candidate_ids must be rows of long_codes, below {shape[0]}, or -1 for none, got {wrong[0]}"
-            )
-    return _native(query_long_codes, np.uint32), _native(candidate_ids, np.int32)
+            raise ValueError(f"candidate_ids must be rows of {table}, below {num_rows}, or -1 for none, got {wrong[0]}")
+    return _native(candidate_ids, np.int32)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -25,6 +25,21 @@ class Neighbors(_Neighbors):
     NO_ID: ClassVar[int] = NO_ID
 
 
+class _ScoredNeighbors(NamedTuple):
+    scores: jax.Array  # float32 [..., k]; the worst possible where there are fewer than k items
+    ids: jax.Array  # int32 [..., k]; NO_ID there
+
+
+class ScoredNeighbors(_ScoredNeighbors):
+    """The k nearest items of each query by their vectors, the best first: float32 and int32 `[..., k]`.
+
+    Where there are fewer than k items, the slots after them hold `NO_ID` and the score -inf, or inf for distances.
+    """
+
+    __slots__ = ()
+    NO_ID: ClassVar[int] = NO_ID
+
+
 class _PaddedMatches(NamedTuple):
     distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE after the last match
     ids: jax.Array  # int32 [..., max_results]; NO_ID there
