@@ -1,6 +1,6 @@
 """From images to neighbours: a model and an index as one pytree, searched by one compiled program, kept in one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +13,13 @@ from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a
 from jaxhash.core.checks import check_code_array, check_codes, check_integer, check_slots, is_traced, num_words
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.contents import index_to_arrays, read_sorted
-from jaxhash.index.hash_index import HashIndex, index_from_sorted, memory_of
+from jaxhash.index.hash_index import HashIndex, index_from_sorted, largest_id
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_items
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats
+from jaxhash.query.filters import Allowed, apply_filter, check_allowed
 from jaxhash.query.nearest import nearest_items
 from jaxhash.query.reranking import nearest_candidates
 from jaxhash.query.results import Neighbors
@@ -45,7 +46,14 @@ class Retriever(Generic[IndexT]):
     long_codes: jax.Array | None = None
 
 
-def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candidates: int | None = None) -> Neighbors:
+def retrieve(
+    retriever: Retriever[Any],
+    images: ArrayLike,
+    *,
+    k: int,
+    num_candidates: int | None = None,
+    allowed: ArrayLike | None = None,
+) -> Neighbors:
     """Finds the k indexed items whose codes are nearest to those of images, in one compiled program.
 
     Args:
@@ -54,6 +62,7 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
         k: how many items to find, at least 1 (static).
         num_candidates: how many items a retriever with long codes shortlists by short ones (static), at least k; by
             default 500, or k if that is more.
+        allowed: which items may be found, bool `[m]`, as for `search`.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
@@ -70,12 +79,16 @@ def retrieve(retriever: Retriever[Any], images: ArrayLike, *, k: int, num_candid
     items, lead, _ = check_items(retriever.model, images)
     slots = _count_slots(retriever, k, num_candidates)
     check_slots(len(items), slots)
-    if is_traced(retriever, images):
-        return Neighbors(*(array.reshape(*lead, k) for array in _retrieve(retriever, items, k=k, slots=slots)))
+    allowed = check_allowed(retriever.index, allowed)
+    if is_traced(retriever, images, allowed):
+        found = _retrieve(retriever, items, allowed, k=k, slots=slots)
+        return Neighbors(*(array.reshape(*lead, k) for array in found))
+    index, allowed = apply_filter(retriever.index, allowed)
+    retriever = replace(retriever, index=index)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
 
     def answer(batch: Any) -> Neighbors:
-        return _compiled_retrieve(retriever, narrow_floats(batch), k=k, slots=slots)
+        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=allowed, k=k, slots=slots)
 
     # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
     return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
@@ -109,20 +122,17 @@ def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -
     check_code_array("long_codes", long_codes, num_words(model_bits))
     if long_codes.ndim != 2:
         raise ValueError(f"long_codes must have shape [n, {num_words(model_bits)}], got {long_codes.shape}")
-    if not is_traced(index) and _largest_id(index) >= len(long_codes):
-        raise ValueError(f"long_codes has {len(long_codes)} rows, but the index holds the id {_largest_id(index)}")
+    if not is_traced(index) and largest_id(index) >= len(long_codes):
+        raise ValueError(f"long_codes has {len(long_codes)} rows, but the index holds the id {largest_id(index)}")
 
 
-def _largest_id(index: HashIndex) -> int:
-    """The largest id in an index, or -1; remembered, since finding it can take as long as a search."""
-    return memory_of(index).remember("largest id", lambda: int(np.asarray(index.ids).max()))
-
-
-def _retrieve(retriever: Retriever[Any], items: Any, *, k: int, slots: int) -> Neighbors:
+def _retrieve(retriever: Retriever[Any], items: Any, allowed: Allowed = None, *, k: int, slots: int) -> Neighbors:
     codes = encode_items(retriever.model, items)
     if retriever.long_codes is None:
-        return nearest_items(retriever.index, codes, k=slots)
-    shortlist = nearest_items(retriever.index, first_bits(codes, retriever.index.num_bits), k=slots).ids
+        return nearest_items(retriever.index, codes, allowed=allowed, k=slots)
+    shortlist = nearest_items(
+        retriever.index, first_bits(codes, retriever.index.num_bits), allowed=allowed, k=slots
+    ).ids
     return nearest_candidates(retriever.long_codes, codes, shortlist, k=k)
 
 

@@ -26,6 +26,7 @@ CODES_AT_ONCE = 2**24
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 
 @partial(
@@ -208,6 +209,24 @@ def sorted_arrays(index: HashIndex) -> Sorted:
     num_codes, num_items = int(index.num_codes), int(index.num_items)
     table = np.asarray(index.codes).transpose(1, 3, 2, 0).reshape(-1, index.num_words)
     return table[:num_codes], np.asarray(index.offsets)[: num_codes + 1], np.asarray(index.ids)[:num_items]
+
+
+def largest_id(index: HashIndex) -> int:
+    """The largest id in an index, or -1; remembered, since finding it can take as long as a search."""
+    return memory_of(index).remember("largest id", lambda: int(np.asarray(index.ids).max()))
+
+
+def find_words(index: HashIndex, ranks: AnyArray) -> AnyArray:
+    """Where the codes of some ranks, integers of any shape, stand in each word's plane of `codes`, laid out flat."""
+    _, _, group, lanes = index.codes.shape
+    column = ranks // group
+    row = ranks - column * group
+    return (column // lanes * (group - 1) + row) * lanes + column
+
+
+def codes_of_ranks(index: HashIndex, ranks: np.ndarray) -> np.ndarray:
+    """The codes of some ranks, int `[m]`: uint32 `[m, w]`."""
+    return np.asarray(index.codes).reshape(index.num_words, -1)[:, find_words(index, ranks)].T
 
 
 def code_runs(index: HashIndex) -> Iterator[np.ndarray]:

@@ -23,6 +23,7 @@ from jaxhash.core.batching import entry_point, in_parallel
 from jaxhash.core.checks import INT32_MAX, check_codes, check_integer, is_traced
 from jaxhash.index.hash_index import NO_ID, HashIndex, memory_of
 from jaxhash.query.cost_model import plan_radius
+from jaxhash.query.filters import check_allowed
 from jaxhash.query.hits import Hits, expand_runs, find_hits
 
 # The largest score matrix of one bag, and how many ids are written to it at a time.
@@ -44,7 +45,9 @@ class Items(NamedTuple):
     numbers: np.ndarray  # int32 [n], the number of the item of each pair of code and id
 
 
-def bag_search(index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int) -> BagMatches:
+def bag_search(
+    index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int, allowed: ArrayLike | None = None
+) -> BagMatches:
     """Finds the items whose codes best match a bag of codes, exactly.
 
     The score of an item is a sum over the codes of the query: `2**(radius - distance)` to the item's nearest code, or 0
@@ -55,20 +58,21 @@ def bag_search(index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int)
         query_codes: uint32 `[..., p, w]`, the p codes of each query; one query `[p, w]` gives results `[k]`.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         k: how many items to find, at least 1.
+        allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
 
     Returns:
         `BagMatches(scores, ids)`, both int32 `[..., k]`, by descending score, equal scores by ascending id. After the
         last matching item, scores are 0 and ids -1.
 
     Raises:
-        ValueError: query codes don't fit the index, a number is out of range, or scores could exceed int32:
+        ValueError: query codes or mask don't fit the index, a number is out of range, or scores could exceed int32:
             `p * 2**radius` must be below 2^31.
-        TypeError: query codes are not uint32, a number is not an integer, `index` is no `HashIndex`, or an argument is
-            traced.
+        TypeError: query codes are not uint32, a number is not an integer, the mask is not bool, `index` is no
+            `HashIndex`, or an argument is traced.
     """
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
-    if is_traced(index, query_codes):
+    if is_traced(index, query_codes, allowed):
         raise TypeError("bag_search is driven from the host and can't be traced: call it outside jit")
     k = check_integer("k", k, 1)
     radius = check_integer("radius", radius, 0)
@@ -78,9 +82,11 @@ def bag_search(index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int)
     *lead, num_codes, width = codes.shape
     if radius > 30 or num_codes << radius > INT32_MAX:
         raise ValueError(f"{num_codes} codes with radius {radius} could score more than 2^31: take a smaller radius")
+    mask = None if allowed is None else np.asarray(check_allowed(index, allowed))
+    barred = None if mask is None else np.flatnonzero(~mask[find_items(index).ids])
 
     def search_bag(bag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _find_best(index, bag, radius, k)
+        return _find_best(index, bag, radius, k, barred)
 
     bags = codes.reshape(math.prod(lead), num_codes, width)
     found = in_parallel(search_bag, list(bags))
@@ -88,8 +94,10 @@ def bag_search(index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int)
     return BagMatches(jax.device_put(scores), jax.device_put(ids))
 
 
-def _find_best(index: HashIndex, bag: np.ndarray, radius: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores and ids, int32 `[k]`, for one bag uint32 `[p, w]`."""
+def _find_best(
+    index: HashIndex, bag: np.ndarray, radius: int, k: int, barred: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores and ids, int32 `[k]`, for one bag uint32 `[p, w]`, without the items of the barred numbers."""
     items = find_items(index)
     width = 1 << max(3, (len(items.ids) - 1).bit_length())
     codes, counts = _count_codes(bag)
@@ -103,6 +111,9 @@ def _find_best(index: HashIndex, bag: np.ndarray, radius: int, k: int) -> tuple[
         weights[: len(counts[start : start + rows])] = counts[start : start + rows]
         scores = _score_items(index, items, codes[start : start + rows], radius, (rows, width))
         totals = _compiled_add_rows(totals, scores, weights)
+    if barred is not None:
+        totals = np.array(totals)
+        totals[barred] = 0
     best, positions = (np.asarray(array) for array in _compiled_select_highest(totals, k=min(k, width)))
     matched = positions[best > 0]
     ids = np.append(items.ids[matched], np.full(k - len(matched), NO_ID, np.int32))

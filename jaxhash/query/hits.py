@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxhash.core.batching import entry_point, pad_rows
 from jaxhash.index.address_table import AddressTable, get_tables
-from jaxhash.index.hash_index import HashIndex
+from jaxhash.index.hash_index import HashIndex, find_words
 from jaxhash.query.cost_model import CANDIDATE, Plan, queries_at_once, scan_cost, sizes_of
 from jaxhash.query.kernels import near_groups
 from jaxhash.query.probe import probe
@@ -144,21 +144,23 @@ def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
 
 def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """Distances between pairs of query and code, `[m]`."""
-    codes = np.asarray(index.codes)
-    width, _, group_size, lanes = codes.shape
-    column = rank // group_size
-    row = rank - column * group_size
-    block = column // lanes
-    flat = (block * (group_size - 1) + row) * lanes + column
+    codes, place = np.asarray(index.codes), find_words(index, rank)
     total = np.zeros(len(rank), np.uint16)
-    for word in range(width):
-        total += np.bitwise_count(codes[word].reshape(-1)[flat] ^ queries[:, word][query])
+    for word in range(len(codes)):
+        total += np.bitwise_count(codes[word].reshape(-1)[place] ^ queries[:, word][query])
     return total
 
 
-def matches_of_hits(index: HashIndex, parts: Iterable[Hits]) -> RadiusMatches:
-    """The items of all codes that were hit, for consecutive runs of queries."""
-    return join_matches([_items_of_hits(index, hits) for hits in parts])
+def matches_of_hits(index: HashIndex, parts: Iterable[Hits], allowed: np.ndarray | None = None) -> RadiusMatches:
+    """The items of all codes that were hit, for consecutive runs of queries; of a mask by id, those that it allows."""
+    matches = [_items_of_hits(index, hits) for hits in parts]
+    return join_matches(matches if allowed is None else [_select_allowed(part, allowed) for part in matches])
+
+
+def _select_allowed(matches: RadiusMatches, allowed: np.ndarray) -> RadiusMatches:
+    keep = allowed[matches.ids]
+    before = np.append(0, np.cumsum(keep))
+    return RadiusMatches(before[matches.offsets], matches.distances[keep], matches.ids[keep])
 
 
 def _items_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:

@@ -48,27 +48,41 @@ def minima_dtype(width: int, exponents: tuple[int, ...] = (0,)) -> Any:
     return jnp.uint8 if greatest < 2**8 else jnp.uint16 if greatest < 2**16 else jnp.uint32
 
 
-def group_minima(codes: jax.Array, queries: jax.Array, weights: Weights | None = None) -> jax.Array:
+def group_minima(
+    codes: jax.Array, queries: jax.Array, weights: Weights | None = None, barred: jax.Array | None = None
+) -> jax.Array:
     """The smallest distance between each query and each group of codes.
 
     Args:
         codes: uint32 `[w, blocks, g, L]`.
         queries: uint32 `[q, w]`.
         weights: of the queries' bits, `[q, ...]`; `None` for Hamming distances.
+        barred: uint32 `[blocks, g, L]`, all ones for codes that don't count and 0 for others. A group of such codes
+            alone gets the largest value of the dtype, which no distance reaches.
 
     Returns:
         `[blocks, q, L]` of `minima_dtype`, blocks outermost so that a block of codes stays in the cache for all
         queries.
     """
     width, _, group_size, _ = codes.shape
-    minima = _row_distance(codes, queries, weights, 0)
+    dtype = minima_dtype(width, (0,) if weights is None else weights.exponents)
+
+    def distance(row: int) -> jax.Array:
+        found = _row_distance(codes, queries, weights, row)
+        return found if barred is None else found | barred[:, None, row]
+
+    minima = distance(0)
     for row in range(1, group_size):
-        minima = jnp.minimum(minima, _row_distance(codes, queries, weights, row))
-    return minima.astype(minima_dtype(width, (0,) if weights is None else weights.exponents))
+        minima = jnp.minimum(minima, distance(row))
+    return (minima & jnp.uint32(jnp.iinfo(dtype).max)).astype(dtype)
 
 
 def minima_once(
-    codes: jax.Array, num_codes: jax.Array, queries: jax.Array, weights: Weights | None = None
+    codes: jax.Array,
+    num_codes: jax.Array,
+    queries: jax.Array,
+    weights: Weights | None = None,
+    barred: jax.Array | None = None,
 ) -> jax.Array:
     """Computes `group_minima` once, even if several operations read them.
 
@@ -77,10 +91,10 @@ def minima_once(
     work a branch costs more than it saves, and for long codes (512 bits and more) computing again is quicker.
     """
     if len(queries) * codes.size < WORTH_A_BRANCH or codes.shape[0] >= 16:
-        return group_minima(codes, queries, weights)
-    result = jax.eval_shape(group_minima, codes, queries, weights)
+        return group_minima(codes, queries, weights, barred)
+    result = jax.eval_shape(group_minima, codes, queries, weights, barred)
     nothing = partial(jnp.zeros, result.shape, result.dtype)
-    return lax.cond(num_codes >= 0, group_minima, lambda *_: nothing(), codes, queries, weights)
+    return lax.cond(num_codes >= 0, group_minima, lambda *_: nothing(), codes, queries, weights, barred)
 
 
 def _row_distance(codes: jax.Array, queries: jax.Array, weights: Weights | None, row: int) -> jax.Array:
@@ -125,6 +139,7 @@ def nearest_codes(
     minima: jax.Array,
     k: int,
     weights: Weights | None = None,
+    barred: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The k codes that come first by (distance, rank), for each query.
 
@@ -132,18 +147,23 @@ def nearest_codes(
         codes: uint32 `[w, blocks, g, L]`, in ascending order.
         num_codes: int32 `[]`; later codes are padding.
         queries: uint32 `[q, w]`.
-        minima: `group_minima(codes, queries, weights)`.
+        minima: `group_minima(codes, queries, weights, barred)`.
         k: at most `blocks * g * L`.
         weights: of the queries' bits, `[q, ...]`; `None` for Hamming distances.
+        barred: uint32 `[blocks, g, L]`, all ones for codes that don't count and 0 for others.
 
     Returns:
         Distances, int32 `[q, k]`, `NO_DISTANCE` where there are fewer than k codes, and ranks, int32 `[q, k]`.
     """
-    group_size = codes.shape[2]
+    group_size, lanes = codes.shape[2:]
     group = _nearest_groups(codes, num_codes, minima, k)
     distances = _group_distances(codes, group, queries, weights)
     ranks = _list_children(group, group_size)
-    distances = _mask_padding(ranks >= num_codes, distances)
+    excluded = ranks >= num_codes
+    if barred is not None:
+        members = barred.transpose(0, 2, 1).at[group // lanes, group % lanes].get(mode="promise_in_bounds")
+        excluded |= members.reshape(ranks.shape) != 0
+    distances = _mask_padding(excluded, distances)
     nearest, position = lax.top_k(-distances, k)
     found = jnp.isfinite(nearest)
     return (
@@ -185,7 +205,7 @@ def _lane_minima(minima: jax.Array) -> jax.Array:
 
 
 def _mask_padding(padding: jax.Array, distances: jax.Array) -> jax.Array:
-    """Converts distances to float32, infinite for padding."""
+    """Converts distances to float32, infinite for padding and all else that is excluded."""
     return jnp.where(padding, jnp.inf, distances.astype(jnp.float32))
 
 
@@ -217,41 +237,36 @@ def _group_distances(codes: jax.Array, group: jax.Array, queries: jax.Array, wei
     return distances.reshape(len(queries), group.shape[1] * codes.shape[2])
 
 
-def count_items(codes: jax.Array, offsets: jax.Array, queries: jax.Array, radius: int) -> jax.Array:
+def count_items(codes: jax.Array, sizes: jax.Array, queries: jax.Array, radius: int) -> jax.Array:
     """How many items lie within `radius` of each query: int32 `[q]`.
 
     Args:
         codes: uint32 `[w, blocks, g, L]`.
-        offsets: int32 `[blocks * g * L + 1]`; padding codes have no items.
+        sizes: int32 `[blocks, g, L]`, the number of items of each code; padding codes have none.
         queries: uint32 `[q, w]`.
         radius: largest distance that counts, inclusive.
     """
     _, blocks, group_size, lanes = codes.shape
-    items = jnp.diff(offsets).reshape(blocks, lanes, group_size)
     total = jnp.zeros((blocks, len(queries), lanes), jnp.int32)
     for row in range(group_size):
         near = _row_distance(codes, queries, None, row) <= jnp.uint32(radius)
-        total += jnp.where(near, items[:, None, :, row], 0)
+        total += jnp.where(near, sizes[:, None, row], 0)
     return total.sum((0, 2), dtype=jnp.int32)
 
 
-def items_of_codes(
-    offsets: jax.Array, ids: jax.Array, distances: jax.Array, ranks: jax.Array, count: int
-) -> tuple[jax.Array, jax.Array]:
+def items_of_codes(distances: jax.Array, starts: jax.Array, ends: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """The first `count` items of the given codes, for each query, in the order of the codes.
 
     Args:
-        offsets: int32 `[capacity + 1]`.
-        ids: int32 `[item_capacity]`.
         distances: int32 `[q, c]`; `NO_DISTANCE` where there is no code.
-        ranks: int32 `[q, c]`.
+        starts: int32 `[q, c]`, the number of the first item of each code.
+        ends: int32 `[q, c]`, the number after that of the last.
         count: how many items to return.
 
     Returns:
-        Distances and ids, int32 `[q, count]`; `NO_DISTANCE` and -1 after the last item.
+        Distances and numbers of the items, int32 `[q, count]`; `NO_DISTANCE` and 0 after the last item.
     """
-    starts = offsets.at[ranks].get(mode="promise_in_bounds")
-    sizes = jnp.where(distances == NO_DISTANCE, 0, offsets.at[ranks + 1].get(mode="promise_in_bounds") - starts)
+    sizes = jnp.where(distances == NO_DISTANCE, 0, ends - starts)
     ends = jnp.cumsum(sizes, axis=1, dtype=jnp.int32)
     slot = jnp.arange(count, dtype=jnp.int32)
     # The code of the item in a slot is the number of codes whose items end at or before it.
@@ -263,5 +278,5 @@ def items_of_codes(
     item = jnp.take_along_axis(starts - ends + sizes, code, axis=1) + slot[None]
     return (
         jnp.where(found, jnp.take_along_axis(distances, code, axis=1), NO_DISTANCE),
-        jnp.where(found, ids.at[jnp.where(found, item, 0)].get(mode="promise_in_bounds"), -1),
+        jnp.where(found, item, 0),
     )

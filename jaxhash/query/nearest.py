@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches, one_at_a_time
 from jaxhash.core.checks import (
+    INT32_MAX,
     check_choice,
     check_integer,
     check_kind,
@@ -30,6 +31,16 @@ from jaxhash.core.checks import (
 from jaxhash.index.hash_index import NO_ID, HashIndex
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
 from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
+from jaxhash.query.filters import (
+    Allowed,
+    Filter,
+    apply_filter,
+    check_allowed,
+    count_before,
+    count_items_of_codes,
+    find_filter,
+    select_entries,
+)
 from jaxhash.query.hits import find_hits, matches_of_hits
 from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
@@ -42,7 +53,9 @@ SEARCH_METHODS = ("auto", "scan", "probe")
 WORTH_TWO_THREADS = 2**30
 
 
-def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto") -> Neighbors:
+def search(
+    index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto", allowed: ArrayLike | None = None
+) -> Neighbors:
     """Finds the k nearest items of each query, exactly.
 
     Args:
@@ -53,13 +66,16 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
             items are found or a scan is quicker; "auto" takes what is estimated to be quicker. The results are the
             same. Inside `jit`, where the number of addresses can't depend on the data, and in a `ShardedIndex`, whose
             devices would have to agree after each radius, it is always a scan.
+        allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all. It
+            may be traced, and one compiled program serves all masks of one length. Inside `jit`, ids past the end of
+            the mask are not allowed.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
 
     Raises:
-        ValueError: queries don't fit the index, k is out of range, or there is no such method (for this index).
-        TypeError: queries are not uint32, or k is not an integer.
+        ValueError: queries or mask don't fit the index, k is out of range, or there is no such method (for this index).
+        TypeError: queries are not uint32, k is not an integer, or the mask is not bool.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     codes = check_known_codes("queries", queries, index.num_bits)
@@ -68,16 +84,26 @@ def search(index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto")
     check_choice("method", method, SEARCH_METHODS)
     if isinstance(index, ShardedIndex) and method == "probe":
         raise ValueError("the method probe is for a HashIndex; a ShardedIndex is scanned")
-    if is_traced(index, codes):
-        return nearest_items(index, codes, k=k)
+    allowed = check_allowed(index, allowed)
+    if is_traced(index, codes, allowed):
+        return nearest_items(index, codes, allowed=allowed, k=k)
     if method != "scan" and isinstance(index, HashIndex):
-        plans = plan_widening(index, math.prod(codes.shape[:-1]), k, method)
+        plans = plan_widening(index, math.prod(codes.shape[:-1]), _scale_to_all(k, allowed), method)
         if plans:
-            return _search_by_widening(index, np.asarray(codes), k, plans)
-    return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), k=k)
+            return _search_by_widening(index, np.asarray(codes), k, plans, allowed)
+    return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), allowed, k=k)
 
 
-def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, max_results: int) -> PaddedMatches:
+def _scale_to_all(k: int, allowed: Any) -> int:
+    """Among about how many of the nearest items there are k allowed ones."""
+    if allowed is None:
+        return k
+    return min(INT32_MAX, k * allowed.size // max(1, int(np.count_nonzero(np.asarray(allowed)))))
+
+
+def radius_search_padded(
+    index: AnyIndex, queries: ArrayLike, *, radius: int, max_results: int, allowed: ArrayLike | None = None
+) -> PaddedMatches:
     """Finds the items within a radius of each query, in arrays of fixed shape that can be traced.
 
     Args:
@@ -85,98 +111,124 @@ def radius_search_padded(index: AnyIndex, queries: ArrayLike, *, radius: int, ma
         queries: codes, uint32 `[..., w]`.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0 (static).
         max_results: how many matches there is room for, at least 1 (static).
+        allowed: which items may be found, bool `[m]`, as for `search`.
 
     Returns:
         `PaddedMatches(distances, ids, counts)`: the first `max_results` matches, and the true number of matches. Where
         a count exceeds `max_results`, the last matches are missing.
 
     Raises:
-        ValueError: queries don't fit the index, or a number is out of range.
-        TypeError: queries are not uint32, or a number is not an integer.
+        ValueError: queries or mask don't fit the index, or a number is out of range.
+        TypeError: queries are not uint32, a number is not an integer, or the mask is not bool.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     codes = check_known_codes("queries", queries, index.num_bits)
     radius = check_radius(radius, index.num_bits)
     max_results = check_integer("max_results", max_results, 1)
     check_slots(math.prod(codes.shape[:-1]), max_results)
-    if is_traced(index, codes):
-        return matches_in_slots(index, codes, radius=radius, max_results=max_results)
+    allowed = check_allowed(index, allowed)
+    if is_traced(index, codes, allowed):
+        return matches_in_slots(index, codes, allowed, radius=radius, max_results=max_results)
     size = queries_at_once(index, max_results)
-    return run_batches(_compiled_padded, index, (codes,), size, radius=radius, max_results=max_results)
+    return run_batches(_compiled_padded, index, (codes,), size, allowed, radius=radius, max_results=max_results)
 
 
 def run_batches(
-    compiled: Callable[..., Result], index: AnyIndex, rows: tuple[Any, ...], size: int, **options: Any
+    compiled: Callable[..., Result],
+    index: AnyIndex,
+    rows: tuple[Any, ...],
+    size: int,
+    allowed: Any = None,
+    **options: Any,
 ) -> Result:
-    """Runs a compiled search over rows: queries `[..., w]` and perhaps others `[..., m]`, at most `size` at a time."""
+    """Runs a compiled search over rows: queries `[..., w]` and perhaps others `[..., m]`, at most `size` at a time.
+
+    Of a mask by id, `allowed`, a filter is made once for all batches.
+    """
+    index, allowed = apply_filter(index, allowed)
+    if allowed is not None:
+        options["allowed"] = allowed
     lead = rows[0].shape[:-1]
+    if not lead and isinstance(index, HashIndex):
+        return compiled(index, *rows, **options)
     count = math.prod(lead)
-    flat = tuple(row.reshape(count, row.shape[-1]) for row in rows)
 
     def run(batch: tuple[Any, ...]) -> Result:
         return compiled(index, *batch, **options)
 
+    flat = tuple(row.reshape(count, row.shape[-1]) for row in rows)
     if isinstance(index, ShardedIndex):
         return in_batches(run, flat, size, lead, one_at_a_time)
     if count * index.capacity * (index.num_words + options.get("k", 0) // 8) >= WORTH_TWO_THREADS:
         size = min(size, 1 << ((count + 1) // 2 - 1).bit_length())
-    if not lead or (len(lead) == 1 and count <= size and count.bit_count() == 1):
+    if len(lead) == 1 and count <= size and count.bit_count() == 1:
         return run(rows)
     return in_batches(run, flat, size, lead)
 
 
-def _search_by_widening(index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan]) -> Neighbors:
-    """Finds the k nearest items by radius 0, 1, 2, ...; queries that have fewer in the end are scanned."""
+def _search_by_widening(
+    index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan], allowed: Any
+) -> Neighbors:
+    """Finds the k nearest allowed items by radius 0, 1, 2, ...; queries that have fewer in the end are scanned."""
     flat, lead = queries.reshape(-1, index.num_words), queries.shape[:-1]
     distances = np.full((len(flat), k), NO_DISTANCE, np.int32)
     ids = np.full((len(flat), k), NO_ID, np.int32)
     unfinished = np.arange(len(flat))
+    mask = None if allowed is None else np.asarray(allowed)
     for radius, plan in enumerate(plans):
         if not len(unfinished):
             break
-        found = matches_of_hits(index, find_hits(index, flat[unfinished], radius, plan))
+        found = matches_of_hits(index, find_hits(index, flat[unfinished], radius, plan), mask)
         enough = np.diff(found.offsets) >= k
         positions = found.offsets[:-1][enough][:, None] + np.arange(k)
         distances[unfinished[enough]], ids[unfinished[enough]] = found.distances[positions], found.ids[positions]
         unfinished = unfinished[~enough]
     if len(unfinished):
-        rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), k=k)
+        rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), allowed, k=k)
         distances[unfinished], ids[unfinished] = rest
     return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
 
 
 # Compiled even without a `jit` around it: `vmap` alone would dispatch every operation by itself.
 @partial(jax.jit, static_argnames="k")
-def nearest_items(index: AnyIndex, queries: Any, weights: Weights | None = None, *, k: int) -> Neighbors:
+def nearest_items(
+    index: AnyIndex, queries: Any, weights: Weights | None = None, allowed: Allowed = None, *, k: int
+) -> Neighbors:
     """Computes what `search` and `weighted_search` return, without their checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
-        return _merge_nearest(map_shards(index, partial(nearest_items, k=k), queries, weights), k)
+        return merge_nearest(map_shards(index, partial(nearest_items, k=k), queries, weights, allowed), k)
+    chosen = find_filter(index, allowed)
 
     def nearest(batch: tuple[jax.Array, Weights | None]) -> Neighbors:
-        return Neighbors(*_items(index, *_nearest_codes(index, *batch, k), k))
+        return Neighbors(*items_in_slots(index, chosen, *_nearest_codes(index, chosen, *batch, k), k))
 
     exponents = (0,) if weights is None else weights.exponents
-    return _map_batches(nearest, index, (queries, weights), queries_at_once(index, k, exponents))
+    return map_batches(nearest, index, (queries, weights), queries_at_once(index, k, exponents))
 
 
 @partial(jax.jit, static_argnames=("radius", "max_results"))
-def matches_in_slots(index: AnyIndex, queries: Any, *, radius: int, max_results: int) -> PaddedMatches:
+def matches_in_slots(
+    index: AnyIndex, queries: Any, allowed: Allowed = None, *, radius: int, max_results: int
+) -> PaddedMatches:
     """Computes what `radius_search_padded` returns, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
-        found = map_shards(index, partial(matches_in_slots, radius=radius, max_results=max_results), queries)
-        first = _merge_nearest(Neighbors(found.distances, found.ids), max_results)
+        find = partial(matches_in_slots, radius=radius, max_results=max_results)
+        found = map_shards(index, find, queries, allowed)
+        first = merge_nearest(Neighbors(found.distances, found.ids), max_results)
         return PaddedMatches(*first, found.counts.sum(0, dtype=jnp.int32))
+    chosen = find_filter(index, allowed)
+    sizes = count_items_of_codes(index, chosen)
 
     def within(batch: tuple[jax.Array, None]) -> PaddedMatches:
-        distances, ranks = _nearest_codes(index, *batch, max_results)
+        distances, ranks = _nearest_codes(index, chosen, *batch, max_results)
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
-        counts = count_items(index.codes, index.offsets, batch[0], radius)
-        return PaddedMatches(*_items(index, distances, ranks, max_results), counts)
+        counts = count_items(index.codes, sizes, batch[0], radius)
+        return PaddedMatches(*items_in_slots(index, chosen, distances, ranks, max_results), counts)
 
-    return _map_batches(within, index, (queries, None), queries_at_once(index, max_results))
+    return map_batches(within, index, (queries, None), queries_at_once(index, max_results))
 
 
-def _merge_nearest(found: Neighbors, k: int) -> Neighbors:
+def merge_nearest(found: Neighbors, k: int) -> Neighbors:
     """The k nearest of all shards from the k nearest of each, int32 `[s, ..., k]`.
 
     Shards hold ascending codes and `top_k` puts the lower position first among equals, so ties stay in order.
@@ -187,7 +239,7 @@ def _merge_nearest(found: Neighbors, k: int) -> Neighbors:
     return Neighbors(jnp.take_along_axis(distances, position, -1), jnp.take_along_axis(ids, position, -1))
 
 
-def _map_batches(
+def map_batches(
     function: Callable[..., Result], index: HashIndex, rows: tuple[Any, Weights | None], size: int
 ) -> Result:
     """Applies a function to queries `[..., w]` and their weights, if they have any, `size` queries at a time."""
@@ -220,17 +272,26 @@ def _clear_padding(queries: jax.Array, num_bits: int) -> jax.Array:
 
 
 def _nearest_codes(
-    index: HashIndex, queries: jax.Array, weights: Weights | None, k: int
+    index: HashIndex, allowed: Filter | None, queries: jax.Array, weights: Weights | None, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Distances and ranks of the nearest codes, int32 `[q, at most k]`."""
-    minima = minima_once(index.codes, index.num_codes, queries, weights)
-    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity), weights)
+    """Distances and ranks of the nearest codes that have allowed items, int32 `[q, at most k]`."""
+    barred = None if allowed is None else allowed.barred
+    minima = minima_once(index.codes, index.num_codes, queries, weights, barred)
+    return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity), weights, barred)
 
 
-def _items(index: HashIndex, distances: jax.Array, ranks: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The items of the codes, in `count` slots even if the index has room for fewer."""
+def items_in_slots(
+    index: HashIndex, allowed: Filter | None, distances: jax.Array, ranks: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """The allowed items of the codes, in `count` slots even if the index has room for fewer."""
     available = min(count, index.ids.shape[0])
-    distances, ids = items_of_codes(index.offsets, index.ids, distances, ranks, available)
+    starts, ends = (index.offsets.at[rank].get(mode="promise_in_bounds") for rank in (ranks, ranks + 1))
+    if allowed is not None:
+        starts, ends = count_before(allowed, starts), count_before(allowed, ends)
+    distances, entries = items_of_codes(distances, starts, ends, available)
+    if allowed is not None:
+        entries = select_entries(allowed, entries)
+    ids = jnp.where(distances == NO_DISTANCE, NO_ID, index.ids.at[entries].get(mode="promise_in_bounds"))
     spare = ((0, 0), (0, count - available))
     return (
         jnp.pad(distances, spare, constant_values=NO_DISTANCE),

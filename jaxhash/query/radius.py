@@ -21,6 +21,7 @@ from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards
 from jaxhash.query.cost_model import plan_radius, queries_at_once
+from jaxhash.query.filters import check_allowed, index_of_few
 from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
 from jaxhash.query.results import RadiusMatches
 
@@ -28,7 +29,13 @@ RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
 
 
 def radius_search(
-    index: AnyIndex, queries: ArrayLike, *, radius: int, method: str = "auto", num_tables: int | None = None
+    index: AnyIndex,
+    queries: ArrayLike,
+    *,
+    radius: int,
+    method: str = "auto",
+    num_tables: int | None = None,
+    allowed: ArrayLike | None = None,
 ) -> RadiusMatches:
     """Finds all items within a radius of each query, however many there are.
 
@@ -41,16 +48,18 @@ def radius_search(
         method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi-index" does so for
             several slices of the code; "auto" takes what is estimated to be quickest. The results are the same.
         num_tables: for "multi-index", the number of slices, from 1 to b; by default what is estimated to be quickest.
+        allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
 
     Returns:
         `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
         to `offsets[i + 1]`, sorted by (distance, code, id).
 
     Raises:
-        ValueError: queries don't fit the index, a number is out of range, or there is no such method.
-        TypeError: queries are not uint32, a number is not an integer, or the call is being traced.
+        ValueError: queries or mask don't fit the index, a number is out of range, or there is no such method.
+        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or the call is being
+            traced.
     """
-    if is_traced(index, queries):
+    if is_traced(index, queries, allowed):
         raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     flat = check_codes("queries", queries, index.num_bits).reshape(-1, index.num_words)
@@ -61,21 +70,27 @@ def radius_search(
         if method != "multi-index":
             raise ValueError(f"num_tables is for the method multi-index, got method {method!r}")
         check_integer("num_tables", num_tables, 1, index.num_bits)
+    mask = None if allowed is None else np.asarray(check_allowed(index, allowed))
     if isinstance(index, ShardedIndex):
-        search_shard = partial(radius_search, queries=flat, radius=radius, method=method, num_tables=num_tables)
+        search_shard = partial(
+            radius_search, queries=flat, radius=radius, method=method, num_tables=num_tables, allowed=mask
+        )
         return _search_shards(index, len(flat), search_shard)
     plan = plan_radius(index, len(flat), radius, method, num_tables)
     if plan is None:
-        return _scan(index, flat, radius)
-    return matches_of_hits(index, find_hits(index, flat, radius, plan))
+        return _scan(index, flat, radius, mask)
+    return matches_of_hits(index, find_hits(index, flat, radius, plan), mask)
 
 
-def _scan(index: HashIndex, queries: np.ndarray, radius: int) -> RadiusMatches:
+def _scan(index: HashIndex, queries: np.ndarray, radius: int, allowed: np.ndarray | None) -> RadiusMatches:
     """All matches of queries uint32 `[q, w]` by scans in two threads."""
+    few = None if allowed is None else index_of_few(index, allowed)
+    if few is not None:
+        index, allowed = few, None
     size = queries_at_once(index, 1)
 
     def scan(start: int) -> RadiusMatches:
-        return matches_of_hits(index, find_hits(index, queries[start : start + size], radius, None))
+        return matches_of_hits(index, find_hits(index, queries[start : start + size], radius, None), allowed)
 
     return join_matches(in_parallel(scan, range(0, len(queries), size)))
 

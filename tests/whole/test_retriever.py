@@ -39,6 +39,27 @@ def test_retrieving_inside_the_callers_jit_and_vmap(retriever, images):
     same(jax.vmap(lambda x: jh.retrieve(retriever, x, k=5))(images), found)
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_retrieving_among_allowed_items_is_searching_among_them(retriever, images, long):
+    allowed = np.random.default_rng(0).random(500) < 0.5
+    codes = jh.encode(retriever.model, images)
+    if long:
+        table, offsets, ids = sorted_arrays(retriever.index)
+        rows = np.zeros((500, 1), np.uint32)
+        rows[ids] = np.repeat(table, np.diff(offsets), axis=0)
+        retriever = jh.Retriever(retriever.model, jh.build_index(jh.first_bits(rows, 9), 9), rows)
+        shortlist = jh.search(retriever.index, jh.first_bits(codes, 9), k=30, allowed=allowed).ids
+        expected = jh.rerank(rows, codes, shortlist, k=5)
+        find = partial(jh.retrieve, k=5, num_candidates=30)
+    else:
+        expected = jh.search(retriever.index, codes, k=5, allowed=allowed)
+        find = partial(jh.retrieve, k=5)
+    same(find(retriever, images, allowed=allowed), expected)
+    same(jax.jit(find)(retriever, images, allowed=allowed), expected)
+    with pytest.raises(ValueError, match="allowed has 499 entries, but the index holds the id 499"):
+        find(retriever, images, allowed=allowed[:499])
+
+
 def test_a_program_around_retrieval_is_one_program(retriever, images, compilations):
     @jax.jit
     def doubled_ids(retriever, images):
