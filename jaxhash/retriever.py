@@ -9,20 +9,31 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import first_bits
+from jaxhash.codes.weights import ALL_PLANES, pack_planes
 from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a_time
-from jaxhash.core.checks import check_code_array, check_codes, check_integer, check_slots, is_traced, num_words
+from jaxhash.core.checks import (
+    check_choice,
+    check_code_array,
+    check_codes,
+    check_integer,
+    check_slots,
+    is_traced,
+    num_words,
+)
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted, largest_id
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
-from jaxhash.models.encoding import encode_items
+from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats
+from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
 from jaxhash.query.filters import Allowed, apply_filter, check_allowed
+from jaxhash.query.kernels import Weights
 from jaxhash.query.nearest import nearest_items
 from jaxhash.query.reranking import nearest_candidates
-from jaxhash.query.results import Neighbors
+from jaxhash.query.results import Neighbors, ScoredNeighbors
+from jaxhash.query.vector_reranking import METRICS, check_vectors, nearest_by_vectors
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
@@ -30,7 +41,7 @@ IndexT = TypeVar("IndexT", bound=AnyIndex)
 NUM_CANDIDATES = 500
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes", "vectors"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Retriever(Generic[IndexT]):
     """A model and an index of its codes; a pytree of both.
@@ -39,11 +50,15 @@ class Retriever(Generic[IndexT]):
     index: an index of the codes of all items, or of their first bits if there are long codes.
     long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
         finds are ranked again; or `None`.
+    vectors: floating `[n, d]`, the input of the item with id i in row i, by which the items that the index finds are
+        ranked again, for a model of vectors `[d]`; or `None`. A JAX array, so that it is not sent to the device in each
+        call. For vectors that are mapped from a file, see `rerank_vectors`.
     """
 
     model: Autoencoder
     index: IndexT
     long_codes: jax.Array | None = None
+    vectors: jax.Array | None = None
 
 
 def retrieve(
@@ -51,27 +66,34 @@ def retrieve(
     images: ArrayLike,
     *,
     k: int,
+    weighted: bool = False,
     num_candidates: int | None = None,
+    metric: str | None = None,
     allowed: ArrayLike | None = None,
-) -> Neighbors:
-    """Finds the k indexed items whose codes are nearest to those of images, in one compiled program.
+) -> Neighbors | ScoredNeighbors:
+    """Finds the k indexed items that are nearest to images, in one compiled program.
 
     Args:
         retriever: a model and an index of its codes.
         images: `[..., *input_shape]`, as for `encode`.
         k: how many items to find, at least 1 (static).
-        num_candidates: how many items a retriever with long codes shortlists by short ones (static), at least k; by
-            default 500, or k if that is more.
+        weighted: whether codes are compared by weighted distance, with the weights of `encode_weighted` (static).
+        num_candidates: how many items a retriever with long codes or vectors shortlists by the index (static), at least
+            k; by default 500, or k if that is more.
+        metric: by what a retriever with vectors compares them, "cosine" (the default), "inner_product" or "euclidean"
+            (static; see `rerank_vectors`).
         allowed: which items may be found, bool `[m]`, as for `search`.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
-        `search(index, encode(model, images), k=k)` gives; with long codes, what `rerank` gives for the nearest items
-        by the codes' first bits.
+        `search(index, encode(model, images), k=k)` gives, or `weighted_search` with codes and weights of
+        `encode_weighted`. With long codes, those of the nearest items by the codes' first bits that are nearest by
+        whole codes, as `rerank` gives them. With vectors, `ScoredNeighbors(scores, ids)`: what `rerank_vectors` gives
+        for the nearest items by their codes.
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
-            bits, or long codes don't match the model and the index.
+            bits, or long codes or vectors don't match the model and the index.
         TypeError: an argument is of the wrong kind.
     """
     check_retriever(retriever)
@@ -79,16 +101,18 @@ def retrieve(
     items, lead, _ = check_items(retriever.model, images)
     slots = _count_slots(retriever, k, num_candidates)
     check_slots(len(items), slots)
+    chosen = _choose_metric(retriever, metric)
+    options: dict[str, Any] = {"k": k, "slots": slots, "weighted": bool(weighted), "metric": chosen}
     allowed = check_allowed(retriever.index, allowed)
     if is_traced(retriever, images, allowed):
-        found = _retrieve(retriever, items, allowed, k=k, slots=slots)
-        return Neighbors(*(array.reshape(*lead, k) for array in found))
+        found = _retrieve(retriever, items, allowed, **options)
+        return jax.tree.map(lambda array: array.reshape(*lead, k), found)
     index, allowed = apply_filter(retriever.index, allowed)
     retriever = replace(retriever, index=index)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
 
-    def answer(batch: Any) -> Neighbors:
-        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=allowed, k=k, slots=slots)
+    def answer(batch: Any) -> Neighbors | ScoredNeighbors:
+        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=allowed, **options)
 
     # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
     return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
@@ -96,15 +120,25 @@ def retrieve(
 
 def _count_slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
     """How many items to find in the index."""
-    if retriever.long_codes is None:
+    if retriever.long_codes is None and retriever.vectors is None:
         if num_candidates is not None:
-            raise ValueError("num_candidates is for a retriever with long codes, and this one has none")
+            raise ValueError("num_candidates is for a retriever with long codes or vectors, and this one has neither")
         return k
     return max(k, NUM_CANDIDATES) if num_candidates is None else check_integer("num_candidates", num_candidates, k)
 
 
+def _choose_metric(retriever: Retriever[Any], metric: str | None) -> str | None:
+    """The metric that ranks the shortlist, or `None` if no vectors do."""
+    if retriever.vectors is None:
+        if metric is not None:
+            raise ValueError("metric is for a retriever with vectors, and this one has none")
+        return None
+    check_choice("metric", "cosine" if metric is None else metric, METRICS)
+    return metric or METRICS[0]
+
+
 def check_retriever(retriever: Retriever[Any]) -> None:
-    """Raises unless the retriever's model makes codes of the index's length."""
+    """Raises unless the parts of a retriever go together."""
     if not isinstance(retriever, Retriever):
         raise TypeError(f"retriever must be a Retriever, got {type(retriever).__name__}")
     model_bits, index_bits = retriever.model.num_bits, retriever.index.num_bits
@@ -112,35 +146,75 @@ def check_retriever(retriever: Retriever[Any]) -> None:
         _check_long_codes(retriever.long_codes, retriever.index, model_bits)
     elif model_bits != index_bits:
         raise ValueError(f"the model makes codes of {model_bits} bits, but the index holds codes of {index_bits} bits")
+    if retriever.vectors is not None:
+        _check_vectors(retriever, retriever.vectors)
 
 
 def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -> None:
-    if not isinstance(index, HashIndex):
-        raise TypeError(f"long codes go with a HashIndex, got {type(index).__name__}")
     if index.num_bits > model_bits:
         raise ValueError(f"the model makes codes of {model_bits} bits, but the index holds codes of {index.num_bits}")
     check_code_array("long_codes", long_codes, num_words(model_bits))
     if long_codes.ndim != 2:
         raise ValueError(f"long_codes must have shape [n, {num_words(model_bits)}], got {long_codes.shape}")
-    if not is_traced(index) and largest_id(index) >= len(long_codes):
-        raise ValueError(f"long_codes has {len(long_codes)} rows, but the index holds the id {largest_id(index)}")
+    _check_rows("long_codes", len(long_codes), index)
 
 
-def _retrieve(retriever: Retriever[Any], items: Any, allowed: Allowed = None, *, k: int, slots: int) -> Neighbors:
-    codes = encode_items(retriever.model, items)
-    if retriever.long_codes is None:
-        return nearest_items(retriever.index, codes, allowed=allowed, k=slots)
-    shortlist = nearest_items(
-        retriever.index, first_bits(codes, retriever.index.num_bits), allowed=allowed, k=slots
-    ).ids
-    return nearest_candidates(retriever.long_codes, codes, shortlist, k=k)
+def _check_vectors(retriever: Retriever[Any], vectors: jax.Array) -> None:
+    shape = retriever.model.input_shape
+    if retriever.long_codes is not None:
+        raise ValueError("a retriever has long codes or vectors, not both: vectors alone rank the shortlist exactly")
+    if len(shape) != 1:
+        raise ValueError(f"vectors are for a model of vectors [d], got a model of items {shape}")
+    check_vectors("vectors", vectors)
+    if vectors.shape[1:] != shape:
+        raise ValueError(f"vectors must have shape [n, {shape[0]}], as the model's items, got {vectors.shape}")
+    _check_rows("vectors", len(vectors), retriever.index)
 
 
-_compiled_retrieve = entry_point(_retrieve, "k", "slots")
+def _check_rows(name: str, num_rows: int, index: AnyIndex) -> None:
+    """Raises unless a table has a row for each id of the index."""
+    if not isinstance(index, HashIndex):
+        raise TypeError(f"{name.replace('_', ' ')} go with a HashIndex, got {type(index).__name__}")
+    if not is_traced(index) and largest_id(index) >= num_rows:
+        raise ValueError(f"{name} has {num_rows} rows, but the index holds the id {largest_id(index)}")
+
+
+def _retrieve(
+    retriever: Retriever[Any],
+    items: Any,
+    allowed: Allowed = None,
+    *,
+    k: int,
+    slots: int,
+    weighted: bool,
+    metric: str | None,
+) -> Neighbors | ScoredNeighbors:
+    index = retriever.index
+    codes, weights = _encode_queries(retriever.model, items, weighted)
+    first, first_weights = jax.tree.map(lambda words: first_bits(words, index.num_bits), (codes, weights))
+    found = nearest_items(index, first, first_weights, allowed, k=slots)
+    if metric is not None and retriever.vectors is not None:
+        return nearest_by_vectors(retriever.vectors, to_floats(items), found.ids, k=k, metric=metric)
+    if retriever.long_codes is not None:
+        return nearest_candidates(retriever.long_codes, codes, found.ids, weights, k=k)
+    return found
+
+
+def _encode_queries(model: Autoencoder, items: Any, weighted: bool) -> tuple[jax.Array, Weights | None]:
+    if not weighted:
+        return encode_items(model, items), None
+    codes, weights = encode_items_weighted(model, items)
+    return codes, Weights(pack_planes(weights), ALL_PLANES)
+
+
+_compiled_retrieve = entry_point(_retrieve, "k", "slots", "weighted", "metric")
 
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
-    """Saves model and index in one file; raises what `save_model` raises, and `TypeError` for a `ShardedIndex`."""
+    """Saves a retriever in one file, vectors as float32.
+
+    Raises what `save_model` raises, and `TypeError` for a `ShardedIndex`.
+    """
     write_archive(path, Archive("retriever", *retriever_to_arrays(retriever)))
 
 
@@ -159,19 +233,23 @@ def retriever_to_arrays(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any]
         )
     index_meta, index_arrays = index_to_arrays(retriever.index)
     model_meta, model_arrays = model_to_arrays(retriever.model)
-    long_codes = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}
-    return index_meta | model_meta, index_arrays | model_arrays | long_codes
+    tables = {} if retriever.long_codes is None else {"long_codes": np.asarray(retriever.long_codes)}
+    if retriever.vectors is not None:
+        tables["vectors"] = np.asarray(retriever.vectors).astype(np.float32)
+    return index_meta | model_meta, index_arrays | model_arrays | tables
 
 
 def retriever_from_archive(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
     """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
     model, index = model_from_archive(path, archive), index_from_sorted(*read_sorted(path, archive))
-    long_codes = archive.arrays.get("long_codes")
-    retriever = Retriever(model, index, None if long_codes is None else jax.device_put(long_codes))
+    tables = {name: archive.arrays[name] for name in ("long_codes", "vectors") if name in archive.arrays}
+    retriever = Retriever(model, index, **jax.device_put(tables))
     try:
         check_retriever(retriever)
-        if long_codes is not None:
-            check_codes("long_codes", long_codes, model.num_bits)
+        if "long_codes" in tables:
+            check_codes("long_codes", tables["long_codes"], model.num_bits)
+        if "vectors" in tables and not np.isfinite(tables["vectors"]).all():
+            raise ValueError("vectors hold NaN or infinity")
     except (TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: {error}") from None
     return retriever

@@ -169,15 +169,15 @@ def _compare_expected(report: Report, data: Dataset, retriever: Retriever[HashIn
 
 def _search(report: Report, data: Dataset, retriever: Retriever[HashIndex]) -> None:
     report.add_heading("Searching with test images")
-    neighbors = retrieve(retriever, data.test_images, k=NEIGHBOURS)
+    distances, ids = retrieve(retriever, data.test_images, k=NEIGHBOURS)
     labels = (data.train_labels, data.test_labels)
     report.add_text(
-        f"Of the {NEIGHBOURS} nearest images, {precision_at_k(neighbors.ids, *labels):.1%} have the query's label; "
-        f"their majority names the right label for {vote_accuracy(neighbors.ids, *labels):.1%} "
+        f"Of the {NEIGHBOURS} nearest images, {precision_at_k(ids, *labels):.1%} have the query's label; "
+        f"their majority names the right label for {vote_accuracy(ids, *labels):.1%} "
         f"of {len(data.test_images):,} queries. (Labels were not used in training.)"
     )
     rows = np.arange(min(SHOWN_QUERIES, len(data.test_images)))
-    figure = _draw_results(data, rows, neighbors.ids[rows], neighbors.distances[rows])
+    figure = _draw_results(data, rows, ids[rows], distances[rows])
     caption = "Queries on the left, then their nearest images with Hamming distances; red marks another label:"
     report.add_figure("search.png", figure, caption)
 

@@ -18,7 +18,7 @@ from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import check_code_array, check_integer, dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import NO_ID
 from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE, QUERY_MEMORY
-from jaxhash.query.kernels import NO_DISTANCE
+from jaxhash.query.kernels import NO_DISTANCE, Weights
 from jaxhash.query.results import Neighbors
 
 
@@ -99,14 +99,16 @@ def _native(array: ArrayLike, dtype: type) -> Any:
 
 
 @partial(jax.jit, static_argnames="k")
-def nearest_candidates(long_codes: jax.Array, queries: jax.Array, ids: jax.Array, *, k: int) -> Neighbors:
-    """Computes what `rerank` returns, without its checks."""
+def nearest_candidates(
+    long_codes: jax.Array, queries: jax.Array, ids: jax.Array, weights: Weights | None = None, *, k: int
+) -> Neighbors:
+    """Computes what `rerank` returns, without its checks; by weighted distance, if queries have weights `[..., w]`."""
     ids = jnp.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, max(0, k - ids.shape[-1]))], constant_values=NO_ID)
     known = (ids >= 0) & (ids < len(long_codes))
     ids = jnp.where(known, ids, NO_ID).astype(jnp.int32)
     rows = long_codes if len(long_codes) else jnp.zeros((1, queries.shape[-1]), jnp.uint32)
     codes = rows[jnp.maximum(ids, 0)]
-    distances = lax.population_count(codes ^ queries[..., None, :]).sum(-1, dtype=jnp.int32)
+    distances = _compute_distances(codes ^ queries[..., None, :], weights)
     keys = (jnp.where(known, distances, NO_DISTANCE), *jnp.moveaxis(codes, -1, 0), ids)
     distances, *_, ids = lax.sort(keys, num_keys=len(keys))
     # A repeated candidate has the same code and so follows the first; so does a repeated `NO_ID`.
@@ -115,6 +117,15 @@ def nearest_candidates(long_codes: jax.Array, queries: jax.Array, ids: jax.Array
     _, slot = lax.top_k(jnp.where(again, -jnp.inf, -position), k)
     again, distances, ids = (jnp.take_along_axis(array, slot, -1) for array in (again, distances, ids))
     return Neighbors(jnp.where(again, NO_DISTANCE, distances), jnp.where(again, NO_ID, ids))
+
+
+def _compute_distances(differing: jax.Array, weights: Weights | None) -> jax.Array:
+    """Sums up the bits that are set in words `[..., m, w]`, or their weights: int32 `[..., m]`."""
+    if weights is None:
+        return lax.population_count(differing).sum(-1, dtype=jnp.int32)
+    planes = jnp.moveaxis(weights.planes[..., None, :], -3, 0)  # [p, ..., 1, w]
+    counts = (lax.population_count(differing & plane).sum(-1, dtype=jnp.int32) for plane in planes)
+    return sum((count << power for count, power in zip(counts, weights.exponents, strict=True)), jnp.int32(0))
 
 
 _compiled_rerank = entry_point(nearest_candidates, "k")

@@ -208,3 +208,115 @@ def test_images_on_a_device_are_searched_without_a_trip_over_the_host(retriever,
         whole = jh.retrieve(retriever, images, k=5)
     same(pair, expected)
     same(whole, expected)
+
+
+# Weights of the queries' bits.
+
+
+def test_weighted_retrieving_is_encoding_with_weights_and_searching(retriever, images):
+    found = jh.retrieve(retriever, images, k=5, weighted=True)
+    codes, weights = jh.encode_weighted(retriever.model, images)
+    same(found, jh.weighted_search(retriever.index, codes, weights, k=5))
+    assert isinstance(found, jh.Neighbors)
+    same(jax.jit(partial(jh.retrieve, k=5, weighted=True))(retriever, images), found)
+    same(jax.vmap(lambda x: jh.retrieve(retriever, x, k=5, weighted=True))(images), found)
+    mesh = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jh.Retriever(retriever.model, jh.shard_index(retriever.index, mesh))
+    same(jh.retrieve(sharded, images, k=5, weighted=True), found)
+
+
+def test_long_codes_rank_a_weighted_shortlist_by_weights(two_codes, images):
+    codes, weights = (np.asarray(array) for array in jh.encode_weighted(two_codes.model, images))
+    shortlist = jh.weighted_search(two_codes.index, jh.first_bits(codes, 9), weights[:, :9], k=40).ids
+    found = jh.retrieve(two_codes, images, k=5, num_candidates=40, weighted=True)
+    bits, wanted = (np.asarray(jh.unpack_bits(array, 70)) for array in (two_codes.long_codes, codes))
+    for row, ids in enumerate(np.asarray(shortlist)):
+        distances = (bits[ids] != wanted[row]) @ weights[row].astype(int)
+        order = sorted(range(40), key=lambda i: (distances[i], tuple(two_codes.long_codes[ids[i]].tolist()), ids[i]))[
+            :5
+        ]
+        np.testing.assert_array_equal(found.ids[row], ids[order])
+        np.testing.assert_array_equal(found.distances[row], distances[order])
+    same(jax.jit(partial(jh.retrieve, k=5, num_candidates=40, weighted=True))(two_codes, images), found)
+
+
+# Vectors that rank what codes shortlist.
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return np.random.default_rng(4).random((500, 12), np.float32)
+
+
+@pytest.fixture(scope="module")
+def with_vectors(vectors):
+    model = jh.Autoencoder(12, 20, (16,))
+    return jh.Retriever(model, jh.build_index(jh.encode(model, vectors), 20), vectors=jax.device_put(vectors))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_vectors_rank_the_shortlist(with_vectors, vectors, images, metric):
+    by_codes = jh.Retriever(with_vectors.model, with_vectors.index)
+    shortlist = jh.retrieve(by_codes, images, k=40, weighted=True).ids
+    expected = jh.rerank_vectors(vectors, images / np.float32(255), shortlist, k=5, metric=metric)
+    options = {"k": 5, "num_candidates": 40, "weighted": True, "metric": metric}
+    for found in (
+        jh.retrieve(with_vectors, images, **options),
+        jax.jit(partial(jh.retrieve, **options))(with_vectors, images),
+        jax.vmap(lambda x: jh.retrieve(with_vectors, x, **options))(images),
+    ):
+        assert isinstance(found, jh.ScoredNeighbors)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+def test_a_shortlist_of_all_items_is_an_exact_search_by_vectors(with_vectors, vectors):
+    found = jh.retrieve(with_vectors, vectors[:30].reshape(5, 6, 3, 4), k=3)  # 500 candidates, cosine
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = units[:30] @ units.T
+    np.testing.assert_array_equal(found.ids, np.argsort(-cosines, axis=1)[:, :3].reshape(5, 6, 3))
+
+
+def test_vectors_must_fit_model_and_index(with_vectors, two_codes, retriever, vectors, images):
+    model, index = with_vectors.model, with_vectors.index
+    images_model = jh.ConvAutoencoder((4, 4, 1), 20, (4,))
+    mesh = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+    for wrong, error, message in [
+        (jh.Retriever(model, index, vectors=vectors[:499]), ValueError, "499 rows, but the index holds the id 499"),
+        (jh.Retriever(model, index, vectors=vectors[:, :7]), ValueError, r"vectors must have shape \[n, 12\]"),
+        (jh.Retriever(model, index, vectors=vectors[0]), ValueError, r"shape \[n, d\]"),
+        (jh.Retriever(model, index, vectors=vectors.astype(int)), TypeError, "vectors must be floating"),
+        (jh.Retriever(model, two_codes.index, vectors=vectors), ValueError, "the index holds codes of 9 bits"),
+        (
+            jh.Retriever(images_model, index, vectors=vectors),
+            ValueError,
+            r"for a model of vectors \[d\]",
+        ),
+        (jh.Retriever(model, jh.shard_index(index, mesh), vectors=vectors), TypeError, "vectors go with a HashIndex"),
+        (
+            jh.Retriever(two_codes.model, two_codes.index, two_codes.long_codes, vectors),
+            ValueError,
+            "long codes or vectors, not both",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            jh.retrieve(wrong, images if wrong.model is not images_model else np.zeros((4, 4, 1), np.uint8), k=1)
+    with pytest.raises(ValueError, match="metric must be one of cosine"):
+        jh.retrieve(with_vectors, images, k=1, metric="hamming")
+    with pytest.raises(ValueError, match="metric is for a retriever with vectors"):
+        jh.retrieve(retriever, images, k=1, metric="cosine")
+
+
+def test_files_keep_vectors_as_single_precision(with_vectors, vectors, images, tmp_path):
+    halves = jax.device_put(vectors.astype(jax.numpy.bfloat16))
+    jh.save_retriever(tmp_path / "r", jh.Retriever(with_vectors.model, with_vectors.index, vectors=halves))
+    loaded = jh.load_retriever(tmp_path / "r")
+    assert loaded.vectors.dtype == np.float32
+    np.testing.assert_array_equal(loaded.vectors, halves.astype(np.float32))
+    assert jh.retrieve(loaded, images, k=4).ids.shape == (37, 4)
+    whole = read_archive(tmp_path / "r", "retriever")
+    table = whole.arrays["vectors"]
+    for wrong in (table[:9], table[:, :9], np.full_like(table, np.nan), table.astype(np.int32)):
+        write_archive(tmp_path / "r", whole._replace(arrays=whole.arrays | {"vectors": wrong}))
+        with pytest.raises(jh.CorruptFileError, match="vectors"):
+            jh.load_retriever(tmp_path / "r")
