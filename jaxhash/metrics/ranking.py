@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.codes.bits import hamming_distance
+from jaxhash.codes.bits import hamming_distance, unpack_bits
+from jaxhash.codes.weights import MAX_WEIGHT, check_weights
 from jaxhash.core.checks import check_codes, check_integer, check_num_bits
 
 # Pairs of query and item compared at a time: bounds the memory at about 100 MB.
@@ -116,10 +117,10 @@ def _compute_average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmo
 
 
 class DistanceCounts(NamedTuple):
-    """The number of items at each Hamming distance from each query: all that tie-aware measures need."""
+    """The number of items at each distance from each query, 0 to m - 1: all that tie-aware measures need."""
 
-    items: np.ndarray  # int32 [q, b + 1]
-    relevant: np.ndarray  # int32 [q, b + 1], items with the query's label
+    items: np.ndarray  # int32 [q, m]; m is b + 1 for Hamming distances and 15 b + 1 for weighted ones
+    relevant: np.ndarray  # int32 [q, m], items with the query's label
 
     def mean_average_precision(self, k: int | None = None) -> float:
         """Computes what `mean_average_precision` computes from all distances."""
@@ -137,9 +138,15 @@ class DistanceCounts(NamedTuple):
 
 
 def distance_counts(
-    codes: ArrayLike, labels: ArrayLike, queries: ArrayLike, query_labels: ArrayLike, num_bits: int
+    codes: ArrayLike,
+    labels: ArrayLike,
+    queries: ArrayLike,
+    query_labels: ArrayLike,
+    num_bits: int,
+    *,
+    weights: ArrayLike | None = None,
 ) -> DistanceCounts:
-    """Counts items, and items with the query's label, by their Hamming distance from each query.
+    """Counts items, and items with the query's label, by their distance from each query.
 
     Args:
         codes: uint32 `[n, w]`, the codes of the items.
@@ -147,10 +154,13 @@ def distance_counts(
         queries: uint32 `[q, w]`, at least one.
         query_labels: `[q]`.
         num_bits: the number of bits of a code, `b`.
+        weights: integers from 0 to 15, `[q, b]` or `[b]`, as for `weighted_search`, to count by weighted distance; by
+            default by Hamming distance.
 
     Raises:
-        ValueError: numbers of codes and labels differ, there is no query, or codes have bits past `num_bits`.
-        TypeError: codes are not uint32.
+        ValueError: numbers of codes, labels and weights differ, there is no query, codes have bits past `num_bits`, or
+            a weight is out of range.
+        TypeError: codes are not uint32, or weights not integers.
     """
     check_num_bits(num_bits)
     table, rows = check_codes("codes", codes, num_bits), check_codes("queries", queries, num_bits)
@@ -159,27 +169,50 @@ def distance_counts(
             raise ValueError(f"{name} must be [n, w] and their labels [n], got {array.shape} and {np.shape(names)}")
     if not len(rows):
         raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
+    weighing = None if weights is None else np.asarray(check_weights(weights, rows.shape[:1], num_bits)[0])
+    num_distances = (num_bits if weighing is None else MAX_WEIGHT * num_bits) + 1
     known, wanted = (classes.astype(np.int32) for classes in number_classes(labels, query_labels))
-    items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_bits + 2))
-    counts = np.empty((len(rows), num_bits + 1, 2), np.int32)
+    items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_distances))
+    counts = np.empty((len(rows), num_distances, 2), np.int32)
     for first in range(0, len(rows), size):
         some = slice(first, first + size)
-        cells = np.asarray(_locate_cells(*items, rows[some], wanted[some], num_bits))
+        batch = (rows[some], wanted[some], None if weighing is None else weighing[some])
+        cells = np.asarray(_locate_cells(*items, *batch, num_distances))
         counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
     return DistanceCounts(counts.sum(2, dtype=np.int32), counts[..., 1])
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jax.jit, static_argnums=5)
 def _locate_cells(
-    codes: jax.Array, classes: jax.Array, queries: jax.Array, wanted: jax.Array, num_bits: int
+    codes: jax.Array,
+    classes: jax.Array,
+    queries: jax.Array,
+    wanted: jax.Array,
+    weights: jax.Array | None,
+    num_distances: int,
 ) -> jax.Array:
-    """Returns the flat position in `[q, b + 1, 2]` at which each pair of query and item counts: int32 `[q, n]`.
+    """Returns the flat position in `[q, m, 2]` at which each pair of query and item counts: int32 `[q, n]`.
 
     Numpy counts: on CPU, XLA's scatter takes five times as long.
     """
-    distances = hamming_distance(queries[:, None], codes[None])
-    rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * (num_bits + 1)
+    if weights is None:
+        distances = hamming_distance(queries[:, None], codes[None])
+    else:
+        distances = _compute_weighted_distances(codes, queries, weights)
+    rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * num_distances
     return (rows + distances) * 2 + (classes[None] == wanted[:, None]).astype(jnp.int32)
+
+
+def _compute_weighted_distances(codes: jax.Array, queries: jax.Array, weights: jax.Array) -> jax.Array:
+    """Computes the weighted distances of all pairs, int32 `[q, n]`, by one product of matrices.
+
+    A bit c of an item costs w |q - c| = w q + c w (1 - 2 q). The sums are integers below 2^24, exact in float32.
+    """
+    num_bits = weights.shape[1]
+    weight = weights.astype(jnp.float32)
+    wanted, bits = (unpack_bits(array, num_bits).astype(jnp.float32) for array in (queries, codes))
+    products = jnp.matmul(weight * (1 - 2 * wanted), bits.T, precision="highest")
+    return ((weight * wanted).sum(1, keepdims=True) + products).astype(jnp.int32)
 
 
 def number_classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -128,6 +128,38 @@ def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once,
         assert counts.precision_in_radius(radius) == pytest.approx(jh.precision_in_radius(distances, relevant, radius))
 
 
+@pytest.mark.parametrize("pairs_at_once", [2**22, 1])
+def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collection, pairs_at_once, monkeypatch, rng):
+    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs_at_once)
+    codes, _, queries, _ = collection
+    weights = rng.integers(0, 16, (len(queries), 20))
+    counts = jh.distance_counts(*collection, 20, weights=weights)
+    bits, wanted = (np.asarray(jh.unpack_bits(array, 20)) for array in (codes, queries))
+    distances = ((bits[None] != wanted[:, None]) * weights[:, None]).sum(-1)
+    relevant = dense(*collection)[1]
+    assert counts.items.shape == (len(queries), 15 * 20 + 1)
+    for query, row in enumerate(distances):
+        np.testing.assert_array_equal(counts.items[query], np.bincount(row, minlength=301))
+    for k in (None, 10):
+        assert counts.mean_average_precision(k) == pytest.approx(jh.mean_average_precision(distances, relevant, k))
+    assert counts.precision_in_radius(33) == pytest.approx(jh.precision_in_radius(distances, relevant, 33))
+
+
+def test_counts_by_weights_of_one_are_those_of_bits_and_one_row_of_weights_is_for_all(collection):
+    plain, ones = jh.distance_counts(*collection, 20), jh.distance_counts(*collection, 20, weights=np.ones(20, int))
+    np.testing.assert_array_equal(ones.items[:, :21], plain.items)
+    np.testing.assert_array_equal(ones.relevant[:, :21], plain.relevant)
+    assert not ones.items[:, 21:].any()
+
+
+def test_the_largest_weighted_distance_is_counted():
+    codes = pack(np.stack([np.zeros(1000, int), np.ones(1000, int)]))
+    counts = jh.distance_counts(codes, [0, 1], codes, [0, 1], 1000, weights=np.full(1000, 15))
+    assert counts.items[:, [0, 15_000]].tolist() == [[1, 1], [1, 1]]
+    assert counts.relevant[:, 0].tolist() == [1, 1]
+    assert counts.relevant.sum() == 2
+
+
 def test_codes_of_many_words_are_counted_to_the_last_distance():
     codes = pack(np.zeros((1, 1000), int))
     counts = jh.distance_counts(codes, [0], np.concatenate([codes, pack(np.ones((1, 1000), int))]), [0, 1], 1000)
@@ -168,5 +200,9 @@ def test_wrong_arguments_are_refused(collection):
         jh.distance_counts(codes, labels[:, None], queries, query_labels, 20)
     with pytest.raises(ValueError, match="at least one"):
         jh.distance_counts(codes, labels, queries[:0], query_labels[:0], 20)
+    with pytest.raises(ValueError, match="weights must lie between 0 and 15, got 16"):
+        jh.distance_counts(*collection, 20, weights=np.full(20, 16))
+    with pytest.raises(ValueError, match="weights must have shape"):
+        jh.distance_counts(*collection, 20, weights=np.ones((3, 20), int))
     with pytest.raises(TypeError, match="uint32"):
         jh.distance_counts(codes.astype(int), labels, queries, query_labels, 20)
