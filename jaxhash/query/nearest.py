@@ -42,6 +42,7 @@ from jaxhash.query.filters import (
     select_entries,
 )
 from jaxhash.query.hits import find_hits, matches_of_hits
+from jaxhash.query.host_selection import search_on_host, selects_on_host
 from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
 
@@ -91,6 +92,8 @@ def search(
         plans = plan_widening(index, math.prod(codes.shape[:-1]), _scale_to_all(k, allowed), method)
         if plans:
             return _search_by_widening(index, np.asarray(codes), k, plans, allowed)
+    if allowed is None and isinstance(index, HashIndex) and selects_on_host(index, math.prod(codes.shape[:-1]), k):
+        return search_on_host(index, np.asarray(codes), k, queries_at_once(index, k), _compiled_search)
     return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), allowed, k=k)
 
 
