@@ -87,7 +87,7 @@ def _add_query(query: argparse.ArgumentParser) -> None:
     query.add_argument("file", metavar="FILE", help="what build has made")
     query.add_argument("items", metavar="ITEM", nargs="+", help="an image; of vectors, the number of a row, or a .npy")
     reach = query.add_mutually_exclusive_group()
-    reach.add_argument("-k", type=int, metavar="K", help="how many to find; by default 10")
+    reach.add_argument("-k", type=int, metavar="K", help="how many to find, by weighted distance; by default 10")
     reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
     query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
     query.set_defaults(run=_run_query)

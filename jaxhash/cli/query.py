@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from jaxhash.cli.build import check_output
 from jaxhash.cli.collection import Collection, load_collection
 from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
-from jaxhash.cli.sources import load_vectors
+from jaxhash.cli.sources import load_vectors, read_row
 from jaxhash.cli.terminal import escape_name
+from jaxhash.codes.bits import hamming_distance
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
 from jaxhash.files.atomic import replace_file
@@ -19,10 +21,11 @@ from jaxhash.index.density import describe
 from jaxhash.index.file import load_index
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
-from jaxhash.query.nearest import search
 from jaxhash.query.pairs import duplicate_groups
 from jaxhash.query.radius import radius_search
+from jaxhash.query.weighted import weighted_search
 from jaxhash.retriever import load_retriever
 from jaxhash.training.checkpoints import read_progress
 
@@ -33,6 +36,8 @@ def run_query(
     path: str, items: Sequence[str], *, k: int | None = None, radius: int | None = None, output: str | None = None
 ) -> None:
     """Prints the distances and paths of the items nearest to each query.
+
+    The nearest are those by weighted distance, in that order; printed is the number of bits that differ.
 
     Args:
         path: the file of a collection.
@@ -47,12 +52,11 @@ def run_query(
     collection = load_collection(path)
     if output is not None and not collection.holds_images:
         raise ValueError(f"{path} holds vectors, of which there is nothing to see: leave out --gallery")
-    labels, codes = _encode_queries(collection, items)
-    index = collection.retriever.index
+    labels, codes, weights = _encode_queries(collection, items)
     if radius is None:
-        found = _find_nearest(index, codes, NEIGHBOURS if k is None else k)
+        found = _find_nearest(collection, codes, weights, NEIGHBOURS if k is None else k)
     else:
-        found = _find_within(index, codes, radius)
+        found = _find_within(collection.retriever.index, codes, radius)
     results = [
         QueryResult(label, distances.tolist(), collection.find_paths(ids))
         for label, (distances, ids) in zip(labels, found, strict=True)
@@ -63,14 +67,19 @@ def run_query(
             file.write(render_gallery(output, results, f"Found in {escape_name(Path(path).name)}"))
 
 
-def _encode_queries(collection: Collection, items: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Returns the labels of queries, and their codes uint32 `[q, w]`."""
+def _encode_queries(collection: Collection, items: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Returns the labels of queries, their codes uint32 `[q, w]`, and the weights of their bits `[q, b]`."""
     if collection.holds_images:
         with guard_pillow():
             pixels = [_read_pixels(item, collection.side) for item in items]
-        return list(items), np.asarray(collection.encode(np.stack(pixels)))
-    parts = [_encode_vectors(collection, item) for item in items]
-    return [label for labels, _ in parts for label in labels], np.concatenate([codes for _, codes in parts])
+        return list(items), *_encode_weighted(collection, np.stack(pixels))
+    labels, codes, weights = zip(*(_encode_vectors(collection, item) for item in items), strict=True)
+    return [*chain.from_iterable(labels)], np.concatenate(codes), np.concatenate(weights)
+
+
+def _encode_weighted(collection: Collection, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    codes, weights = encode_weighted(collection.retriever.model, values)
+    return np.asarray(codes), np.asarray(weights)
 
 
 def _read_pixels(path: str, side: int) -> np.ndarray:
@@ -80,10 +89,10 @@ def _read_pixels(path: str, side: int) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _encode_vectors(collection: Collection, item: str) -> tuple[list[str], np.ndarray]:
-    """Returns the labels and codes of a row of the collection, or of the vectors in a file."""
+def _encode_vectors(collection: Collection, item: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Returns the labels, codes and weights of a row of the collection, or of the vectors in a file."""
     if item.isascii() and item.isdecimal():
-        return [item], collection.find_codes([int(item)])
+        return [item], *_encode_row(collection, int(item))
     if not item.endswith(".npy"):
         raise ValueError(f"{item}: expected the number of a row, or a .npy file")
     vectors = load_vectors(item)
@@ -91,12 +100,28 @@ def _encode_vectors(collection: Collection, item: str) -> tuple[list[str], np.nd
         raise ValueError(f"{item}: expected vectors of {collection.side} values, got shape {vectors.shape}")
     rows = vectors.reshape(-1, collection.side)
     labels = [item] if vectors.ndim == 1 else [f"{item} row {row}" for row in range(len(rows))]
-    return labels, np.asarray(collection.encode(rows))
+    return labels, *_encode_weighted(collection, rows)
 
 
-def _find_nearest(index: HashIndex, codes: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _encode_row(collection: Collection, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the code and the weights of a row, `[1, w]` and `[1, b]`; all weights are 1 if its vector is gone."""
+    codes, source = collection.find_codes([row]), collection.source
+    vector = read_row(source, row, collection.digests[row].astype("<u4").tobytes())
+    if vector is None:
+        print(f"row {row} of {escape_name(source)} is gone or changed: all bits count alike", file=sys.stderr)
+        return codes, np.ones((1, collection.retriever.model.num_bits), np.uint8)
+    return _encode_weighted(collection, vector[None])
+
+
+def _find_nearest(
+    collection: Collection, codes: np.ndarray, weights: np.ndarray, k: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Finds the nearest items by weighted distance: for each query their Hamming distances and ids."""
+    index = collection.retriever.index
     k = min(check_integer("k", k, 1), int(index.num_items))
-    return list(zip(*map(np.asarray, search(index, codes, k=k)), strict=True))
+    ids = np.asarray(weighted_search(index, codes, weights, k=k).ids)
+    found = collection.find_codes(ids.reshape(-1).tolist()).reshape(*ids.shape, codes.shape[1])
+    return list(zip(np.asarray(hamming_distance(codes[:, None], found)), ids, strict=True))
 
 
 def _find_within(index: HashIndex, codes: np.ndarray, radius: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -165,6 +165,16 @@ def load_vectors(path: str) -> np.ndarray:
     return values
 
 
+def read_row(path: str, row: int, digest: bytes) -> np.ndarray | None:
+    """Reads one row of a file of vectors, float32 `[d]`; returns `None` unless it is there and has this digest."""
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.array(_map_array(path)[row : row + 1], dtype=np.float32, order="C").reshape(-1)
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+    return vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
+
+
 def _map_array(path: str) -> np.ndarray:
     """Maps the array in a file into memory, so that a false size in its header allocates nothing."""
     if not stat.S_ISREG(Path(path).stat().st_mode):

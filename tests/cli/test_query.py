@@ -1,6 +1,7 @@
 """The commands `query`, `duplicates` and `info` on files that were built, beside searches in Python."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,19 @@ import pytest
 from command_line import BITS, COUNT, SIDE, error_of, found_in, run, save_image
 
 import jaxhash as jh
-from jaxhash.cli.collection import load_collection
+from jaxhash.cli.collection import load_collection, save_collection
 from jaxhash.files.archive import read_archive, write_archive
 
 
-def test_a_query_prints_distance_and_path_as_a_search_gives_them(original, capsys, digits):
+def test_a_query_prints_distances_in_bits_and_paths_in_the_order_of_weighted_distance(original, capsys, digits):
     collection = load_collection(original / "photos.npz")
     save_image(original / "outside.png", digits[-1])
     pixels = np.repeat(digits[-1][..., None], 3, axis=2)
-    expected = jh.retrieve(collection.retriever, pixels, k=7)
+    ids = jh.retrieve(collection.retriever, pixels, k=7, weighted=True).ids
+    code = collection.encode(pixels)
     distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)
-    assert distances == expected.distances.tolist()
-    assert paths == collection.find_paths(expected.ids)
+    assert distances == jh.hamming_distance(code, collection.find_codes(ids)).tolist()
+    assert paths == collection.find_paths(ids)
     assert all(Path(path).is_file() for path in paths)
 
 
@@ -30,7 +32,8 @@ def test_a_query_within_a_radius_finds_all_and_an_image_finds_itself_and_its_cop
     assert {str(photo), str(original / "photos" / "same.png")} <= set(paths)
     everything = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", BITS).out)[1]
     assert len(set(everything)) == COUNT
-    assert found_in(run(capsys, "query", original / "photos.npz", photo, "-k", 1000).out)[1] == everything
+    by_weights = found_in(run(capsys, "query", original / "photos.npz", photo, "-k", 1000).out)[1]
+    assert sorted(by_weights) == sorted(everything)
     assert len(found_in(run(capsys, "query", original / "photos.npz", photo).out)[1]) == 10
 
 
@@ -53,6 +56,20 @@ def test_vectors_of_one_heap_are_found_by_row_and_by_file(embeddings, tmp_path, 
     blocks = run(capsys, "query", embeddings / "v", tmp_path / "two.npy", "-k", 40).out.split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == [f"{tmp_path / 'two.npy'} row {row}:" for row in (0, 1)]
     assert blocks[1].split("\n", 1)[1] == by_row
+
+
+def test_a_row_whose_vector_is_gone_is_searched_by_its_code_alone(embeddings, tmp_path, capsys):
+    np.save(tmp_path / "v.npy", np.load(embeddings / "v.npy"))
+    collection = load_collection(embeddings / "v")
+    save_collection(tmp_path / "v", replace(collection, source=str(tmp_path / "v.npy")))
+    by_weights = run(capsys, "query", embeddings / "v", 60, "-k", 40)
+    assert run(capsys, "query", tmp_path / "v", 60, "-k", 40) == by_weights
+    expected = jh.search(collection.retriever.index, collection.find_codes([60])[0], k=40)
+    for other in (np.zeros((250, 20)), np.zeros(()), np.array("words"), None):
+        (tmp_path / "v.npy").unlink() if other is None else np.save(tmp_path / "v.npy", other)
+        out, err = run(capsys, "query", tmp_path / "v", 60, "-k", 40)
+        assert found_in(out) == (expected.distances.tolist(), collection.find_paths(expected.ids))
+        assert err == f"row 60 of {tmp_path / 'v.npy'} is gone or changed: all bits count alike\n"
 
 
 def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
