@@ -22,8 +22,9 @@ from jaxhash.query.results import Neighbors
 # The codes are remembered once more, in the order of their ranks, for at most this many.
 MOST_CODES = 2**24
 
-# For fewer queries the many small operations take longer than the compiled program.
-LEAST_QUERIES = 8
+# For fewer queries, or fewer results of each, the compiled program is as quick: it is one call, and its threads do not
+# wait for Python's lock.
+LEAST_QUERIES, LEAST_RESULTS = 8, 32
 
 # Groups compared at a time. Where ties make it more, the compiled program selects.
 GROUPS_AT_ONCE = 2**17
@@ -40,7 +41,7 @@ _compiled_minima = entry_point(_minima)
 
 def selects_on_host(index: Any, num_queries: int, k: int) -> bool:
     """Whether the nearest of so many queries are selected sooner on the host than by the compiled program."""
-    if num_queries < LEAST_QUERIES or not is_on_host(index.codes):
+    if num_queries < LEAST_QUERIES or k < LEAST_RESULTS or not is_on_host(index.codes):
         return False
     return k <= sizes_of(index).num_codes <= MOST_CODES
 
