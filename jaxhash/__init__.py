@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
     from jaxhash.index.file import load_index, load_sharded_index, save_index
     from jaxhash.index.hash_index import HashIndex
+    from jaxhash.index.sharded_building import build_sharded_index
     from jaxhash.index.sharding import ShardedIndex, shard_index
     from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
     from jaxhash.metrics.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
@@ -48,9 +49,11 @@ if TYPE_CHECKING:
     from jaxhash.query.nearest import radius_search_padded, search
     from jaxhash.query.pairs import duplicate_groups
     from jaxhash.query.prepare import prepare
+    from jaxhash.query.probe_padded import probe_padded
+    from jaxhash.query.probe_tables import ProbeTables, build_tables
     from jaxhash.query.radius import radius_search
     from jaxhash.query.reranking import rerank
-    from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches, ScoredNeighbors
+    from jaxhash.query.results import Neighbors, PaddedMatches, ProbedMatches, RadiusMatches, ScoredNeighbors
     from jaxhash.query.vector_reranking import rerank_vectors
     from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
@@ -81,6 +84,7 @@ _MODULES = {
     "index.density": ("IndexStats", "describe", "expected_matches", "suggest_num_bits"),
     "index.file": ("load_index", "load_sharded_index", "save_index"),
     "index.hash_index": ("HashIndex",),
+    "index.sharded_building": ("build_sharded_index",),
     "index.sharding": ("ShardedIndex", "shard_index"),
     "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
     "metrics.ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
@@ -95,9 +99,11 @@ _MODULES = {
     "query.nearest": ("radius_search_padded", "search"),
     "query.pairs": ("duplicate_groups",),
     "query.prepare": ("prepare",),
+    "query.probe_padded": ("probe_padded",),
+    "query.probe_tables": ("ProbeTables", "build_tables"),
     "query.radius": ("radius_search",),
     "query.reranking": ("rerank",),
-    "query.results": ("Neighbors", "PaddedMatches", "RadiusMatches", "ScoredNeighbors"),
+    "query.results": ("Neighbors", "PaddedMatches", "ProbedMatches", "RadiusMatches", "ScoredNeighbors"),
     "query.vector_reranking": ("rerank_vectors",),
     "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
@@ -129,6 +135,8 @@ __all__ = [
     "Neighbors",
     "Objective",
     "PaddedMatches",
+    "ProbeTables",
+    "ProbedMatches",
     "RadiusMatches",
     "Reconstruct",
     "Retrieve",
@@ -139,6 +147,8 @@ __all__ = [
     "bag_search",
     "bit_statistics",
     "build_index",
+    "build_sharded_index",
+    "build_tables",
     "codes_from_bytes",
     "codes_from_integers",
     "codes_to_bytes",
@@ -167,6 +177,7 @@ __all__ = [
     "precision_in_radius",
     "prepare",
     "pretrain",
+    "probe_padded",
     "radius_search",
     "radius_search_padded",
     "recall",

@@ -18,6 +18,7 @@ from jaxhash.index.hash_index import (
     sorted_arrays,
     tile_shape,
 )
+from jaxhash.index.sharded_building import build_sharded_index
 from jaxhash.index.sharding import ShardedIndex, shard_index
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ShardedIndex",
     "add_items",
     "build_index",
+    "build_sharded_index",
     "check_pairs",
     "check_size",
     "check_table",

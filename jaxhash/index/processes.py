@@ -1,9 +1,16 @@
-"""Gathering rows of numbers from all processes of `jax.distributed`, outside compiled programs."""
+"""Gathering and exchanging rows of numbers between all processes of `jax.distributed`."""
 
 from collections.abc import Callable
+from functools import partial
 
+import jax
 import numpy as np
+from jax import lax
 from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+# Rows are exchanged in blocks: so many for each process and each one it sends to, if all send equally many.
+BLOCKS = 8
 
 
 def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
@@ -29,3 +36,40 @@ def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray
     padded[: len(rows)] = rows
     gathered = process_allgather(padded)
     return np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
+    """Sends each process its part, and returns what the others sent to this one, in the order of the processes.
+
+    All processes must make this call. Blocks of fixed size go through a device of each process, so that beside what is
+    sent and received an eighth of a process's share is in memory, however unequal the parts are.
+
+    Args:
+        parts: for each process the rows to send to it, int32 `[m, c]`.
+        mesh: a mesh with devices of all processes.
+    """
+    count, own, width = len(parts), jax.process_index(), parts[0].shape[1]
+    counts = gather_rows(lambda: np.array([[len(part) for part in parts]], np.int32), several=True)  # [from, to]
+    block = max(1024, int(counts.sum(dtype=np.int64)) // (BLOCKS * count**2))
+    received = [np.empty((size, width), np.int32) for size in counts[:, own]]
+    devices = {device.process_index: device for device in mesh.devices.flat[::-1]}
+    hosts = Mesh(np.array([devices[number] for number in range(count)]), ("hosts",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(hosts, PartitionSpec("hosts"))
+    for start in range(0, int(counts.max()), block):
+        sent = np.zeros((count, block, width), np.int32)
+        for target, part in enumerate(parts):
+            rows = part[start : start + block]
+            sent[target, : len(rows)] = rows
+        blocks = jax.make_array_from_process_local_data(sharding, sent)
+        got = np.asarray(_exchange_blocks(blocks, mesh=hosts).addressable_data(0))
+        for rows, piece in zip(received, got, strict=True):
+            rows[start : start + block] = piece[: len(rows[start : start + block])]
+    return np.concatenate(received)
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _exchange_blocks(blocks: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Sends block i of each process to process i: int32 `[p * p, m, c]`, sharded along its first axis."""
+    spec = PartitionSpec("hosts")
+    swap = partial(lax.all_to_all, axis_name="hosts", split_axis=0, concat_axis=0, tiled=True)
+    return jax.shard_map(swap, mesh=mesh, in_specs=spec, out_specs=spec)(blocks)

@@ -157,7 +157,7 @@ def _put_arrays(get_arrays: Callable[[int], dict[str, Any]], mesh: Mesh, axis_na
     `get_arrays` is called for the shards of this process only. `None` in place of an array stays `None`.
     """
     pieces: dict[str, list[jax.Array]] = {}
-    for number, devices in _find_own_devices(mesh, axis_name).items():
+    for number, devices in own_devices(mesh, axis_name).items():
         for name, array in get_arrays(number).items():
             own = pieces.setdefault(name, [])
             if array is not None:
@@ -183,11 +183,20 @@ def put_shards(index: ShardedIndex, make_arrays: Callable[[HashIndex], dict[str,
     return _put_arrays(lambda number: make_arrays(shards[number]), index.mesh, index.axis_name)
 
 
-def _find_own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
+def own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
     """Returns the devices of this process by the number of the shard that they hold."""
+    own = {
+        number: [device for device in devices if device.process_index == jax.process_index()]
+        for number, devices in find_devices(mesh, axis_name).items()
+    }
+    return {number: devices for number, devices in own.items() if devices}
+
+
+def find_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
+    """Returns the devices of all processes by the number of the shard that they hold."""
     num_shards = mesh.shape[axis_name]
     found: dict[int, list[jax.Device]] = {}
-    slices = NamedSharding(mesh, PartitionSpec(axis_name)).addressable_devices_indices_map((num_shards,))
+    slices = NamedSharding(mesh, PartitionSpec(axis_name)).devices_indices_map((num_shards,))
     for device, index in slices.items():
         number, _, _ = index[0].indices(num_shards) if index else (0, 0, 0)
         found.setdefault(number, []).append(device)

@@ -8,9 +8,11 @@ from jaxhash.query.estimate import estimate_matches
 from jaxhash.query.nearest import radius_search_padded, search
 from jaxhash.query.pairs import duplicate_groups
 from jaxhash.query.prepare import prepare
+from jaxhash.query.probe_padded import probe_padded
+from jaxhash.query.probe_tables import ProbeTables, build_tables
 from jaxhash.query.radius import radius_search
 from jaxhash.query.reranking import rerank
-from jaxhash.query.results import Neighbors, PaddedMatches, RadiusMatches, ScoredNeighbors
+from jaxhash.query.results import Neighbors, PaddedMatches, ProbedMatches, RadiusMatches, ScoredNeighbors
 from jaxhash.query.vector_reranking import rerank_vectors
 from jaxhash.query.weighted import weighted_search
 
@@ -18,12 +20,16 @@ __all__ = [
     "BagMatches",
     "Neighbors",
     "PaddedMatches",
+    "ProbeTables",
+    "ProbedMatches",
     "RadiusMatches",
     "ScoredNeighbors",
     "bag_search",
+    "build_tables",
     "duplicate_groups",
     "estimate_matches",
     "prepare",
+    "probe_padded",
     "radius_search",
     "radius_search_padded",
     "rerank",

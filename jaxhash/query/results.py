@@ -58,6 +58,24 @@ class PaddedMatches(_PaddedMatches):
     NO_ID: ClassVar[int] = NO_ID
 
 
+class _ProbedMatches(NamedTuple):
+    distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE after the last match
+    ids: jax.Array  # int32 [..., max_results]; NO_ID there
+    counts: jax.Array  # int32 [...]; how many items match, also when they don't fit
+    complete: jax.Array  # bool [...]; whether all candidates were compared
+
+
+class ProbedMatches(_ProbedMatches):
+    """The items within a radius of each query, as `PaddedMatches`, if there was room to compare all candidates.
+
+    Where `complete`, bool `[...]`, is false, matches may be missing anywhere, and `counts` is a lower bound.
+    """
+
+    __slots__ = ()
+    NO_DISTANCE: ClassVar[int] = NO_DISTANCE
+    NO_ID: ClassVar[int] = NO_ID
+
+
 class RadiusMatches(NamedTuple):
     """All items within a radius of each query, by (distance, code, id): query i's are `offsets[i]:offsets[i + 1]`."""
 

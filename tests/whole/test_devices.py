@@ -46,6 +46,11 @@ def test_hosts_save_and_load_their_own_parts(tmp_path):
         assert status == 0, output
 
 
+def test_hosts_build_an_index_from_items_of_their_own(tmp_path):
+    for status, output in hosts("building", tmp_path):
+        assert status == 0, output
+
+
 def test_an_error_on_one_host_reaches_all(tmp_path):
     for status, output in hosts("failing", tmp_path):
         assert status == 0, output

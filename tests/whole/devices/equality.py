@@ -93,6 +93,25 @@ def test_shards_are_prepared_one_by_one_and_saved_without_tables(tmp_path):
         jh.save_index(tmp_path / "index", sharded, tables=True)
 
 
+@pytest.mark.parametrize(("n", "num_tables"), [(2, 1), (3000, 1), (3000, 4)])
+def test_shards_are_probed_as_the_whole(n, num_tables):
+    index, queries = example(n, 33)
+    sharded = jh.shard_index(index, mesh_of(4, 2))
+    tables = jh.build_tables(sharded, radius=4, num_tables=num_tables)
+    for array in (tables.bitmap, tables.directory, tables.starts):
+        assert {len(piece.data) for piece in array.addressable_shards} == {len(array) // 4}
+    room = {"radius": 4, "max_results": 20}
+    found = jh.probe_padded(sharded, tables, queries, **room, max_candidates=4096)
+    assert found.complete.all()
+    same(tuple(found[:3]), tuple(jh.radius_search_padded(index, queries, **room)))
+    inside = jax.jit(
+        lambda index, tables, queries: jh.probe_padded(index, tables, queries, **room, max_candidates=4096)
+    )
+    same(inside(sharded, tables, queries), found)
+    with pytest.raises(ValueError, match="not those of this index"):
+        jh.probe_padded(index, tables, queries, **room, max_candidates=4)
+
+
 @pytest.mark.parametrize("method", ["scan", "probe", "multi-index"])
 def test_shards_find_the_same_by_every_method(method):
     index, queries = example(3000, 33)
@@ -189,6 +208,27 @@ def test_weighted_search_in_shards_is_that_of_the_whole():
         sharded = jh.shard_index(index, mesh_of(num_shards))
         same(jh.weighted_search(sharded, queries, weights, k=7), expected)
         same(jax.jit(lambda s, q, w: jh.weighted_search(s, q, w, k=7))(sharded, queries, weights), expected)
+
+
+def test_shards_are_searched_among_allowed_items_as_the_whole():
+    index, queries = example(301, 64)
+    sharded = jh.shard_index(index, mesh_of(8))
+    masks = [np.random.default_rng(0).random(603) < share for share in (0.5, 0, 1, 0.01)]
+    weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
+    for allowed in masks:
+        for search in (
+            partial(jh.search, k=7),
+            partial(jh.radius_search, radius=5),
+            partial(jh.radius_search_padded, radius=5, max_results=4),
+            partial(jh.weighted_search, weights=weights, k=7),
+        ):
+            same(search(sharded, queries, allowed=allowed), search(index, queries, allowed=allowed))
+    traced = jax.jit(lambda index, allowed: jh.search(index, queries, k=7, allowed=allowed))
+    for allowed in masks:
+        same(traced(sharded, allowed), jh.search(index, queries, k=7, allowed=allowed))
+    largest = int(np.asarray(index.ids).max())
+    with pytest.raises(ValueError, match=f"allowed has {largest} entries, but the index holds the id {largest}"):
+        jh.search(sharded, queries, k=7, allowed=masks[0][:largest])
 
 
 def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):

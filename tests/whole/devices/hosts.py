@@ -25,7 +25,8 @@ jax.distributed.initialize(f"127.0.0.1:{port}", 2, number, heartbeat_timeout_sec
 mesh = jax.make_mesh((4,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
 rng = np.random.default_rng(0)
 codes = rng.integers(0, 2**10, (3001, 2), dtype=np.uint32) << np.uint32(22)
-index, queries = jh.build_index(codes, 64, ids=rng.permutation(3001)), codes[:40] ^ np.uint32(1)
+ids = rng.permutation(3001)
+index, queries = jh.build_index(codes, 64, ids=ids), codes[:40] ^ np.uint32(1)
 
 
 def same(found, expected):
@@ -77,6 +78,46 @@ def saving():
     )
 
 
+def equal_arrays(found, expected):
+    for name in sharding.AXES:
+        pieces = zip(getattr(found, name).addressable_shards, getattr(expected, name).addressable_shards, strict=True)
+        for piece, other in pieces:
+            assert piece.index == other.index
+            np.testing.assert_array_equal(piece.data, other.data)
+
+
+def building():
+    """Each gives items of its own, in any order and of any number, and gets its shards of the whole."""
+    by_code, some = np.lexsort(codes.T[::-1]), rng.permutation(3001)
+    for own in [
+        np.array_split(some, 2),
+        (some[:10], some[10:]),
+        (some[:0], some),
+        (by_code[1000:], by_code[:1000]),
+        (by_code[:0], by_code[:0]),
+        (by_code[:1], by_code[:0]),
+    ]:
+        every, mine = np.concatenate(own), own[number]
+        expected = jh.shard_index(jh.build_index(codes[every], 64, ids=ids[every]), mesh)
+        equal_arrays(jh.build_sharded_index(codes[mine], 64, mesh, ids=ids[mine]), expected)
+    crossed = jax.sharding.Mesh(mesh.devices.reshape(2, 2), ("copies", "shards"), axis_types=(mesh.axis_types[0],) * 2)
+    mine = np.array_split(some, 2)[number]
+    built = jh.build_sharded_index(codes[mine], 64, crossed, ids=ids[mine])
+    equal_arrays(built, jh.shard_index(index, crossed))
+    same_answers(jh.build_sharded_index(codes[mine], 64, mesh, ids=ids[mine]))
+    refused(lambda: jh.build_sharded_index(codes[:9], 64, mesh, ids=np.arange(9)), "ids must be distinct", every=False)
+    refused(lambda: jh.build_sharded_index(codes[:9], 64 - number, mesh, ids=ids[:9]), "same in all", every=True)
+    wrong = codes[:9, : 2 - number]
+    refused(lambda: jh.build_sharded_index(wrong, 64, mesh, ids=ids[:9]), "shape", every=False)
+
+
+def refused(call, words, every):
+    """Whether an error of one process is an error in all: of the same kind in all, or a RuntimeError in the others."""
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        call()
+    assert words in str(caught.value) or (not every and "its own error says why" in str(caught.value))
+
+
 def failing():
     """One process can't answer, and lives on: the other must not wait for it."""
     sharded = jh.shard_index(index, mesh)
@@ -105,5 +146,5 @@ def dying():
         os._exit(3)  # leaving in good order would wait for the one that is gone
 
 
-{"equal": equal, "failing": failing, "saving": saving, "dying": dying}[case]()
+{"building": building, "equal": equal, "failing": failing, "saving": saving, "dying": dying}[case]()
 print("done", flush=True)
