@@ -5,7 +5,6 @@ exact order. FAISS calls this refinement (`IndexRefineFlat`).
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,11 +17,15 @@ from jax.typing import ArrayLike
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import INT32_MAX, check_choice, check_integer, check_slots, dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import NO_ID
-from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE, QUERY_MEMORY
+from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
 from jaxhash.query.reranking import check_candidates
 from jaxhash.query.results import ScoredNeighbors
 
 METRICS = ("cosine", "inner_product", "euclidean")
+
+# Bytes of candidates' rows at a time, so that they stay in the cache: for 256 queries with 100 candidates of 384 values,
+# ranking took 12 ms with 2.4 MiB at a time, and 48 ms with 38 MiB.
+ROW_MEMORY = 2**22
 
 # In place of `NO_ID` while ids are sorted, so that empty slots come last.
 _LAST = INT32_MAX
@@ -65,10 +68,12 @@ def rerank_vectors(
     if is_traced(table, queries, ids):
         return nearest_by_vectors(jnp.asarray(table), queries, ids, k=k, metric=metric)
     flat = tuple(array.reshape(math.prod(lead), array.shape[-1]) for array in (queries, ids))
-    rerank: Callable[..., ScoredNeighbors] = _compiled_rerank if isinstance(table, jax.Array) else _rerank_on_host
-    return in_batches(
-        lambda batch: rerank(table, *batch, k=k, metric=metric), flat, _queries_at_once(ids.shape[-1], k, table), lead
-    )
+    if isinstance(table, jax.Array):
+        return in_batches(
+            lambda batch: _compiled_rerank(table, *batch, k=k, metric=metric), flat, MAX_QUERIES_AT_ONCE, lead
+        )
+    size = _queries_at_once(ids.shape[-1], k, table)
+    return in_batches(lambda batch: _rerank_on_host(table, *batch, k=k, metric=metric), flat, size, lead)
 
 
 def check_vectors(name: str, vectors: Any) -> None:
@@ -101,8 +106,8 @@ def _finite(array: jax.Array) -> jax.Array:
 
 
 def _queries_at_once(num_candidates: int, k: int, vectors: Any) -> int:
-    """How many queries to rank together so that the vectors of their candidates fit the memory; a power of two."""
-    affordable = max(1, QUERY_MEMORY // (4 * (max(num_candidates, k) + 1) * (vectors.shape[1] + 4)))
+    """How many queries to rank together; a power of two."""
+    affordable = max(1, ROW_MEMORY // (4 * (max(num_candidates, k) + 1) * (vectors.shape[1] + 4)))
     return min(MAX_QUERIES_AT_ONCE, 1 << (affordable.bit_length() - 1))
 
 

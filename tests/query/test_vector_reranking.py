@@ -99,7 +99,7 @@ def test_under_jit_and_vmap_and_in_any_batch_it_gives_the_same(metric, monkeypat
     same(cube, jax.tree.map(lambda array: np.reshape(array, (2, 3, 5)), found))
     same(jax.jit(rerank)(vectors, queries, candidates), found)
     same(jax.vmap(partial(rerank, vectors))(queries, candidates), found)
-    monkeypatch.setattr(vector_reranking, "QUERY_MEMORY", 1)
+    monkeypatch.setattr(vector_reranking, "ROW_MEMORY", 1)
     same(rerank(vectors, queries, candidates), found)
     same(jax.jit(lambda queries: rerank(vectors, queries, candidates))(queries), found)
 

@@ -1,0 +1,25 @@
+"""Bit planes of weights, and what weights are refused (`tests/query/test_weighted.py` has the rest)."""
+
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.codes.weights import ALL_PLANES, check_weights, pack_planes
+
+
+@pytest.mark.parametrize("num_bits", [1, 17, 32, 70])
+def test_planes_are_the_binary_digits_of_weights(num_bits, rng):
+    weights = rng.integers(0, 16, (3, 2, num_bits), dtype=np.uint8)
+    planes = pack_planes(weights)
+    assert planes.shape == (3, 2, 4, -(-num_bits // 32))
+    digits = np.asarray(jh.unpack_bits(planes, num_bits)).astype(int)
+    np.testing.assert_array_equal(sum(digits[:, :, power] << power for power in ALL_PLANES), weights)
+    np.testing.assert_array_equal(pack_planes(weights, (1, 3)), np.asarray(planes)[:, :, [1, 3]])
+
+
+def test_weights_for_all_queries_are_repeated_and_their_planes_in_use_named():
+    weights, exponents = check_weights([8, 1], (2, 3), 2)
+    assert weights.shape == (2, 3, 2)
+    assert exponents == (0, 3)
+    with pytest.raises(ValueError, match="got 16"):
+        check_weights([[16, 1]], (1,), 2)
