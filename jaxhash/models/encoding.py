@@ -15,6 +15,9 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
 from jaxhash.models.word_counts import scale_to_counts
 
+# uint32 [..., w] and uint8 [..., b]
+CodesAndWeights = tuple[jax.Array, jax.Array]
+
 
 @overload
 def encode(model: Autoencoder, images: ArrayLike) -> jax.Array: ...  # type: ignore[overload-overlap]
@@ -48,14 +51,13 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
     return cast(jax.Array, _map_items(encode_items, _compiled_encode, model, cast(ArrayLike, images)))
 
 
-Weighted = tuple[jax.Array, jax.Array]
-
-
 @overload
-def encode_weighted(model: Autoencoder, images: ArrayLike) -> Weighted: ...  # type: ignore[overload-overlap]
+def encode_weighted(model: Autoencoder, images: ArrayLike) -> CodesAndWeights: ...  # type: ignore[overload-overlap]
 @overload
-def encode_weighted(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[Weighted]: ...
-def encode_weighted(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> Weighted | Iterator[Weighted]:
+def encode_weighted(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[CodesAndWeights]: ...
+def encode_weighted(
+    model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]
+) -> CodesAndWeights | Iterator[CodesAndWeights]:
     """Computes the codes of images, and how sure the model is of each bit: queries for `weighted_search`.
 
     The weight of a bit is the distance of its logit from the threshold, on a scale from 0 to 15 on which the surest bit
@@ -78,7 +80,7 @@ def encode_weighted(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike])
     if is_stream(images):
         check_model(model)
         return (encode_weighted(model, batch) for batch in images)
-    return cast(Weighted, _map_items(encode_items_weighted, _compiled_weighted, model, cast(ArrayLike, images)))
+    return cast(CodesAndWeights, _map_items(encode_items_weighted, _compiled_weighted, model, cast(ArrayLike, images)))
 
 
 def _map_items(
@@ -112,7 +114,7 @@ def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
     return pack_bits(compute_bits(model, to_floats(items)))
 
 
-def encode_items_weighted(model: Autoencoder, items: jax.Array) -> Weighted:
+def encode_items_weighted(model: Autoencoder, items: jax.Array) -> CodesAndWeights:
     """Computes what `encode_weighted` returns for checked items `[n, *input_shape]`; traceable."""
     logits, mean = model.code_logits(to_floats(items)), model.logit_mean[...][None]
     return pack_bits(logits > mean), weigh_logits(logits - mean)

@@ -23,8 +23,8 @@ from jaxhash.query.results import ScoredNeighbors
 
 METRICS = ("cosine", "inner_product", "euclidean")
 
-# Bytes of candidates' rows at a time, so that they stay in the cache: for 256 queries with 100 candidates of 384 values,
-# ranking took 12 ms with 2.4 MiB at a time, and 48 ms with 38 MiB.
+# Bytes of candidates' rows at a time, so that they stay in the cache. For 256 queries with 100 candidates of 384 values
+# it took 12 ms with 2.4 MiB at a time, and 48 ms with 38 MiB.
 ROW_MEMORY = 2**22
 
 # In place of `NO_ID` while ids are sorted, so that empty slots come last.
