@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from jaxhash.models.file import load_model, save_model
     from jaxhash.models.patches import encode_patches, extract_patches
     from jaxhash.query.bags import BagMatches, bag_search
+    from jaxhash.query.duplicates import Redundant, deduplicate, duplicate_groups
     from jaxhash.query.estimate import estimate_matches
     from jaxhash.query.nearest import radius_search_padded, search
-    from jaxhash.query.pairs import duplicate_groups
+    from jaxhash.query.pairs import NeighborPairs, neighbor_pairs
     from jaxhash.query.prepare import prepare
     from jaxhash.query.probe_padded import probe_padded
     from jaxhash.query.probe_tables import ProbeTables, build_tables
@@ -95,9 +96,10 @@ _MODULES = {
     "models.file": ("load_model", "save_model"),
     "models.patches": ("encode_patches", "extract_patches"),
     "query.bags": ("BagMatches", "bag_search"),
+    "query.duplicates": ("Redundant", "deduplicate", "duplicate_groups"),
     "query.estimate": ("estimate_matches",),
     "query.nearest": ("radius_search_padded", "search"),
-    "query.pairs": ("duplicate_groups",),
+    "query.pairs": ("NeighborPairs", "neighbor_pairs"),
     "query.prepare": ("prepare",),
     "query.probe_padded": ("probe_padded",),
     "query.probe_tables": ("ProbeTables", "build_tables"),
@@ -132,6 +134,7 @@ __all__ = [
     "HashIndex",
     "History",
     "IndexStats",
+    "NeighborPairs",
     "Neighbors",
     "Objective",
     "PaddedMatches",
@@ -139,6 +142,7 @@ __all__ = [
     "ProbedMatches",
     "RadiusMatches",
     "Reconstruct",
+    "Redundant",
     "Retrieve",
     "Retriever",
     "ScoredNeighbors",
@@ -153,6 +157,7 @@ __all__ = [
     "codes_from_integers",
     "codes_to_bytes",
     "codes_to_integers",
+    "deduplicate",
     "describe",
     "distance_counts",
     "duplicate_groups",
@@ -172,6 +177,7 @@ __all__ = [
     "load_sharded_index",
     "mean_average_precision",
     "merge_indexes",
+    "neighbor_pairs",
     "pack_bits",
     "precision_at_k",
     "precision_in_radius",

@@ -100,6 +100,11 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
     )
     duplicates.add_argument("file", metavar="FILE", help="what build has made")
     duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="0 groups only equal codes")
+    duplicates.add_argument(
+        "--keep",
+        action="store_true",
+        help="print instead what to delete, one a line: what is within R bits of an earlier item that stays",
+    )
     duplicates.set_defaults(run=_run_duplicates)
 
 
@@ -132,9 +137,9 @@ def _run_query(options: argparse.Namespace) -> None:
 
 
 def _run_duplicates(options: argparse.Namespace) -> None:
-    from jaxhash.cli.query import run_duplicates
+    from jaxhash.cli.query import run_deduplicate, run_duplicates
 
-    run_duplicates(options.file, options.radius)
+    (run_deduplicate if options.keep else run_duplicates)(options.file, options.radius)
 
 
 def _run_info(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from jaxhash.index.hash_index import HashIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
-from jaxhash.query.pairs import duplicate_groups
+from jaxhash.query.duplicates import deduplicate, duplicate_groups
 from jaxhash.query.radius import radius_search
 from jaxhash.query.weighted import weighted_search
 from jaxhash.retriever import load_retriever
@@ -147,6 +147,15 @@ def run_duplicates(path: str, radius: int) -> None:
         print(*map(escape_name, collection.find_paths(members)), sep="\n", end="\n\n")
     count = sum(map(len, groups))
     print(f"{len(groups):,} groups, with {count:,} of {len(collection.ids):,} items", file=sys.stderr)
+
+
+def run_deduplicate(path: str, radius: int) -> None:
+    """Prints what to delete so that of near duplicates the first stays: one path a line; how many comes first."""
+    collection = load_collection(path)
+    removed = deduplicate(collection.retriever.index, radius=radius).removed
+    print(f"{len(removed):,} of {len(collection.ids):,} items to delete", file=sys.stderr, flush=True)
+    for name in collection.find_paths(removed):
+        print(escape_name(name))
 
 
 def run_info(path: str) -> None:

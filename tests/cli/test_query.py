@@ -84,6 +84,15 @@ def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
     assert any(copies <= set(block.split("\n")) for block in equal.split("\n\n"))
 
 
+def test_what_to_delete_is_counted_first_and_leaves_the_first_of_each(original, capsys):
+    collection = load_collection(original / "photos.npz")
+    found = jh.deduplicate(collection.retriever.index, radius=1)
+    out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1, "--keep")
+    assert out.splitlines() == collection.find_paths(found.removed)
+    assert err == f"{len(found.removed)} of {COUNT} items to delete\n"
+    assert not set(out.splitlines()) & set(collection.find_paths(found.kept))
+
+
 def test_info_says_what_every_kind_of_file_holds(original, tmp_path, capsys):
     out = run(capsys, "info", original / "photos.npz").out
     assert out.splitlines()[:3] == ["holds\tcollection", f"source\timages of {original / 'photos'}", f"items\t{COUNT}"]

@@ -1,4 +1,4 @@
-"""Groups of near duplicates."""
+"""Groups of near duplicates, and what may go of them."""
 
 import sys
 
@@ -7,7 +7,7 @@ import oracle
 import pytest
 
 import jaxhash as jh
-from jaxhash.query import pairs
+from jaxhash.query import duplicates, near_codes
 
 
 def index_of(*integers, bits=8, ids=None):
@@ -39,7 +39,9 @@ def test_far_codes_and_an_empty_index_have_no_groups():
 @pytest.mark.parametrize("bits", [12, 70])
 @pytest.mark.parametrize("radius", [0, 1, 3, 200])
 def test_groups_are_those_of_comparing_all_pairs(rng, monkeypatch, bits, radius):
-    monkeypatch.setattr(pairs, "CODES_AT_ONCE", 64)  # several runs, joined
+    monkeypatch.setattr(duplicates, "EDGES_AT_ONCE", 64)  # several parts, merged
+    monkeypatch.setattr(near_codes, "PAIRS_AT_ONCE", 64)
+    monkeypatch.setattr(near_codes, "CODES_AT_ONCE", 16)
     codes = oracle.pack(oracle.clustered(rng, 300, bits))
     near = np.bitwise_count(codes[:, None] ^ codes).sum(2) <= radius
     group = np.arange(len(codes))
@@ -50,13 +52,48 @@ def test_groups_are_those_of_comparing_all_pairs(rng, monkeypatch, bits, radius)
     assert groups(jh.build_index(codes, bits), radius) == expected
 
 
-def test_wrong_arguments_are_refused():
+def test_what_may_go_by_hand():
+    # 0 - 1 - 3 is a chain of single bits, 240 comes twice, 15 is near to nothing; ids 7, 2, 9, 4, 1, 0
+    index = index_of(0, 1, 3, 240, 240, 15, ids=[7, 2, 9, 4, 1, 0])
+    assert [array.tolist() for array in jh.deduplicate(index, radius=0)] == [[4], [1]]
+    assert [array.tolist() for array in jh.deduplicate(index, radius=1)] == [[4, 7, 9], [1, 2, 2]]
+    chain = index_of(0, 1, 3)  # the middle goes, and so the end stays
+    assert [array.tolist() for array in jh.deduplicate(chain, radius=1)] == [[1], [0]]
+    everything = jh.deduplicate(index, radius=8)
+    assert [array.tolist() for array in everything] == [[1, 2, 4, 7, 9], [0] * 5]
+    assert everything.kept.dtype == everything.removed.dtype == np.int32
+
+
+@pytest.mark.parametrize("bits", [12, 70])
+@pytest.mark.parametrize("radius", [0, 1, 3, 200])
+def test_items_that_stay_are_far_apart_and_each_stands_for_what_is_near(rng, bits, radius):
+    codes, ids = oracle.pack(oracle.clustered(rng, 300, bits)), rng.permutation(900)[:300].astype(np.int32)
+    stays = {}
+    expected = {}
+    for item in np.argsort(ids):
+        near = [other for other, code in stays.items() if np.bitwise_count(code ^ codes[item]).sum() <= radius]
+        if near:
+            expected[int(ids[item])] = near[0]
+        else:
+            stays[int(ids[item])] = codes[item]
+    found = jh.deduplicate(jh.build_index(codes, bits, ids=ids), radius=radius)
+    assert dict(zip(found.removed.tolist(), found.kept.tolist(), strict=True)) == expected
+    assert found.removed.tolist() == sorted(expected)
+
+
+def test_an_empty_index_has_no_duplicates():
+    found = jh.deduplicate(jh.build_index(np.zeros((0, 1), np.uint32), 8), radius=3)
+    assert len(found.removed) == len(found.kept) == 0
+
+
+@pytest.mark.parametrize("search", [jh.duplicate_groups, jh.deduplicate, jh.neighbor_pairs])
+def test_wrong_arguments_are_refused(search):
     with pytest.raises(ValueError, match="radius"):
-        jh.duplicate_groups(index_of(1, 2), -1)
+        search(index_of(1, 2), radius=-1)
     with pytest.raises(TypeError, match="index must be a HashIndex"):
-        jh.duplicate_groups(np.zeros((2, 1), np.uint32), 1)
+        search(np.zeros((2, 1), np.uint32), radius=1)
     with pytest.raises(ValueError, match="one code for each item"):
-        jh.duplicate_groups(jh.build_index(np.zeros((2, 1), np.uint32), 8, multi=True), radius=1)
+        search(jh.build_index(np.zeros((2, 1), np.uint32), 8, multi=True), radius=1)
 
 
 def test_without_scipy_the_error_names_the_extra(monkeypatch):
