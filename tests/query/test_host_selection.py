@@ -66,4 +66,4 @@ def test_leading_axes_are_kept_and_few_programs_are_compiled(compilations):
         for count in range(LEAST, 40):
             jh.search(index, queries[:count], k=40, method="scan")
     assert compilations.count <= 4  # 8, 16 and 32 queries in each thread
-    np.testing.assert_array_equal(cube.ids, np.reshape(found.ids, (4, 24, 5)))
+    np.testing.assert_array_equal(cube.ids, np.reshape(found.ids, (4, 24, 40)))
