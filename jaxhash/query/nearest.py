@@ -41,10 +41,10 @@ from jaxhash.query.filters import (
     find_filter,
     select_entries,
 )
-from jaxhash.query.hits import find_hits, matches_of_hits
 from jaxhash.query.host_selection import search_on_host, selects_on_host
 from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
+from jaxhash.query.widening import probe_widening
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
@@ -172,20 +172,9 @@ def run_batches(
 def _search_by_widening(
     index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan], allowed: Any
 ) -> Neighbors:
-    """Finds the k nearest allowed items by radius 0, 1, 2, ...; queries that have fewer in the end are scanned."""
+    """Finds the k nearest allowed items by probing; queries that probing leaves unfinished are scanned."""
     flat, lead = queries.reshape(-1, index.num_words), queries.shape[:-1]
-    distances = np.full((len(flat), k), NO_DISTANCE, np.int32)
-    ids = np.full((len(flat), k), NO_ID, np.int32)
-    unfinished = np.arange(len(flat))
-    mask = None if allowed is None else np.asarray(allowed)
-    for radius, plan in enumerate(plans):
-        if not len(unfinished):
-            break
-        found = matches_of_hits(index, find_hits(index, flat[unfinished], radius, plan), mask)
-        enough = np.diff(found.offsets) >= k
-        positions = found.offsets[:-1][enough][:, None] + np.arange(k)
-        distances[unfinished[enough]], ids[unfinished[enough]] = found.distances[positions], found.ids[positions]
-        unfinished = unfinished[~enough]
+    distances, ids, unfinished = probe_widening(index, flat, k, plans, allowed)
     if len(unfinished):
         rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), allowed, k=k)
         distances[unfinished], ids[unfinished] = rest
