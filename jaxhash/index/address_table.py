@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxhash.codes.sorting import find_positions, find_run_starts, mark_run_starts
+from jaxhash.codes.sorting import find_positions, mark_run_starts
 from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
 
 Codes = TypeVar("Codes", np.ndarray, jax.Array)
@@ -138,11 +138,8 @@ def _build_from_sorted(runs: Iterable[np.ndarray], bits: Slice, ranks: np.ndarra
 
 
 def _set_bits(bitmap: np.ndarray, addresses: np.ndarray) -> None:
-    """Sets the bits of distinct addresses in ascending order."""
-    word = addresses >> np.uint32(5)
-    firsts = find_run_starts(word)
-    if len(firsts):
-        bitmap[word[firsts]] |= np.bitwise_or.reduceat(np.uint32(1) << (addresses & np.uint32(31)), firsts)
+    """Sets the bits of distinct addresses, none of which is set: adding is then as good as OR, and twice as fast."""
+    np.add.at(bitmap, (addresses >> np.uint32(5)).astype(np.intp), np.uint32(1) << (addresses & np.uint32(31)))
 
 
 def get_tables(index: HashIndex, slices: tuple[Slice, ...]) -> list[AddressTable]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxhash.codes.sorting import find_run_starts
 from jaxhash.core.batching import entry_point, pad_rows
 from jaxhash.index.address_table import AddressTable, get_tables
 from jaxhash.index.hash_index import HashIndex, find_words
@@ -102,7 +103,8 @@ def _probe(
     when most codes share a bucket, the queries are scanned; where it would take much memory, they are split.
     """
     found = [(table, probe(table, queries, reach)) for table, reach in tables]
-    total = sum(int(buckets.sizes.sum(dtype=np.int64)) for _, buckets in found)
+    counts = [int(buckets.sizes.sum(dtype=np.int64)) for _, buckets in found]
+    total = sum(counts)
     if total > CANDIDATES_AT_ONCE:
         if total * CANDIDATE > len(queries) * scan_cost(sizes_of(index), found=0):
             yield from find_hits(index, queries, radius, None)
@@ -112,8 +114,8 @@ def _probe(
                 yield from _probe(index, half, radius, tables)
             return
     query, rank = [], []
-    for table, buckets in found:
-        if table.starts is None:  # one code in each bucket
+    for (table, buckets), count in zip(found, counts, strict=True):
+        if count == len(buckets.sizes):  # one code in each bucket
             place = buckets.firsts
             query.append(buckets.queries)
         else:
@@ -139,7 +141,7 @@ def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
     keys |= distance[near].astype(np.uint64) << np.uint64(31)
     keys |= rank[near].astype(np.uint64)
     keys.sort()
-    return Hits(len(queries), keys[_run_starts(keys)])
+    return Hits(len(queries), keys[find_run_starts(keys)])
 
 
 def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:
@@ -172,7 +174,7 @@ def _items_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
     place = first if ends[-1] == len(rank) else expand_runs(first, sizes)
 
     # A query's matches at one distance are adjacent: repeating long runs is far faster than repeating single codes.
-    runs = _run_starts(hits.keys >> np.uint64(31))
+    runs = find_run_starts(hits.keys >> np.uint64(31))
     distance = Hits(hits.num_queries, hits.keys[runs]).distances
     distances = np.repeat(distance, np.diff(ends[np.append(runs, len(rank))]))
     return RadiusMatches(ends[starts], distances, np.asarray(index.ids)[place])
@@ -188,11 +190,6 @@ def join_matches(parts: list[RadiusMatches]) -> RadiusMatches:
         np.concatenate([np.zeros(0, np.int32), *(part.distances for part in parts)]),
         np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
     )
-
-
-def _run_starts(keys: np.ndarray) -> np.ndarray:
-    """Where a new value begins in sorted keys `[h]`."""
-    return np.flatnonzero(np.append(np.ones(len(keys[:1]), bool), keys[1:] != keys[:-1]))
 
 
 def expand_runs(firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
