@@ -20,6 +20,7 @@ from jaxhash.core.batching import entry_point, one_at_a_time
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import HashIndex, codes_of_ranks, largest_id, layout, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
+from jaxhash.query.cost_model import sizes_of
 
 # Where at most one in this many items is allowed, their codes are gathered.
 FEW = 64
@@ -96,7 +97,8 @@ def _make_once(index: HashIndex, allowed: Any) -> HashIndex | Filter:
             return made
     mask = np.array(allowed) if on_host else allowed  # a copy: callers may change theirs
     few = index_of_few(index, mask) if on_host else None
-    made = _compiled_filter(index, mask) if few is None else few
+    sizes = sizes_of(index)
+    made = few or _compiled_filter(index, mask, one_item_each=sizes.num_codes == sizes.num_items)
     last["last"] = mask, made
     return made
 
@@ -123,8 +125,11 @@ def find_filter(index: HashIndex, allowed: Allowed) -> Filter | None:
     return allowed if allowed is None or isinstance(allowed, Filter) else make_filter(index, allowed)
 
 
-def make_filter(index: HashIndex, allowed: jax.Array) -> Filter:
-    """Makes the filter of a mask by id, bool `[m]`; ids past its end are not allowed. It can be traced."""
+def make_filter(index: HashIndex, allowed: jax.Array, *, one_item_each: bool | None = None) -> Filter:
+    """Makes the filter of a mask by id, bool `[m]`; ids past its end are not allowed. It can be traced.
+
+    `one_item_each` says whether each code has one item, if this is known (static): a branch takes time.
+    """
     last = allowed.shape[0] - 1
     if last < 0:
         chosen = jnp.zeros(index.ids.shape, bool)
@@ -135,17 +140,18 @@ def make_filter(index: HashIndex, allowed: jax.Array) -> Filter:
     words = bits.sum(1, dtype=jnp.uint32)
     counts = lax.population_count(words).astype(jnp.int32)
     directory = jnp.cumsum(counts, dtype=jnp.int32) - counts
-    return Filter(words, directory, _find_barred(index, words, directory))
+    return Filter(words, directory, _find_barred(index, words, directory, one_item_each))
 
 
-_compiled_filter = entry_point(make_filter)
+_compiled_filter = entry_point(make_filter, "one_item_each")
 
 
-def _find_barred(index: HashIndex, words: jax.Array, directory: jax.Array) -> jax.Array:
+def _find_barred(index: HashIndex, words: jax.Array, directory: jax.Array, one_item_each: bool | None) -> jax.Array:
+    """Which codes have no allowed entry, as in `Filter`."""
     _, blocks, group_size, lanes = index.codes.shape
 
     def by_bits(words: jax.Array, directory: jax.Array) -> jax.Array:
-        """Where each code has one item, the rank of a code is the entry of its item, and nothing is gathered."""
+        """The rank of a code is the entry of its one item, and nothing is gathered."""
         groups = _split_words(words, group_size)[: blocks * lanes]
         groups = jnp.pad(groups, (0, blocks * lanes - len(groups))).reshape(blocks, 1, lanes)
         bits = groups >> jnp.arange(group_size, dtype=jnp.uint32)[None, :, None]
@@ -156,7 +162,9 @@ def _find_barred(index: HashIndex, words: jax.Array, directory: jax.Array) -> ja
         barred = tile_by_code(index, starts[1:] == starts[:-1])
         return jnp.where(barred, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))
 
-    return lax.cond(index.num_codes == index.num_items, by_bits, by_counts, words, directory)
+    if one_item_each is None:
+        return lax.cond(index.num_codes == index.num_items, by_bits, by_counts, words, directory)
+    return by_bits(words, directory) if one_item_each else by_counts(words, directory)
 
 
 def count_items_of_codes(index: HashIndex, allowed: Filter | None) -> jax.Array:

@@ -68,8 +68,8 @@ def search(
             same. Inside `jit`, where the number of addresses can't depend on the data, and in a `ShardedIndex`, whose
             devices would have to agree after each radius, it is always a scan.
         allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all. It
-            may be traced, and one compiled program serves all masks of one length. Inside `jit`, ids past the end of
-            the mask are not allowed.
+            may be traced, and one compiled program serves all masks of one length. What is made of a mask is
+            remembered until the next one comes. Inside `jit`, ids past the end of the mask are not allowed.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
