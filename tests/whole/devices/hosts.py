@@ -49,6 +49,10 @@ def equal():
     assert not sharded.codes.is_fully_addressable
     same_answers(sharded)
     assert jh.describe(sharded) == jh.describe(index)
+    allowed = np.arange(int(np.asarray(index.ids).max()) + 1) % 2 == 0
+    same(jh.search(sharded, queries, k=9, allowed=allowed), jh.search(index, queries, k=9, allowed=allowed))
+    within = {"radius": 6, "allowed": allowed}
+    same(jh.radius_search(sharded, queries, **within), jh.radius_search(index, queries, **within))
     model = jh.Autoencoder(12, 64, (16,))
     images = rng.integers(0, 256, (37, 12), dtype=np.uint8)
     same(jh.retrieve(jh.Retriever(model, sharded), images, k=5), jh.retrieve(jh.Retriever(model, index), images, k=5))
