@@ -167,9 +167,11 @@ def _select_allowed(matches: RadiusMatches, allowed: np.ndarray) -> RadiusMatche
 
 def _items_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
     rank = hits.ranks
-    first = np.asarray(index.offsets)[rank]
-    sizes = np.asarray(index.offsets)[1:][rank] - first
-    ends = np.append(0, np.cumsum(sizes, dtype=np.int64))
+    offsets = np.asarray(index.offsets)
+    first = offsets[rank]
+    sizes = offsets[1:][rank] - first
+    ends = np.zeros(len(rank) + 1, np.int64)
+    np.cumsum(sizes, out=ends[1:])
     starts = np.searchsorted(hits.keys, np.arange(hits.num_queries + 1, dtype=np.uint64) << np.uint64(48))
     place = first if ends[-1] == len(rank) else expand_runs(first, sizes)
 
