@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from jaxhash.training.losses import reconstruction_loss
     from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
     from jaxhash.training.pretraining import pretrain
+    from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 # Public names by the module that defines them.
 _MODULES = {
@@ -115,6 +116,7 @@ _MODULES = {
     "training.losses": ("reconstruction_loss",),
     "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
     "training.pretraining": ("pretrain",),
+    "training.vector_objectives": ("GroupByKind", "KeepNeighbors"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _SUBMODULES = ("datasets", "index", "plots")
@@ -131,9 +133,11 @@ __all__ = [
     "Dataset",
     "DistanceCounts",
     "DivergenceError",
+    "GroupByKind",
     "HashIndex",
     "History",
     "IndexStats",
+    "KeepNeighbors",
     "NeighborPairs",
     "Neighbors",
     "Objective",

@@ -30,15 +30,13 @@ from jaxhash.retriever import Retriever
 from jaxhash.training.epoch import History
 from jaxhash.training.fitting import CodeWarning, fit
 from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
+from jaxhash.training.vector_objectives import KeepNeighbors
 
 SIDE = 32
 BATCH_SIZE = 256
 # Training steps, from which the number of epochs follows. Convolutions are slow.
 IMAGE_STEPS, VECTOR_STEPS = 400, 1500
 MIN_EPOCHS = 5
-# Embeddings already encode similarity. On those of sentences a gentle contrast kept more of the nearest neighbours than
-# the default one, and layers between vector and code kept less.
-VECTOR_OBJECTIVE = Retrieve(warp=None, contrast=0.1, coarse_share=1.0)
 
 # Among fewer items the nearest ten are not similar. In fewer dimensions the direction of a vector means little.
 MIN_ITEMS_TO_CONTRAST, MIN_DIMENSIONS = 200, 16
@@ -182,7 +180,7 @@ def choose_objective(values: np.ndarray) -> Objective:
     """Returns an objective for retrieval if neighbours tell what is similar, otherwise one for reconstruction."""
     if len(values) < MIN_ITEMS_TO_CONTRAST or (values.ndim == 2 and values.shape[1] < MIN_DIMENSIONS):
         return Reconstruct()
-    return Retrieve() if values.ndim == 4 else VECTOR_OBJECTIVE
+    return Retrieve() if values.ndim == 4 else KeepNeighbors()
 
 
 def _make_epoch_callback(epochs: int, status: StatusLine) -> Callable[[int, History], None]:

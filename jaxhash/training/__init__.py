@@ -7,6 +7,7 @@ from jaxhash.training.losses import reconstruction_loss
 from jaxhash.training.objectives import Batch, Objective, Reconstruct, Retrieve
 from jaxhash.training.positives import Positives
 from jaxhash.training.pretraining import pretrain
+from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 __all__ = [
     "AffineWarp",
@@ -14,7 +15,9 @@ __all__ = [
     "CheckpointError",
     "CodeWarning",
     "DivergenceError",
+    "GroupByKind",
     "History",
+    "KeepNeighbors",
     "Objective",
     "Positives",
     "Reconstruct",

@@ -30,7 +30,8 @@ from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
-from jaxhash.training.objectives import Objective, check_objective
+from jaxhash.training.named_objectives import check_objective
+from jaxhash.training.objectives import Objective
 
 Path = str | os.PathLike[str]
 
@@ -112,8 +113,10 @@ def fit(
         seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
-        objective: "reconstruct"; or "retrieve" for similar codes of similar images; or a `Reconstruct` or `Retrieve`
-            with other settings; or an objective of your own, any hashable object with the methods of `Objective`.
+        objective: "reconstruct"; or "retrieve" for similar codes of similar images; or, for vectors, "keep neighbors"
+            for codes whose neighbours are those of the vectors, or "group by kind" for similar codes of similar
+            vectors; or a `Reconstruct`, `Retrieve`, `KeepNeighbors` or `GroupByKind` with other settings; or an
+            objective of your own, any hashable object with the methods of `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
@@ -173,10 +176,12 @@ def _start(
     seed: int,
 ) -> tuple[TrainSpec, TrainState]:
     """Prepares a model, which it changes, for the first epoch."""
-    sample = data.sample.reshape(len(data.sample), *model.input_shape)
-    model.init_scaling(sample)
+    is_new = not model.has_weights
+    model.init_scaling(data.sample.reshape(len(data.sample), *model.input_shape))
     mean = data.sample.mean(axis=0, dtype=np.float64)
     model.init_output_bias(mean / (255 if data.sample.dtype == np.uint8 else 1))
+    if is_new and hasattr(objective, "init_weights"):
+        objective.init_weights(model, data.sample, seed)
     graph, *parts = nnx.split(model, nnx.Param, ...)
     weights, rest = parts
     spec = TrainSpec(graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)

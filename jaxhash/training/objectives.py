@@ -6,7 +6,7 @@ objectives can be written against the protocol `Objective`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,10 @@ class Objective(Protocol):
     Any hashable object with these two methods is an objective; `Reconstruct` and `Retrieve` are two. It is a static
     argument of the compiled epoch: equal objectives share one compiled program, so a frozen dataclass serves best.
 
-    Two attributes are optional. `holds_statistics` (bool): whether the mean and variance of the code logits are fixed
-    in the last of several epochs; False if missing. `short_bits` (int or None): how many of the first bits form a code
-    of their own, checked against the model.
+    Two attributes and a method are optional. `holds_statistics` (bool): whether the mean and variance of the code
+    logits are fixed in the last of several epochs; False if missing. `short_bits` (int or None): how many of the first
+    bits form a code of their own, checked against the model. `init_weights(model, items, seed)` sets the weights of a
+    model that has not been trained; the items are those given to `fit`, or a sample of them.
 
     Example:
         Reconstruction with a penalty on set bits, which makes codes sparse:
@@ -225,29 +226,6 @@ class Retrieve:
             return jnp.float32(0)
         coarse, fine = jax.lax.stop_gradient(bits[:, :num_coarse]), bits[:, num_coarse:]
         return self.features * unexplained_variance(2 * jnp.concatenate([coarse, fine], axis=1) - 1, features)
-
-
-OBJECTIVES: dict[str, Objective] = {"reconstruct": Reconstruct(), "retrieve": Retrieve()}
-
-
-def check_objective(objective: Any, num_bits: int) -> Objective:
-    """Returns the objective of a name, or the one given, for codes of so many bits."""
-    if isinstance(objective, str) and objective in OBJECTIVES:
-        return OBJECTIVES[objective]
-    if isinstance(objective, type) or not isinstance(objective, Objective):
-        raise ValueError(
-            f"objective must be one of {', '.join(OBJECTIVES)}, or an object with the methods "
-            "find_positives(items, seed) and __call__(model, batch, key, layer), such as Retrieve() (see "
-            f"jaxhash.Objective), got {objective!r}"
-        )
-    try:
-        hash(objective)
-    except TypeError as error:
-        raise TypeError(f"objective must be hashable, such as a frozen dataclass: {error}") from None
-    short_bits = getattr(objective, "short_bits", None)
-    if short_bits is not None and short_bits > num_bits:
-        raise ValueError(f"short_bits must be at most the model's {num_bits} bits, got {short_bits}")
-    return objective
 
 
 def _keep_first(bits: jax.Array, count: int) -> jax.Array:

@@ -150,7 +150,7 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
 
 def test_the_objective_and_the_epochs_follow_from_the_items():
     images, vectors = np.empty((200, 4, 4, 3), np.uint8), np.empty((200, 16), np.float32)
-    assert [build.choose_objective(v) for v in (images, vectors)] == [jh.Retrieve(), build.VECTOR_OBJECTIVE]
+    assert [build.choose_objective(v) for v in (images, vectors)] == [jh.Retrieve(), jh.KeepNeighbors()]
     few = [images[:199], vectors[:199], vectors[:, :15]]
     assert [build.choose_objective(v) for v in few] == [jh.Reconstruct()] * 3
     assert build.choose_epochs(images) == build.IMAGE_STEPS

@@ -10,7 +10,7 @@ import jaxhash as jh
 from jaxhash.models.code_layer import CodeLayer, make_batch_statistics
 from jaxhash.training import Batch, Positives, data
 from jaxhash.training.losses import contrast, mean_loss
-from jaxhash.training.objectives import check_objective
+from jaxhash.training.named_objectives import check_objective
 
 KEY = jax.random.key(0)
 
