@@ -1,10 +1,10 @@
 """What do codes keep of float vectors? `python tests/benchmarks/embeddings.py VECTORS.npy [--bits 64 128 256] ...`
 
-Prints a table in Markdown: the recall of each query's k nearest vectors by cosine, among the k nearest codes, and among
-the k best by cosine of a shortlist of the nearest codes. The last vectors of the file are the queries, the others are
-learned from and searched. `sentences.py` makes such a file. Numbers are means over the seeds, with the standard
-deviation behind them; FAISS draws its own random rotation, so it is run once. Times are of the first seed and include
-compiling.
+Prints a table in Markdown: the recall of each query's k nearest vectors by cosine, among the k nearest codes, among
+the k best by cosine of a shortlist of the nearest codes, and among the k nearest by weighted distance. The last
+vectors of the file are the queries, the others are learned from and searched. `sentences.py` makes such a file.
+Numbers are means over the seeds, with the standard deviation behind them; FAISS draws its own random rotation, so it
+is run once. Times are of the first seed and include compiling.
 """
 
 import argparse
@@ -13,30 +13,26 @@ import time
 
 import baselines
 import numpy as np
+import optax
 from flax import nnx
 from quality import cell, print_row
 
 import jaxhash as jh
 
-# The default weights suit images. They draw vectors of a kind together, but each should keep its neighbours.
-GENTLE = jh.Retrieve(warp=None, contrast=0.1, coarse_share=1.0)
-OBJECTIVES = {"reconstruct": "reconstruct", "retrieve": "retrieve", "retrieve, gently": GENTLE}
+OBJECTIVES = ("reconstruct", "retrieve", "keep neighbors", "group by kind")
+START = "start in closed form"  # ITQ, with weights
 FAISS_LSH = "FAISS IndexLSH"
+FAISS_RABITQ = "FAISS IndexRaBitQ"
 BASELINES = {"LSH": baselines.lsh, "ITQ": baselines.itq}
 SIGNS = "signs of the values"
-METHODS = [SIGNS, FAISS_LSH, *BASELINES, *OBJECTIVES]
-UNSEEDED = {SIGNS, FAISS_LSH}
+METHODS = [SIGNS, FAISS_LSH, FAISS_RABITQ, *BASELINES, START, *OBJECTIVES]
+UNSEEDED = {SIGNS, FAISS_LSH, FAISS_RABITQ}
+WHOLE = {SIGNS, FAISS_RABITQ}  # as many bits as a vector has values
 
 
 def unit(vectors):
     """Vectors of length 1: then the order by distance is that by cosine."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def centred_by(sample):
-    """Returns a function that centres and scales vectors by the sample's mean and its deviation over all values."""
-    mean, deviation = sample.mean(axis=0), (sample - sample.mean(axis=0)).std()
-    return lambda vectors: ((vectors - mean) / deviation).astype(np.float32)
 
 
 def nearest(database, queries, k, among=None):
@@ -53,13 +49,14 @@ def nearest(database, queries, k, among=None):
 
 
 def learned(objective, database, num_bits, seed, options):
-    """The encoder of a trained model."""
-    scale = centred_by(database) if options.centre else lambda vectors: vectors
+    """A trained model, or one that has only its start in closed form."""
     model = jh.Autoencoder(
         database.shape[1], num_bits, options.hidden_dims, output_activation="linear", rngs=nnx.Rngs(seed)
     )
-    model, _ = jh.fit(model, scale(database), epochs=options.epochs, seed=seed, objective=OBJECTIVES[objective])
-    return lambda vectors: np.asarray(jh.encode(model, scale(vectors)))
+    if objective == START:
+        still = optax.sgd(0.0)
+        return jh.fit(model, database, epochs=1, seed=seed, objective="keep neighbors", optimizer=still)[0]
+    return jh.fit(model, database, epochs=options.epochs, seed=seed, objective=objective)[0]
 
 
 def faiss_lsh(database, num_bits):
@@ -71,6 +68,18 @@ def faiss_lsh(database, num_bits):
     return lambda vectors: np.asarray(jh.codes_from_bytes(index.sa_encode(vectors), num_bits))
 
 
+def faiss_rabitq(database, queries, count):
+    """What FAISS finds nearest by codes of one bit a value, after a random rotation, and the bytes of a code."""
+    import faiss
+
+    dims = database.shape[1]
+    codes = faiss.IndexRaBitQ(dims, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexPreTransform(faiss.RandomRotationMatrix(dims, dims), codes)
+    index.train(database)
+    index.add(database)
+    return index.search(queries, count)[1], codes.code_size
+
+
 def learn(method, database, num_bits, seed, options):
     if method == SIGNS:
         return lambda vectors: np.asarray(jh.pack_bits(vectors > 0))
@@ -78,19 +87,34 @@ def learn(method, database, num_bits, seed, options):
         return faiss_lsh(database, num_bits)
     if method in BASELINES:
         return BASELINES[method](database, num_bits, seed)
-    return learned(method, database, num_bits, seed, options)
+    model = learned(method, database, num_bits, seed, options)
+    return lambda vectors: jh.encode_weighted(model, vectors)
+
+
+def weighted_recall(index, codes, weights, true, k):
+    return jh.recall(np.asarray(jh.weighted_search(index, codes, weights, k=k).ids), true)
 
 
 def run(method, database, queries, true, num_bits, seed, options):
-    """Recall with and without each shortlist, and what learning took."""
-    start = time.perf_counter()
-    encode = learn(method, database, num_bits, seed, options)
-    seconds = time.perf_counter() - start
-    index = jh.build_index(encode(database), num_bits)
-    found = np.asarray(jh.search(index, encode(queries), k=max(options.k, *options.shortlists)).ids)
+    """Bytes of a code, recall with and without each shortlist and by weights (or NaN), and what learning took."""
+    start, weighted, count = time.perf_counter(), float("nan"), max(options.k, *options.shortlists)
+    if method == FAISS_RABITQ:
+        found, size = faiss_rabitq(database, queries, count)
+        seconds = time.perf_counter() - start
+    else:
+        encode, size = learn(method, database, num_bits, seed, options), -(-num_bits // 8)
+        seconds = time.perf_counter() - start
+        # Models give weights with codes.
+        (codes, *_), (wanted, *weights) = (
+            output if isinstance(output, tuple) else (output,) for output in map(encode, (database, queries))
+        )
+        index = jh.build_index(codes, num_bits)
+        found = np.asarray(jh.search(index, wanted, k=count).ids)
+        if weights:
+            weighted = weighted_recall(index, wanted, *weights, true, options.k)
     kept = [jh.recall(found[:, : options.k], true)]
     kept += [jh.recall(nearest(database, queries, options.k, found[:, :size]), true) for size in options.shortlists]
-    return [*kept, seconds]
+    return [size, *kept, weighted, seconds]
 
 
 def main(arguments=None):
@@ -104,24 +128,25 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--hidden-dims", nargs="*", type=int, default=[])
-    parser.add_argument("--centre", action=argparse.BooleanOptionalAction, default=True, help="and scale, for ours")
     options = parser.parse_args(arguments)
     vectors = unit(np.load(options.vectors, allow_pickle=False).astype(np.float32))
     database, queries = vectors[: -options.queries], vectors[-options.queries :]
     true = nearest(database, queries, options.k)
-    methods = [method for method in options.methods if method != FAISS_LSH or importlib.util.find_spec("faiss")]
+    has_faiss = importlib.util.find_spec("faiss")
+    methods = [method for method in options.methods if has_faiss or method not in (FAISS_LSH, FAISS_RABITQ)]
     print(f"{len(queries):,} queries, {len(database):,} vectors of {vectors.shape[1]} values\n")
-    print_row("method", "bits", f"recall@{options.k}", *(f"of {size} re-ranked" for size in options.shortlists), "s")
-    print_row(*["---"] * (4 + len(options.shortlists)))
+    shortlisted = (f"of {size} re-ranked" for size in options.shortlists)
+    print_row("method", "bits", "bytes", f"recall@{options.k}", *shortlisted, "weighted", "s")
+    print_row(*["---"] * (6 + len(options.shortlists)))
     for num_bits in options.bits:
         for method in methods:
-            bits = vectors.shape[1] if method == SIGNS else num_bits
-            if method == SIGNS and num_bits != options.bits[0]:
+            bits = vectors.shape[1] if method in WHOLE else num_bits
+            if method in WHOLE and num_bits != options.bits[0]:
                 continue
             seeds = range(1 if method in UNSEEDED else options.seeds)
             runs = zip(*(run(method, database, queries, true, bits, seed, options) for seed in seeds), strict=True)
-            *recalls, seconds = (list(values) for values in runs)
-            print_row(method, bits, *(cell(values, ".3f") for values in recalls), cell(seconds[:1], ".1f"))
+            sizes, *recalls, seconds = (list(values) for values in runs)
+            print_row(method, bits, sizes[0], *(cell(values, ".3f") for values in recalls), cell(seconds[:1], ".1f"))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ def test_the_table_holds_a_row_for_each_method_and_re_ranking_everything_finds_a
     ]
     embeddings.main([str(tmp_path / "vectors.npy"), *options])
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    methods = [method for method in embeddings.METHODS if method != embeddings.FAISS_LSH]
-    assert [row[0] for row in rows[2:] if row[0] != embeddings.FAISS_LSH] == methods
+    faiss = {embeddings.FAISS_LSH, embeddings.FAISS_RABITQ}
+    methods = [method for method in embeddings.METHODS if method not in faiss]
+    assert [row[0] for row in rows[2:] if row[0] not in faiss] == methods
     for row in rows[2:]:
-        assert 0 < float(row[2]) <= float(row[3]) <= float(row[4]) == 1
+        assert 0 < float(row[3]) <= float(row[4]) <= float(row[5]) == 1
+        assert (float(row[6]) > 0) == (row[0] in (embeddings.START, *embeddings.OBJECTIVES))
