@@ -1,5 +1,22 @@
 """Semantic hashing in JAX: learn short binary codes, and search them exactly by XOR and popcount.
 
+Where to begin, by what you want to do (each name's docstring says more):
+
+- learn: `Autoencoder`, `ConvAutoencoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`, `KeepNeighbors`,
+  `GroupByKind`), `AffineWarp`, `pretrain`; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`;
+  `extract_patches`, `summary`, `reconstruction_loss`, `straight_through_round`.
+- codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
+  `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
+- index: `build_index`, `add_items`, `remove_items`, `merge_indexes`, `describe`, `suggest_num_bits`,
+  `expected_matches`; on many devices `shard_index`, `build_sharded_index`.
+- search: `search`, `radius_search`, `weighted_search`, `bag_search`; from images by a `Retriever` with `retrieve`;
+  `rerank`, `rerank_vectors`; pairs by `neighbor_pairs`, `duplicate_groups`, `deduplicate`; `estimate_matches`,
+  `prepare`; inside your own `jit` also `radius_search_padded`, `build_tables`, `probe_padded`.
+- judge: `vote_accuracy`, `precision_at_k`, `recall`, `mean_average_precision`, `precision_in_radius`,
+  `distance_counts`, `bit_statistics`.
+- keep: `save_index`, `save_model`, `save_retriever`, `load_index`, `load_model`, `load_retriever`,
+  `load_sharded_index`; `load_dataset` for data to try.
+
 Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbours, u distinct codes.
 
 Public names are loaded when they are first used, so that importing jaxhash imports neither jax nor flax, and programs

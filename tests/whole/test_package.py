@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,12 @@ def test_every_public_name_is_there_and_described():
     assert dir(jh) == jh.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         jh.nothing  # noqa: B018
+
+
+def test_the_overview_names_every_public_function():
+    named = set(re.findall(r"`(\w+)`", jh.__doc__))
+    assert {name for name in jh.__all__ if name.islower()} <= named
+    assert named - {"jit", "multiprocessing"} <= set(jh.__all__)
 
 
 def test_type_checkers_see_what_is_loaded_late():
