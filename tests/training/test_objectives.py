@@ -114,13 +114,16 @@ def test_one_seed_gives_one_result(digits):
 def test_objectives_are_given_by_name_or_as_objects():
     assert check_objective("reconstruct", 8) == jh.Reconstruct()
     assert check_objective("retrieve", 8) == jh.Retrieve()
+    assert check_objective("keep neighbors", 8) == jh.KeepNeighbors()
+    assert check_objective("group by kind", 8) == jh.GroupByKind()
     mine = jh.Retrieve(num_neighbors=3)
     assert check_objective(mine, 8) is mine
 
 
 @pytest.mark.parametrize("wrong", ["retreive", None, 3, jh.Retrieve, lambda model, batch, key, layer: None])
 def test_what_is_no_objective_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"one of reconstruct, retrieve, or an object with the methods find_positives"):
+    names = "reconstruct, retrieve, keep neighbors, group by kind"
+    with pytest.raises(ValueError, match=rf"one of {names}, or an object with the methods find_positives"):
         check_objective(wrong, 8)
 
 
