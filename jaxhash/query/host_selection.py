@@ -6,7 +6,6 @@ distance of the k-th nearest code comes from the minima, and all codes within th
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +38,7 @@ def _minima(codes: jax.Array, queries: jax.Array) -> tuple[jax.Array, jax.Array]
 _compiled_minima = entry_point(_minima)
 
 
-def selects_on_host(index: Any, num_queries: int, k: int) -> bool:
+def selects_on_host(index: HashIndex, num_queries: int, k: int) -> bool:
     """Whether the nearest of so many queries are selected sooner on the host than by the compiled program."""
     if num_queries < LEAST_QUERIES or k < LEAST_RESULTS or not is_on_host(index.codes):
         return False

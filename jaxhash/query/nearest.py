@@ -41,7 +41,7 @@ from jaxhash.query.filters import (
     find_filter,
     select_entries,
 )
-from jaxhash.query.host_selection import search_on_host, selects_on_host
+from jaxhash.query.host_selection import LEAST_RESULTS, search_on_host, selects_on_host
 from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
 from jaxhash.query.widening import probe_widening
@@ -85,14 +85,16 @@ def search(
     check_choice("method", method, SEARCH_METHODS)
     if isinstance(index, ShardedIndex) and method == "probe":
         raise ValueError("the method probe is for a HashIndex; a ShardedIndex is scanned")
-    allowed = check_allowed(index, allowed)
+    if allowed is not None:
+        allowed = check_allowed(index, allowed)
     if is_traced(index, codes, allowed):
         return nearest_items(index, codes, allowed=allowed, k=k)
     if method != "scan" and isinstance(index, HashIndex):
         plans = plan_widening(index, math.prod(codes.shape[:-1]), _scale_to_all(k, allowed), method)
         if plans:
             return _search_by_widening(index, np.asarray(codes), k, plans, allowed)
-    if allowed is None and isinstance(index, HashIndex) and selects_on_host(index, math.prod(codes.shape[:-1]), k):
+    wide = k >= LEAST_RESULTS and allowed is None
+    if wide and isinstance(index, HashIndex) and selects_on_host(index, math.prod(codes.shape[:-1]), k):
         return search_on_host(index, np.asarray(codes), k, queries_at_once(index, k), _compiled_search)
     return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), allowed, k=k)
 
@@ -148,9 +150,9 @@ def run_batches(
 
     Of a mask by id, `allowed`, a filter is made once for all batches.
     """
-    index, allowed = apply_filter(index, allowed)
     if allowed is not None:
-        options["allowed"] = allowed
+        index, allowed = apply_filter(index, allowed)
+        options |= {} if allowed is None else {"allowed": allowed}
     lead = rows[0].shape[:-1]
     if not lead and isinstance(index, HashIndex):
         return compiled(index, *rows, **options)
@@ -189,7 +191,7 @@ def nearest_items(
     """Computes what `search` and `weighted_search` return, without their checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
         return merge_nearest(map_shards(index, partial(nearest_items, k=k), queries, weights, allowed), k)
-    chosen = find_filter(index, allowed)
+    chosen = None if allowed is None else find_filter(index, allowed)
 
     def nearest(batch: tuple[jax.Array, Weights | None]) -> Neighbors:
         return Neighbors(*items_in_slots(index, chosen, *_nearest_codes(index, chosen, *batch, k), k))
