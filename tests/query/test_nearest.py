@@ -403,10 +403,3 @@ def test_queries_on_a_device_stay_there(num_bits, rng):
     with jax.transfer_guard("disallow"):
         found = [search(index, queries) for search in searches]
     same(found, expected)
-
-
-def test_queries_on_another_device_are_moved_to_the_index(rng):
-    codes = oracle.pack(rng.random((300, 64)) < 0.5)
-    index = jh.build_index(codes, 64)
-    elsewhere = jax.device_put(codes[:64], jax.devices()[-1])
-    same(jh.search(index, elsewhere, k=3), jh.search(index, codes[:64], k=3))

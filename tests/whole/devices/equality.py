@@ -200,6 +200,13 @@ def test_threads_may_share_shards():
         same(result, expected)
 
 
+def test_queries_on_another_device_are_moved_to_the_index():
+    index, queries = example(301, 64)
+    elsewhere = jax.device_put(queries, jax.devices()[-1])
+    assert elsewhere.devices() != index.codes.devices()
+    same(jh.search(index, elsewhere, k=3), jh.search(index, queries, k=3))
+
+
 def test_weighted_search_in_shards_is_that_of_the_whole():
     index, queries = example(301, 64)
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
