@@ -1,6 +1,17 @@
 """Networks with a binary code layer, the items they take, and their file.
 
-`jaxhash.training` trains them; nothing here knows of an index.
+- Images: `Autoencoder(input_dim, num_bits)`, for items of one size, or `ConvAutoencoder` for large or coloured ones.
+  Pixels are uint8, or floats in [0, 1].
+- Vectors: `Autoencoder(d, num_bits, hidden_dims=(), output_activation="linear")`. `fit` measures the shift and scale of
+  the vectors, and the model holds them.
+- Documents: `Autoencoder(num_words, num_bits, output_activation="softmax")`, with word counts as floats, for example
+  from scikit-learn's `CountVectorizer`. The outputs are a distribution over words, the loss is the cross-entropy of a
+  document's words weighted by their counts, and the length of a document has no influence on its code.
+
+`encode` takes arrays, mapped `.npy` files and batches. Codes belong to the model that made them: with another model,
+encode and build again. Between CPU and GPU, codes may differ for items whose logits lie within rounding of 0.
+
+`jaxhash.training` trains models; nothing here knows of an index.
 """
 
 from jaxhash.models.autoencoder import Autoencoder, summary

@@ -1,4 +1,20 @@
-"""Training of models: `fit`, objectives, and what they need. Nothing here searches."""
+"""Training of models: `fit`, objectives, and what they need. Nothing here searches.
+
+- Objectives say what codes are for: "reconstruct" rebuilds each item; "retrieve" brings similar images together;
+  "keep neighbors" keeps the order of near vectors, and "group by kind" brings similar vectors together. None takes
+  labels. Each name stands for an object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` says how to write
+  another.
+- `fit` also takes batches, from a data loader, and mapped `.npy` files without reading them whole. Batches are gone
+  through once to count them and once in each epoch, in runs of 128 MiB, within which items are shuffled; they should
+  not come sorted. A generator can be gone through only once, so it serves for one epoch.
+- `fit(..., checkpoint="training.npz")` writes a file at the end of each epoch. If the process ends, the same call goes
+  on from there, and the model has the same bits as after an undisturbed run on the same machine.
+- A loss that is not finite raises `DivergenceError`, which holds the last good model. Bits that are constant, or copies
+  of others, give a `CodeWarning`.
+- `binarization` says how the code layer becomes binary in training: by "rounding", as Krizhevsky and Hinton do, by
+  "gaussian_noise", after "Semantic Hashing", or by "stochastic" bits. `pretrain` trains a dense model layer by layer
+  before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
+"""
 
 from jaxhash.training.augment import AffineWarp
 from jaxhash.training.epoch import History

@@ -1,6 +1,9 @@
 import doctest
+import importlib
 import re
 from pathlib import Path
+
+import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -8,6 +11,13 @@ README = Path(__file__).parents[2] / "README.md"
 def test_every_example_of_the_readme_runs_and_prints_what_it_says():
     failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried >= 15
+    assert failed == 0
+
+
+@pytest.mark.parametrize("folder", ["codes", "index", "query", "metrics"])
+def test_every_example_of_a_folder_runs_and_prints_what_it_says(folder):
+    failed, tried = doctest.testmod(importlib.import_module(f"jaxhash.{folder}"))
+    assert tried >= 4
     assert failed == 0
 
 

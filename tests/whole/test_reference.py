@@ -1,0 +1,55 @@
+import ast
+import re
+
+import reference
+
+import jaxhash as jh
+
+SOURCE = """
+WIDTH = 2
+
+def few(a, b: int = WIDTH, *rest, c='x', **more) -> int: ...
+
+class Record(Base):
+    name: str
+    size: int = 3
+    KIND: ClassVar[int] = 0
+
+class Made(Record):
+    def __init__(self, size: int): ...
+
+class SizeError(ValueError):
+    def __init__(self, size): ...
+"""
+
+
+def test_signatures_by_hand():
+    tree = ast.parse(SOURCE)
+    tree = reference.Constants(tree).visit(tree)
+    _, few, *classes = tree.body
+    assert reference.function_signature(few, "few") == 'few(a, b: int = 2, *rest, c = "x", **more) -> int'
+    assert [reference.class_signature(node, tree) for node in classes] == [
+        "Record(name: str, size: int = 3)",
+        "Made(size: int)",
+        "class SizeError(ValueError)",
+    ]
+
+
+def test_a_long_signature_has_a_line_for_each_argument():
+    assert reference.call("f", ["a" * 50, "b" * 50]) == f"f(\n    {'a' * 50},\n    {'b' * 50},\n)"
+
+
+def test_examples_are_fenced():
+    assert reference.to_markdown("Adds.\n\n>>> 1 + 1\n2\n\nMore.") == "Adds.\n\n```python\n>>> 1 + 1\n2\n```\n\nMore."
+
+
+def test_the_reference_is_made_from_the_docstrings_of_today():
+    made = reference.make_reference()
+    assert reference.REFERENCE.read_text() == made, "make it anew: python tests/helpers/reference.py"
+
+
+def test_each_public_name_has_one_section_and_one_link_to_it():
+    text = reference.REFERENCE.read_text()
+    assert sorted(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == jh.__all__
+    links = re.findall(r"\[`\w+`\]\(#([\w-]+)\)", text)
+    assert len(links) == len(set(links)) == len(jh.__all__)
