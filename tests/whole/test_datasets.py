@@ -13,7 +13,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash import datasets
-from jaxhash.datasets import IDX_FILES, IDX_SETS
+from jaxhash.datasets import CIFAR_FILES, CIFAR_FOLDER, IDX_FILES, IDX_SETS
 
 REAL = os.environ.get("JAXHASH_DATA")
 REALLY_ASK = datasets._network_answers
@@ -21,13 +21,16 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = IDX_FILES
 
 
 @pytest.fixture(autouse=True)
-def nowhere_else(monkeypatch):
+def nowhere_else(monkeypatch, tmp_path_factory):
     """No folder of the machine's, and a test that has not said so must not ask the network."""
+    home = tmp_path_factory.mktemp("home")
 
     def asked():
         raise AssertionError("the network was asked")
 
     monkeypatch.delenv("JAXHASH_DATA", raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(home / "scikit_learn_data"))
+    monkeypatch.setenv("KERAS_HOME", str(home / "keras"))
     monkeypatch.setattr(datasets, "_network_answers", asked)
 
 
@@ -168,7 +171,7 @@ def test_without_network_and_folder_the_error_says_how_to_name_one(monkeypatch, 
 def test_an_unknown_name_is_refused_with_all_known_ones(name):
     with pytest.raises(ValueError, match="mnist-5k") as error:
         jh.load_dataset(name)
-    for known in ("mnist", "fashion-mnist", "mnist-5k", "digits", repr(name)):
+    for known in ("mnist", "fashion-mnist", "cifar-10", "mnist-5k", "digits", repr(name)):
         assert known in str(error.value)
 
 
@@ -227,6 +230,85 @@ def test_labels_in_the_place_of_images_are_refused(tmp_path):
     images, labels, *rest = arrays()
     with pytest.raises(ValueError, match=TRAIN_IMAGES):
         jh.load_dataset("mnist", write(tmp_path, (labels, images, *rest)))
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A folder of the binary version of CIFAR-10 with two images a file: as bytes, by file, and the folder."""
+    monkeypatch.setattr(datasets, "CIFAR_RECORDS", 2)
+    records = np.random.default_rng(0).integers(0, 256, (12, 1 + 3 * 32 * 32)).astype(np.uint8)
+    records[:, 0] = np.arange(12) % 10
+    (tmp_path / "cifar").mkdir()
+    for file, pair in zip(CIFAR_FILES, records.reshape(6, 2, -1), strict=True):
+        (tmp_path / "cifar" / file).write_bytes(pair.tobytes())
+    return tmp_path / "cifar"
+
+
+def test_a_record_of_cifar_10_is_a_label_and_three_planes(cifar):
+    content = bytearray((cifar / "test_batch.bin").read_bytes())
+    content[0], content[1], content[2], content[1 + 32], content[1 + 1024], content[1 + 2048] = 7, 1, 2, 3, 4, 5
+    (cifar / "test_batch.bin").write_bytes(content)
+    data = jh.load_dataset("cifar-10", cifar)
+    assert data.test_labels[0] == 7
+    assert data.test_images[0, 0, 0].tolist() == [1, 4, 5]
+    assert (data.test_images[0, 0, 1, 0], data.test_images[0, 1, 0, 0]) == (2, 3)
+
+
+def test_cifar_10_comes_in_the_order_of_its_files(cifar):
+    data = jh.load_dataset("cifar-10", cifar)
+    assert data.name == "cifar-10"
+    assert [array.shape for array in data[1:]] == [(10, 32, 32, 3), (10,), (2, 32, 32, 3), (2,)]
+    assert [array.dtype for array in data[1:]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert (data.train_labels.tolist(), data.test_labels.tolist()) == (list(range(10)), [0, 1])
+
+
+@pytest.mark.parametrize("where", ["", "cifar-10", CIFAR_FOLDER, f"cifar-10/{CIFAR_FOLDER}"])
+def test_cifar_10_is_found_as_its_archive_unpacks_and_gzipped(cifar, tmp_path, where):
+    folder = tmp_path / "data" / where
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    cifar.rename(folder)
+    (folder / "data_batch_3.bin.gz").write_bytes(gzip.compress((folder / "data_batch_3.bin").read_bytes()))
+    (folder / "data_batch_3.bin").unlink()
+    assert jh.load_dataset("cifar-10", tmp_path / "data").train_labels.tolist() == list(range(10))
+
+
+def test_damaged_files_of_cifar_10_are_refused_by_their_paths(cifar):
+    file = cifar / "data_batch_2.bin"
+    content = file.read_bytes()
+    for damaged, reason in [
+        (content[:-1], "6145 bytes, but 2 images of CIFAR-10 take 6146"),
+        (content + content[:3073], "9219 bytes"),
+        (b"", "0 bytes"),
+        (content[:3073] + b"\x0a" + content[3074:], "between 0 and 9, but image 1 has 10"),
+    ]:
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=reason) as error:
+            jh.load_dataset("cifar-10", cifar)
+        assert str(file) in str(error.value)
+
+
+def test_without_cifar_10_the_error_names_files_and_folders(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        jh.load_dataset("cifar-10", tmp_path)
+    for part in (*CIFAR_FILES, tmp_path, tmp_path / "cifar-10", tmp_path / "cifar-10" / CIFAR_FOLDER, "data_dir"):
+        assert str(part) in str(error.value)
+
+
+@pytest.mark.parametrize("where", ["cifar-10-batches-py", "cifar-10/cifar-10-batches-py", "cifar-10"])
+def test_pickled_cifar_10_is_refused_with_the_reason(tmp_path, where):
+    (tmp_path / where).mkdir(parents=True)
+    (tmp_path / where / "data_batch_1").write_bytes(b"not even looked at")
+    with pytest.raises(ValueError, match="pickled files, which can make code run"):
+        jh.load_dataset("cifar-10", tmp_path)
+
+
+def test_what_keras_has_fetched_is_pickled_and_refused(offline):
+    folder = Path(os.environ["KERAS_HOME"]) / "datasets" / "cifar-10-batches-py-target" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    (folder / "data_batch_1").write_bytes(b"not even looked at")
+    with pytest.raises(ValueError, match="binary version") as error:
+        jh.load_dataset("cifar-10")
+    assert str(folder) in str(error.value)
 
 
 SIZES = {"digits": (1618, 179, (8, 8)), "mnist-5k": (4500, 500, (28, 28))}
@@ -386,6 +468,25 @@ def test_fetches_a_set_under_its_name_there_and_parts_it_as_its_authors_did(ask,
     np.testing.assert_array_equal(data.test_images[:, 0, 0], np.arange(60000, 70000) % 251)
     np.testing.assert_array_equal(data.train_labels, np.arange(60000) % 7)
     np.testing.assert_array_equal(data.test_labels, np.arange(60000, 70000) % 7)
+
+
+def test_cifar_10_is_fetched_in_colour(ask, monkeypatch):
+    ask(lambda *_, **__: Reply())
+    rows = np.arange(3 * 32 * 32)[None] // 1024 + 10 * np.arange(5)[:, None]  # red planes first
+    fetched = SimpleNamespace(data=rows.astype(float), target=np.array(list("01234"), object))
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *_, **__: fetched)
+    monkeypatch.setattr(datasets, "TESTED", 2)
+    data = jh.load_dataset("cifar-10")
+    assert data.train_images[:, 31, 31].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
+    assert (data.train_labels.tolist(), data.test_labels.tolist()) == ([0, 1, 2], [3, 4])
+
+
+def test_what_scikit_learn_has_in_its_cache_needs_no_network(openml):
+    place = "openml/openml.org/api/v1/json/data/list/data_name/mnist_784/limit/2/data_version"
+    folder = Path(os.environ["SCIKIT_LEARN_DATA"]) / place
+    folder.mkdir(parents=True)
+    (folder / "1.gz").write_bytes(b"")
+    assert len(jh.load_dataset("mnist").train_images) == 60000
 
 
 def test_nothing_is_fetched_if_the_files_are_at_hand(tmp_path, monkeypatch, openml):
