@@ -38,6 +38,7 @@ class Manifest(NamedTuple):
     """The p parts of a saved index, none of them empty, and m marks."""
 
     num_bits: int
+    multi: bool
     digests: list[str]
     starts: np.ndarray  # int64 [p + 1], the rank of the first code of each part; then the number of codes
     ranks: np.ndarray  # int64 [m + 1], the ranks of the marked codes; then the number of codes
@@ -57,7 +58,7 @@ def save_parts(path: AnyPath, index: ShardedIndex) -> None:
 
     def save_manifest() -> np.ndarray:
         if not several or jax.process_index() == 0:
-            _save_manifest(target, rows, index.num_bits)
+            _save_manifest(target, rows, index)
         return np.zeros((0, 1), np.int32)
 
     gather_rows(save_manifest, several)
@@ -93,7 +94,7 @@ def _digest_from_row(row: np.ndarray) -> str:
     return row.astype(">i4").tobytes().hex()
 
 
-def _save_manifest(target: Path, rows: np.ndarray, num_bits: int) -> None:
+def _save_manifest(target: Path, rows: np.ndarray, index: ShardedIndex) -> None:
     """Saves the manifest of parts from their sorted rows, and removes parts that it does not list."""
     last = np.diff(rows[:, NUMBER], append=-1) != 0  # the rows for the ends of parts
     sizes = rows[last][:, [RANK, ITEMS]]
@@ -102,7 +103,8 @@ def _save_manifest(target: Path, rows: np.ndarray, num_bits: int) -> None:
     marks = np.concatenate([(rows[:, [RANK, ITEMS]] + starts[part])[~last], starts[-1:]])
     digests = [_digest_from_row(row) for row in rows[last, DIGEST]]
     arrays = {"starts": starts[:, 0], "ranks": marks[:, 0], "items": marks[:, 1]}
-    write_archive(target, Archive(PARTS, {"index": {"num_bits": num_bits, "parts": digests}}, arrays))
+    meta = {"num_bits": index.num_bits, "parts": digests} | ({"multi": True} if index.multi else {})
+    write_archive(target, Archive(PARTS, {"index": meta}, arrays))
     _remove_other_parts(target, digests)
 
 
@@ -119,12 +121,13 @@ def _read_manifest(path: AnyPath, archive: Archive) -> Manifest:
     """Returns the manifest that an archive holds; raises `CorruptFileError`."""
     try:
         num_bits, digests = check_num_bits(archive.meta["index"]["num_bits"]), archive.meta["index"]["parts"]
+        multi = archive.meta["index"].get("multi", False) is True
         if not isinstance(digests, list) or not all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests):
             raise ValueError("parts must be named by digests")
         starts, ranks, items = (_check_rising(archive.arrays[name]) for name in ("starts", "ranks", "items"))
         if len(starts) != len(digests) + 1 or len(ranks) != len(items) or ranks[-1] != starts[-1]:
             raise ValueError("starts and marks must be those of the parts")
-        return Manifest(num_bits, digests, starts, ranks, items)
+        return Manifest(num_bits, multi, digests, starts, ranks, items)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: list of parts: {error!r}") from None
 
@@ -141,8 +144,8 @@ def load_whole(path: AnyPath, archive: Archive) -> HashIndex:
     manifest = _read_manifest(path, archive)
     check_size(int(manifest.items[-1]), manifest.num_bits)
     whole = _read_range(_make_reader(path, manifest), manifest, 0, int(manifest.starts[-1]))
-    _check_range(path, whole, manifest.num_bits)
-    return index_from_sorted(*whole, manifest.num_bits)
+    _check_range(path, whole, manifest)
+    return index_from_sorted(*whole, manifest.num_bits, manifest.multi)
 
 
 def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
@@ -171,14 +174,13 @@ def _load_archive(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -
 
     def read_shard(number: int) -> Sorted:
         shard = _read_range(read_part, manifest, int(cuts[number]), int(cuts[number + 1]))
-        _check_range(path, shard, manifest.num_bits)
+        _check_range(path, shard, manifest)
         if len(shard[2]) != num_items[number]:
             raise CorruptFileError(f"{path}: its marks are not those of its parts")
         return shard
 
-    return assemble_shards(
-        read_shard, int(np.diff(cuts).max()), int(num_items.max()), manifest.num_bits, mesh, axis_name
-    )
+    most_codes, most_items = int(np.diff(cuts).max()), int(num_items.max())
+    return assemble_shards(read_shard, most_codes, most_items, manifest.num_bits, mesh, axis_name, multi=manifest.multi)
 
 
 def _make_reader(path: AnyPath, manifest: Manifest) -> Callable[[int], Sorted]:
@@ -191,9 +193,10 @@ def _make_reader(path: AnyPath, manifest: Manifest) -> Callable[[int], Sorted]:
             archive = read_archive(part, "index")
         except FileNotFoundError:
             raise CorruptFileError(f"{path}: its part {part.name} is missing") from None
-        table, offsets, ids, num_bits, _ = read_sorted(part, archive)
-        expected = (manifest.digests[number], manifest.num_bits, manifest.starts[number + 1] - manifest.starts[number])
-        if (archive.digest, num_bits, len(table)) != expected:
+        table, offsets, ids, num_bits, multi = read_sorted(part, archive)
+        count = manifest.starts[number + 1] - manifest.starts[number]
+        expected = (manifest.digests[number], manifest.num_bits, manifest.multi, count)
+        if (archive.digest, num_bits, multi, len(table)) != expected:
             raise CorruptFileError(f"{path}: its part {part.name} is not the file that was saved")
         return table, offsets, ids
 
@@ -215,9 +218,9 @@ def _read_range(read_part: Callable[[int], Sorted], manifest: Manifest, first: i
     return np.concatenate(tables), offsets, np.concatenate(labels)
 
 
-def _check_range(path: AnyPath, items: Sorted, num_bits: int) -> None:
+def _check_range(path: AnyPath, items: Sorted, manifest: Manifest) -> None:
     """Raises unless parts that are valid one by one are so together."""
     try:
-        check_sorted(*items, num_bits)
+        check_sorted(*items, manifest.num_bits, manifest.multi)
     except ValueError as error:
         raise CorruptFileError(f"{path}: its parts do not go together: {error}") from None

@@ -32,7 +32,7 @@ SAMPLE = 64
 
 
 def build_sharded_index(
-    codes: ArrayLike, num_bits: int, mesh: Mesh, *, ids: ArrayLike, axis_name: str = "shards"
+    codes: ArrayLike, num_bits: int, mesh: Mesh, *, ids: ArrayLike, multi: bool = False, axis_name: str = "shards"
 ) -> ShardedIndex:
     """Builds an index in shards from the items of all processes, none of which ever holds all of them.
 
@@ -44,39 +44,43 @@ def build_sharded_index(
         num_bits: the number of bits of a code, `b`; the same in all processes.
         mesh: as for `shard_index`.
         ids: the ids of these items, integers in [0, 2^31), `[n]`; distinct in all processes together.
+        multi: lets an item have several codes, as for `build_index`; also codes that several processes hold.
         axis_name: as for `shard_index`.
 
     Returns:
         The `ShardedIndex` that `shard_index` makes of an index of the items of all processes.
 
     Raises:
-        ValueError: as for `build_index` and `shard_index`, or `num_bits` is not the same in all processes.
+        ValueError: as for `build_index` and `shard_index`, or `num_bits` or `multi` is not the same in all
+            processes.
         TypeError: as for `build_index` and `shard_index`.
         RuntimeError: another process failed; its own error says why.
     """
     check_mesh(mesh, axis_name)
     if not mesh.is_multi_process:
-        return shard_index(build_index(codes, num_bits, ids=ids), mesh, axis_name)
-    pairs = _sort_own(codes, num_bits, ids)
-    _check_distinct(pairs.ids, mesh)
+        return shard_index(build_index(codes, num_bits, ids=ids, multi=multi), mesh, axis_name)
+    pairs = _sort_own(codes, num_bits, ids, multi)
+    if not multi:
+        _check_distinct(pairs.ids, mesh)
     items = _exchange_by_code(pairs, mesh)
     del pairs
     num_codes = gather_rows(lambda: np.array([[len(items[0])]], np.int32), several=True).sum(dtype=np.int64)
     cuts = cut_evenly(int(num_codes), mesh.shape[axis_name])
-    return _put_own(_exchange_by_shard(items, cuts, mesh, axis_name), cuts, num_bits, mesh, axis_name)
+    items = _exchange_by_shard(items, cuts, mesh, axis_name)
+    return _put_own(items, cuts, num_bits, mesh, axis_name, multi=multi)
 
 
-def _sort_own(codes: ArrayLike, num_bits: int, ids: ArrayLike) -> Pairs:
+def _sort_own(codes: ArrayLike, num_bits: int, ids: ArrayLike, multi: bool) -> Pairs:
     """Checks and sorts the pairs of this process; fails in all processes if it does in one."""
     own: list[Pairs] = []
 
     def sort() -> np.ndarray:
-        own.append(sort_pairs(check_pairs(codes, num_bits, ids, multi=False)))
-        return np.array([[num_bits]], np.int32)
+        own.append(sort_pairs(check_pairs(codes, num_bits, ids, multi)))
+        return np.array([[num_bits, multi]], np.int32)
 
-    all_bits = gather_rows(sort, several=True)[:, 0]
-    if len(set(all_bits.tolist())) > 1:
-        raise ValueError(f"num_bits must be the same in all processes, got {all_bits.tolist()}")
+    for name, values in zip(("num_bits", "multi"), gather_rows(sort, several=True).T.tolist(), strict=True):
+        if len(set(values)) > 1:
+            raise ValueError(f"{name} must be the same in all processes, got {values}")
     return own[0]
 
 
@@ -139,7 +143,9 @@ def _exchange_by_shard(items: Sorted, cuts: np.ndarray, mesh: Mesh, axis_name: s
     return _exchange(np.repeat(table, np.diff(offsets), axis=0), ids, split, mesh)
 
 
-def _put_own(items: Sorted, cuts: np.ndarray, num_bits: int, mesh: Mesh, axis_name: str) -> ShardedIndex:
+def _put_own(
+    items: Sorted, cuts: np.ndarray, num_bits: int, mesh: Mesh, axis_name: str, *, multi: bool
+) -> ShardedIndex:
     """Puts the shards of this process, of which these are the items in order, on its devices."""
     table, offsets, ids = items
     numbers = list(own_devices(mesh, axis_name))
@@ -152,4 +158,4 @@ def _put_own(items: Sorted, cuts: np.ndarray, num_bits: int, mesh: Mesh, axis_na
         places = offsets[first : last + 1]
         return table[first:last], places - places[0], ids[places[0] : places[-1]]
 
-    return assemble_shards(cut_shard, int(np.diff(cuts).max()), most_items, num_bits, mesh, axis_name)
+    return assemble_shards(cut_shard, int(np.diff(cuts).max()), most_items, num_bits, mesh, axis_name, multi=multi)

@@ -26,7 +26,7 @@ from jaxhash.index.hash_index import HashIndex, Sorted, check_size, layout, memo
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["codes", "offsets", "ids", "num_codes", "num_items"],
-    meta_fields=["num_bits", "mesh", "axis_name"],
+    meta_fields=["num_bits", "mesh", "axis_name", "multi"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class ShardedIndex:
@@ -42,6 +42,7 @@ class ShardedIndex:
     num_bits: the number of bits of a code, `b` (static).
     mesh: the devices (static). Shards are replicated along its other axes.
     axis_name: the axis of the mesh along which the index is sharded (static).
+    multi: whether an id may belong to several codes (static), which may be in different shards.
     """
 
     codes: jax.Array  # uint32 [w, s * blocks, g, L]
@@ -52,6 +53,7 @@ class ShardedIndex:
     num_bits: int
     mesh: Mesh
     axis_name: str
+    multi: bool = False
 
     @property
     def num_words(self) -> int:
@@ -85,17 +87,14 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
         axis_name: the axis along which to shard; the shards are replicated along the others.
 
     Returns:
-        A `ShardedIndex`. `search`, `radius_search`, `radius_search_padded` and `retrieve` take it in place of the
-        whole index and return the same results.
+        A `ShardedIndex`. Searches and `retrieve` take it in place of the whole index and return the same results.
 
     Raises:
-        ValueError: the mesh has no such axis or axes of another type than Auto, it leaves out all devices of some
-            processes only, or items have several codes.
+        ValueError: the mesh has no such axis or axes of another type than Auto, or it leaves out all devices of some
+            processes only.
         TypeError: `index` is no `HashIndex`, or `mesh` no mesh.
     """
     check_kind("index", index, HashIndex, "jaxhash.build_index")
-    if index.multi:
-        raise ValueError("an index of items with several codes can't be spread over devices; search it as a whole")
     check_mesh(mesh, axis_name)
     table, offsets, ids = sorted_arrays(index)
     cuts = cut_evenly(len(table), mesh.shape[axis_name])
@@ -106,7 +105,9 @@ def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> Shar
         return table[first:last], items - items[0], ids[items[0] : items[-1]]
 
     most_codes, most_items = np.diff(cuts).max(), np.diff(offsets[cuts]).max()
-    return assemble_shards(cut_shard, int(most_codes), int(most_items), index.num_bits, mesh, axis_name)
+    return assemble_shards(
+        cut_shard, int(most_codes), int(most_items), index.num_bits, mesh, axis_name, multi=index.multi
+    )
 
 
 def check_mesh(mesh: Mesh, axis_name: str) -> None:
@@ -134,7 +135,14 @@ def cut_evenly(count: int, num_shards: int) -> np.ndarray:
 
 
 def assemble_shards(
-    get_shard: Callable[[int], Sorted], most_codes: int, most_items: int, num_bits: int, mesh: Mesh, axis_name: str
+    get_shard: Callable[[int], Sorted],
+    most_codes: int,
+    most_items: int,
+    num_bits: int,
+    mesh: Mesh,
+    axis_name: str,
+    *,
+    multi: bool,
 ) -> ShardedIndex:
     """Puts shards on their devices.
 
@@ -145,10 +153,11 @@ def assemble_shards(
         num_bits: the number of bits of a code.
         mesh: a mesh of devices.
         axis_name: the axis along which to shard.
+        multi: whether an id may belong to several codes.
     """
     check_size(max(most_codes, most_items), num_bits)
     arrays = _put_arrays(lambda number: layout(*get_shard(number), most_codes, most_items), mesh, axis_name)
-    return ShardedIndex(**arrays, num_bits=num_bits, mesh=mesh, axis_name=axis_name)
+    return ShardedIndex(**arrays, num_bits=num_bits, mesh=mesh, axis_name=axis_name, multi=multi)
 
 
 def _put_arrays(get_arrays: Callable[[int], dict[str, Any]], mesh: Mesh, axis_name: str) -> dict[str, Any]:
@@ -222,24 +231,39 @@ def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, be
         The pytree, with the shards as the first axis of each array.
     """
 
-    def on_device(arrays: tuple[jax.Array, ...], beside: Any, *rows: Any) -> Any:
-        flat, unravel = ravel_pytree(function(_make_shard(arrays, index.num_bits), *beside, *rows))
+    def gather(*arguments: Any) -> Any:
+        flat, unravel = ravel_pytree(function(*arguments))
         return jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
+
+    return _on_shards(index, gather, PartitionSpec(), beside, rows)
+
+
+def keep_shards(function: Callable[..., Any], index: ShardedIndex, *rows: Any) -> Any:
+    """Applies `function(shard, *rows)` on every device, and leaves each result there, sharded along its first axis."""
+    spec = PartitionSpec(index.axis_name)
+    return _on_shards(index, function, spec, (), rows)
+
+
+def _on_shards(index: ShardedIndex, function: Callable[..., Any], out_specs: Any, beside: Any, rows: Any) -> Any:
+    """Applies `function(shard, *beside, *rows)` on every device, which gets all rows and its part of `beside`."""
+
+    def on_device(arrays: tuple[jax.Array, ...], beside: Any, *rows: Any) -> Any:
+        return function(_make_shard(arrays, index), *beside, *rows)
 
     specs = tuple(_make_spec(axis, index.axis_name) for axis in AXES.values())
     mapped = jax.shard_map(
         on_device,
         mesh=index.mesh,
         in_specs=(specs, PartitionSpec(index.axis_name), *(PartitionSpec() for _ in rows)),
-        out_specs=PartitionSpec(),
+        out_specs=out_specs,
         check_vma=False,  # the check does not know that gathered arrays are equal on all devices
     )
     return mapped(tuple(getattr(index, name) for name in AXES), beside, *rows)
 
 
-def _make_shard(arrays: Sequence[Any], num_bits: int) -> HashIndex:
+def _make_shard(arrays: Sequence[Any], index: ShardedIndex) -> HashIndex:
     codes, offsets, ids, num_codes, num_items = arrays
-    return HashIndex(codes, offsets, ids, num_codes[0], num_items[0], num_bits)
+    return HashIndex(codes, offsets, ids, num_codes[0], num_items[0], index.num_bits, index.multi)
 
 
 def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
@@ -262,4 +286,4 @@ def _find_local_shards(index: ShardedIndex, copies: bool) -> dict[int, HashIndex
                 # Numbers are fetched once: each search on the host needs them.
                 data = np.asarray(piece.data) if name.startswith("num_") else piece.data
                 found.setdefault(number, []).append(data)
-    return {number: _make_shard(arrays, index.num_bits) for number, arrays in sorted(found.items())}
+    return {number: _make_shard(arrays, index) for number, arrays in sorted(found.items())}

@@ -9,6 +9,7 @@ maximum is needed. A compiled program adds up the rows.
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,8 +21,10 @@ from jax.typing import ArrayLike
 
 from jaxhash.codes.sorting import argsort_codes, find_run_starts
 from jaxhash.core.batching import entry_point, in_parallel
-from jaxhash.core.checks import INT32_MAX, check_codes, check_integer, is_traced
+from jaxhash.core.checks import INT32_MAX, check_codes, check_integer, check_kind, is_traced
 from jaxhash.index.hash_index import NO_ID, HashIndex, memory_of
+from jaxhash.index.sharding import AnyIndex, ShardedIndex
+from jaxhash.query.bags_in_shards import find_best_in_shards
 from jaxhash.query.cost_model import plan_radius
 from jaxhash.query.filters import check_allowed
 from jaxhash.query.hits import Hits, expand_runs, find_hits
@@ -46,7 +49,7 @@ class Items(NamedTuple):
 
 
 def bag_search(
-    index: HashIndex, query_codes: ArrayLike, *, radius: int, k: int, allowed: ArrayLike | None = None
+    index: AnyIndex, query_codes: ArrayLike, *, radius: int, k: int, allowed: ArrayLike | None = None
 ) -> BagMatches:
     """Finds the items whose codes best match a bag of codes, exactly.
 
@@ -54,7 +57,7 @@ def bag_search(
     if none is within the radius. A code that the query has twice counts twice.
 
     Args:
-        index: a `HashIndex` of b-bit codes, usually built with `multi=True`.
+        index: a `HashIndex` or `ShardedIndex` of b-bit codes, usually built with `multi=True`.
         query_codes: uint32 `[..., p, w]`, the p codes of each query; one query `[p, w]` gives results `[k]`.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         k: how many items to find, at least 1.
@@ -67,11 +70,10 @@ def bag_search(
     Raises:
         ValueError: query codes or mask don't fit the index, a number is out of range, or scores could exceed int32:
             `p * 2**radius` must be below 2^31.
-        TypeError: query codes are not uint32, a number is not an integer, the mask is not bool, `index` is no
-            `HashIndex`, or an argument is traced.
+        TypeError: query codes are not uint32, a number is not an integer, the mask is not bool, `index` is no index,
+            or an argument is traced.
     """
-    if not isinstance(index, HashIndex):
-        raise TypeError(f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index")
+    check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index, query_codes, allowed):
         raise TypeError("bag_search is driven from the host and can't be traced: call it outside jit")
     k = check_integer("k", k, 1)
@@ -83,13 +85,13 @@ def bag_search(
     if radius > 30 or num_codes << radius > INT32_MAX:
         raise ValueError(f"{num_codes} codes with radius {radius} could score more than 2^31: take a smaller radius")
     mask = None if allowed is None else np.asarray(check_allowed(index, allowed))
-    barred = None if mask is None else np.flatnonzero(~mask[find_items(index).ids])
-
-    def search_bag(bag: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _find_best(index, bag, radius, k, barred)
-
     bags = codes.reshape(math.prod(lead), num_codes, width)
-    found = in_parallel(search_bag, list(bags))
+    if isinstance(index, ShardedIndex):
+        # One after the other: all processes must search the same bag.
+        found = [find_best_in_shards(index, *_count_codes(bag), radius, k, mask) for bag in bags]
+    else:
+        barred = None if mask is None else np.flatnonzero(~mask[find_items(index).ids])
+        found = in_parallel(partial(_find_best, index, radius=radius, k=k, barred=barred), list(bags))
     scores, ids = (np.array([bag[field] for bag in found], np.int32).reshape(*lead, k) for field in (0, 1))
     return BagMatches(jax.device_put(scores), jax.device_put(ids))
 

@@ -7,6 +7,8 @@ directory over bits, one for each entry of `ids`, since a running sum over n ent
 If few items are allowed, their codes are gathered and only these are compared.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from jaxhash.codes.sorting import find_run_starts
 from jaxhash.core.batching import entry_point, one_at_a_time
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import HashIndex, codes_of_ranks, largest_id, layout, memory_of
-from jaxhash.index.sharding import AnyIndex, ShardedIndex
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, keep_shards, map_shards
 from jaxhash.query.cost_model import sizes_of
 
 # Where at most one in this many items is allowed, their codes are gathered.
@@ -81,13 +83,13 @@ def apply_filter(index: AnyIndex, allowed: Any) -> tuple[AnyIndex, Allowed]:
     A mask of few items gives an index of these. Its arrays have one size, so that one program serves every such mask.
     What was made of the last mask is remembered, since making it takes longer than a single query.
     """
-    if allowed is None or isinstance(index, ShardedIndex):
-        return index, allowed if allowed is None or not is_on_host(allowed) else np.asarray(allowed)
+    if allowed is None:
+        return index, None
     made = _make_once(index, allowed)
     return (made, None) if isinstance(made, HashIndex) else (index, made)
 
 
-def _make_once(index: HashIndex, allowed: Any) -> HashIndex | Filter:
+def _make_once(index: AnyIndex, allowed: Any) -> HashIndex | Filter:
     """Returns an index of few items, or else a filter; what was made last if the mask is equal."""
     last: dict[str, tuple[Any, HashIndex | Filter]] = memory_of(index).remember("last filter", dict)
     on_host = is_on_host(allowed)
@@ -96,10 +98,20 @@ def _make_once(index: HashIndex, allowed: Any) -> HashIndex | Filter:
         if mask is allowed or (on_host and np.array_equal(mask, allowed)):
             return made
     mask = np.array(allowed) if on_host else allowed  # a copy: callers may change theirs
+    made = _make_shard_filters(index, mask) if isinstance(index, ShardedIndex) else _make_for_all(index, mask, on_host)
+    last["last"] = mask, made
+    return made
+
+
+def _make_for_all(index: HashIndex, mask: Any, on_host: bool) -> HashIndex | Filter:
     few = index_of_few(index, mask) if on_host else None
     sizes = sizes_of(index)
-    made = few or _compiled_filter(index, mask, one_item_each=sizes.num_codes == sizes.num_items)
-    last["last"] = mask, made
+    return few or _compiled_filter(index, mask, one_item_each=sizes.num_codes == sizes.num_items)
+
+
+def _make_shard_filters(index: ShardedIndex, mask: Any) -> Filter:
+    """The filters of all shards, each array concatenated along its first axis."""
+    made: Filter = one_at_a_time(lambda mask: jax.block_until_ready(_compiled_shard_filters(index, mask)), [mask])[0]
     return made
 
 
@@ -118,6 +130,17 @@ def index_of_few(index: HashIndex, allowed: np.ndarray) -> HashIndex | None:
     starts = find_run_starts(rank)
     items = codes_of_ranks(index, rank[starts]), np.append(starts, len(entries)), ids[entries]
     return HashIndex(**jax.device_put(layout(*items, room, room)), num_bits=index.num_bits, multi=index.multi)
+
+
+def map_allowed(index: ShardedIndex, function: Callable[..., Any], allowed: Allowed, *rows: Any) -> Any:
+    """`map_shards` of `function(shard, *rows, allowed)`: shards get all of a mask by id, of a filter their own part."""
+    if not isinstance(allowed, Filter):
+        return map_shards(index, function, *rows, allowed)
+
+    def search_shard(shard: HashIndex, own: Filter, *rows: Any) -> Any:
+        return function(shard, *rows, own)
+
+    return map_shards(index, search_shard, *rows, beside=(allowed,))
 
 
 def find_filter(index: HashIndex, allowed: Allowed) -> Filter | None:
@@ -144,6 +167,7 @@ def make_filter(index: HashIndex, allowed: jax.Array, *, one_item_each: bool | N
 
 
 _compiled_filter = entry_point(make_filter, "one_item_each")
+_compiled_shard_filters = entry_point(partial(keep_shards, make_filter))
 
 
 def _find_barred(index: HashIndex, words: jax.Array, directory: jax.Array, one_item_each: bool | None) -> jax.Array:

@@ -29,7 +29,7 @@ from jaxhash.core.checks import (
     padding_mask,
 )
 from jaxhash.index.hash_index import NO_ID, HashIndex
-from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
+from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
 from jaxhash.query.filters import (
     Allowed,
@@ -39,6 +39,7 @@ from jaxhash.query.filters import (
     count_before,
     count_items_of_codes,
     find_filter,
+    map_allowed,
     select_entries,
 )
 from jaxhash.query.host_selection import LEAST_RESULTS, search_on_host, selects_on_host
@@ -190,7 +191,7 @@ def nearest_items(
 ) -> Neighbors:
     """Computes what `search` and `weighted_search` return, without their checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
-        return merge_nearest(map_shards(index, partial(nearest_items, k=k), queries, weights, allowed), k)
+        return merge_nearest(map_allowed(index, partial(nearest_items, k=k), allowed, queries, weights), k)
     chosen = None if allowed is None else find_filter(index, allowed)
 
     def nearest(batch: tuple[jax.Array, Weights | None]) -> Neighbors:
@@ -207,7 +208,7 @@ def matches_in_slots(
     """Computes what `radius_search_padded` returns, without its checks. Queries are uint32 `[..., w]`."""
     if isinstance(index, ShardedIndex):
         find = partial(matches_in_slots, radius=radius, max_results=max_results)
-        found = map_shards(index, find, queries, allowed)
+        found = map_allowed(index, find, allowed, queries)
         first = merge_nearest(Neighbors(found.distances, found.ids), max_results)
         return PaddedMatches(*first, found.counts.sum(0, dtype=jnp.int32))
     chosen = find_filter(index, allowed)

@@ -3,11 +3,24 @@
 import jax
 import numpy as np
 import pytest
+from samples import identical
 
 import jaxhash as jh
 
+MESH = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
 
-def test_an_index_of_several_codes_an_item_is_refused():
-    index = jh.build_index(np.zeros((2, 1), np.uint32), 8, ids=[5, 6], multi=True)
-    with pytest.raises(ValueError, match="can't be spread over devices"):
-        jh.shard_index(index, jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,)))
+
+def test_on_one_device_all_is_one_shard():
+    index = jh.build_index(np.array([[3], [1], [3]], np.uint32) << 24, 8, ids=[5, 6, 6], multi=True)
+    sharded = jh.shard_index(index, MESH)
+    assert (sharded.num_shards, sharded.multi) == (1, True)
+    identical([sharded.codes, sharded.offsets, sharded.ids], [index.codes, index.offsets, index.ids])
+    identical(
+        jh.build_sharded_index(np.array([[3], [1]], np.uint32) << 24, 8, MESH, ids=[6, 6], multi=True),
+        jh.shard_index(jh.build_index(np.array([[3], [1]], np.uint32) << 24, 8, ids=[6, 6], multi=True), MESH),
+    )
+
+
+def test_ids_that_repeat_are_refused_unless_items_have_several_codes():
+    with pytest.raises(ValueError, match="multi=True lets items have several codes"):
+        jh.build_sharded_index(np.zeros((2, 1), np.uint32), 8, MESH, ids=[6, 6])

@@ -18,6 +18,7 @@ import jaxhash as jh
 from jaxhash.core.batching import one_at_a_time
 from jaxhash.files import archive
 from jaxhash.index import parts, sharding
+from jaxhash.query import bags_in_shards, filters
 from jaxhash.query import radius as radius_module
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -238,6 +239,48 @@ def test_shards_are_searched_among_allowed_items_as_the_whole():
         jh.search(sharded, queries, k=7, allowed=masks[0][:largest])
 
 
+def test_a_mask_is_filtered_once_for_all_batches(monkeypatch):
+    index, queries = example(301, 64, q=700)
+    sharded, allowed = jh.shard_index(index, mesh_of(4, 2)), np.arange(603) % 3 == 0
+    expected = jh.search(index, queries, k=3, allowed=allowed)
+    made, make = [], filters._compiled_shard_filters
+    monkeypatch.setattr(filters, "_compiled_shard_filters", lambda *rest: made.append(0) or make(*rest))
+    for mask in (allowed, allowed.copy()):
+        same(jh.search(sharded, queries, k=3, allowed=mask), expected)
+    assert len(made) == 1
+    same(jh.search(sharded, queries, k=3, allowed=~allowed), jh.search(index, queries, k=3, allowed=~allowed))
+
+
+def several_codes():
+    """Items of which each has some codes, often in different shards, and bags of codes to look for."""
+    rng = np.random.default_rng(0)
+    codes = np.asarray(jh.pack_bits(rng.random((2000, 20)) < 0.2))
+    return jh.build_index(codes, 20, ids=rng.integers(0, 1200, 2000), multi=True), codes[:30].reshape(3, 10, 1)
+
+
+def test_items_with_several_codes_are_found_in_shards_as_in_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(bags_in_shards, "CODES_AT_ONCE", 4)
+    index, bags = several_codes()
+    sharded = jh.shard_index(index, mesh_of(3))
+    allowed = np.random.default_rng(0).random(1200) < 0.5
+    searches = (
+        partial(jh.search, k=50, allowed=allowed),
+        partial(jh.radius_search, radius=4),
+        partial(jh.radius_search_padded, radius=4, max_results=9),
+    )
+    for search in searches:
+        same(search(sharded, bags[0]), search(index, bags[0]))
+    for mask in (None, allowed):
+        found = jh.bag_search(sharded, bags, radius=4, k=300, allowed=mask)
+        same(found, jh.bag_search(index, bags, radius=4, k=300, allowed=mask))
+    assert jh.describe(sharded) == jh.describe(index)
+    jh.save_index(tmp_path / "index", sharded)
+    same(jh.load_index(tmp_path / "index"), index)
+    again = jh.load_sharded_index(tmp_path / "index", sharded.mesh)
+    same(again, sharded)
+    assert again.multi
+
+
 def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
     index, queries = example(301, 64)
     sharded = jh.shard_index(index, mesh_of(4))
@@ -292,7 +335,7 @@ def test_what_cannot_be_sharded_is_refused():
 
 def test_a_shard_larger_than_a_device_can_address_is_refused():
     with pytest.raises(ValueError, match="more than the 2\\^31 words"):
-        sharding.assemble_shards(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards")
+        sharding.assemble_shards(lambda number: None, 2**30, 2**30, 64, mesh_of(8), "shards", multi=False)
 
 
 def parts_of(path):

@@ -33,7 +33,7 @@ def same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def same_answers(sharded):
+def same_answers(sharded, index=index):
     same(jh.search(sharded, queries, k=9), jh.search(index, queries, k=9))
     same(jh.search(sharded, queries[0], k=9), jh.search(index, queries[0], k=9))
     inside = jax.jit(lambda index, queries: jh.search(index, queries, k=9))(sharded, queries)
@@ -109,7 +109,19 @@ def building():
     built = jh.build_sharded_index(codes[mine], 64, crossed, ids=ids[mine])
     equal_arrays(built, jh.shard_index(index, crossed))
     same_answers(jh.build_sharded_index(codes[mine], 64, mesh, ids=ids[mine]))
+    several = rng.integers(0, 900, 3001)
+    mine = np.array_split(np.append(some, some[:100]), 2)[number]  # some pairs are in both
+    built = jh.build_sharded_index(codes[mine], 64, mesh, ids=several[mine], multi=True)
+    whole = jh.build_index(codes, 64, ids=several, multi=True)
+    equal_arrays(built, jh.shard_index(whole, mesh))
+    same_answers(built, whole)
+    allowed, bags = np.arange(900) % 2 == 0, queries.reshape(4, 10, 2)
+    for mask in (None, allowed):
+        found = jh.bag_search(built, bags, radius=6, k=9, allowed=mask)
+        same(found, jh.bag_search(whole, bags, radius=6, k=9, allowed=mask))
     refused(lambda: jh.build_sharded_index(codes[:9], 64, mesh, ids=np.arange(9)), "ids must be distinct", every=False)
+    multi = number == 1
+    refused(lambda: jh.build_sharded_index(codes[:9], 64, mesh, ids=ids[:9], multi=multi), "same in all", every=True)
     refused(lambda: jh.build_sharded_index(codes[:9], 64 - number, mesh, ids=ids[:9]), "same in all", every=True)
     wrong = codes[:9, : 2 - number]
     refused(lambda: jh.build_sharded_index(wrong, 64, mesh, ids=ids[:9]), "shape", every=False)
