@@ -1,4 +1,4 @@
-"""Data sets of images: MNIST, Fashion-MNIST and CIFAR-10 from files or the network, and digits that packages include."""
+"""Data sets of images: MNIST, Fashion-MNIST and CIFAR-10 from files or the network, and digits of packages."""
 
 import gzip
 import http.client

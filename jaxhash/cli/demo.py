@@ -89,8 +89,8 @@ def _load(report: Report, dataset: str | None, data_dir: str | os.PathLike[str] 
     height, width, *colours = data.train_images.shape[1:]
     in_colour = " in colour" if colours else ""
     report.add_text(
-        f"Data: {data.name}, {len(data.train_images):,} images of {height}x{width} pixels{in_colour} to learn and index, "
-        f"{len(data.test_images):,} to search with."
+        f"Data: {data.name}, {len(data.train_images):,} images of {height}x{width} pixels{in_colour} to learn and "
+        f"index, {len(data.test_images):,} to search with."
     )
     return data
 
