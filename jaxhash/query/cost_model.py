@@ -1,13 +1,14 @@
-"""Choosing the quickest method by a cost model in nanoseconds, measured on a CPU with two cores and AVX-512.
+"""Choosing the quickest method: by a model of costs, which the times that calls really took correct.
 
-All methods give identical results, so the model affects time only. On other machines the figures differ, but their
-proportions change little.
+All methods give identical results, so the choice affects time only. `costs` holds the figures of the model, `timings`
+the times.
 """
 
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,21 +16,9 @@ import numpy as np
 from jaxhash.index.address_table import Slice, longest_address
 from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
+from jaxhash.query.costs import costs
 from jaxhash.query.kernels import minima_dtype
-
-# Nanoseconds for each call, for any number of queries:
-SCAN_CALL = 60_000.0  # to run the compiled scan
-TABLE_CALL = 40_000.0  # to probe one table
-FILL_CALL = 60_000.0  # to collect the matches
-# Nanoseconds in a large batch:
-SCAN_WORD = 0.02  # to compare one word of a code in the scan
-SELECT = 700.0  # to select one of the nearest from the minima
-SCAN_QUERY, PROBE_QUERY = 2_000.0, 500.0  # for each query, whatever it finds
-SCAN_MATCH = 150.0  # to find one match among the codes of its group
-PROBE_NEAR, PROBE_FAR = 1.0, 6.0  # to read one word of a bitmap that fits the caches, or does not
-CANDIDATE = 60.0  # to compare one code of a bucket
-BUILD = 60.0  # to sort one code into a table
-BUILD_SORTED = 40.0  # to enter one code into the table of the first bits
+from jaxhash.query.timings import timings_of
 
 NEAR_BYTES = 2**23  # the largest bitmap that fits the caches
 # The bits of an address beyond what would number the codes, at least, even past LARGEST_TABLE: then the codes take far
@@ -49,6 +38,15 @@ class Plan(NamedTuple):
     slices: tuple[Slice, ...]
     radii: tuple[int, ...]  # -1 for a table that is not probed
     cost: float  # nanoseconds for one query of a batch
+
+
+class Option(NamedTuple):
+    """A way to answer a search, and what it is estimated to take."""
+
+    method: Any  # "scan", "host", a `Plan`, or a tuple of them
+    slices: tuple[Slice, ...]  # of the tables it needs
+    call: float  # nanoseconds for any number of queries
+    query: float  # nanoseconds for each
 
 
 class Sizes(NamedTuple):
@@ -85,10 +83,10 @@ def expected_hits(count: int, num_bits: int, radius: int) -> float:
     return count * ball_size(num_bits, radius) / 2**num_bits
 
 
-def scan_cost(sizes: Sizes, found: float, each: float = SCAN_MATCH) -> float:
+def scan_cost(sizes: Sizes, found: float, each: float | None = None) -> float:
     """The nanoseconds of a scan for one query of a batch that finds `found` codes, at `each` a code."""
-    per_word = SCAN_WORD if sizes.num_bits <= 480 else 2 * SCAN_WORD
-    return SCAN_QUERY + sizes.words * per_word + found * each
+    per_word = costs().scan_word if sizes.num_bits <= 480 else 2 * costs().scan_word
+    return costs().scan_query + sizes.words * per_word + found * (costs().scan_match if each is None else each)
 
 
 def cut_slices(num_codes: int, num_bits: int, num_tables: int) -> tuple[Slice, ...]:
@@ -115,15 +113,15 @@ def divide_radius(radius: int, num_tables: int) -> tuple[int, ...]:
 def plan_tables(num_codes: int, num_bits: int, radius: int, num_tables: int) -> Plan:
     """Makes the plan with `num_tables` tables, and its cost if codes spread evenly. One table is plain probing."""
     slices, radii = cut_slices(num_codes, num_bits, num_tables), divide_radius(radius, num_tables)
-    cost = PROBE_QUERY
+    cost = costs().probe_query
     for bits, reach in zip(slices, radii, strict=True):
         if reach < 0:
             continue
         probes = count_probes(bits.size, reach)
         if probes > MOST_PROBES:
             return Plan(slices, radii, math.inf)
-        cost += probes * (PROBE_NEAR if 2**bits.size / 8 <= NEAR_BYTES else PROBE_FAR)
-        cost += CANDIDATE * expected_hits(num_codes, bits.size, reach)
+        cost += probes * (costs().probe_near if 2**bits.size / 8 <= NEAR_BYTES else costs().probe_far)
+        cost += costs().candidate * expected_hits(num_codes, bits.size, reach)
     return Plan(slices, radii, cost)
 
 
@@ -136,56 +134,76 @@ def plan_multi_index(num_codes: int, num_bits: int, radius: int, num_tables: int
 
 def plan_radius(index: HashIndex, num_queries: int, radius: int, method: str, num_tables: int | None) -> Plan | None:
     """Makes the plan for a radius search by a method; `None` means a scan."""
-    sizes = sizes_of(index)
-    plan, saved = _plan_radius(sizes, radius, method, num_tables)
-    if plan is None:
-        return None
-    saved = num_queries * saved + SCAN_CALL - len(plan.slices) * TABLE_CALL
-    return plan if method != "auto" or _worth_its_tables(index, plan, saved) else None
+    options = _radius_options(sizes_of(index), radius, method, num_tables)
+    chosen = choose(index, ("radius", radius), options, num_queries).method
+    return chosen if isinstance(chosen, Plan) else None
 
 
 @functools.lru_cache(4096)
-def _plan_radius(sizes: Sizes, radius: int, method: str, num_tables: int | None) -> tuple[Plan | None, float]:
-    """Returns the cheapest plan that the method allows, if any, and the nanoseconds a query that it saves."""
+def _radius_options(sizes: Sizes, radius: int, method: str, num_tables: int | None) -> tuple[Option, ...]:
+    """The ways to search by a radius: one, if the method is named."""
+    found = expected_hits(sizes.num_codes, sizes.num_bits, radius)
+    scan = Option("scan", (), costs().scan_call + costs().fill_call, scan_cost(sizes, found))
     if method == "scan" or sizes.num_codes == 0:
-        return None, 0.0
+        return (scan,)
     plans = []
     if method != "multi-index":
         plans.append(plan_tables(sizes.num_codes, sizes.num_bits, radius, num_tables=1))
     if method != "probe":
         plans.append(plan_multi_index(sizes.num_codes, sizes.num_bits, radius, num_tables))
-    plan = min(plans, key=lambda plan: plan.cost)
-    saved = scan_cost(sizes, expected_hits(sizes.num_codes, sizes.num_bits, radius)) - plan.cost
-    if plan.cost == math.inf or (method == "auto" and saved <= 0):
-        return None, 0.0
-    return plan, saved
+    probes = [
+        Option(plan, plan.slices, len(plan.slices) * costs().table_call + costs().fill_call, plan.cost)
+        for plan in plans
+        if plan.cost < math.inf
+    ]
+    return (scan, *probes) if method == "auto" or not probes else (probes[0],)
+
+
+def choose_nearest(index: HashIndex, num_queries: int, k: int, *, host: bool) -> Option:
+    """Chooses how to find the k nearest: by a "scan", by "host" if that is allowed, or by plans for growing radii."""
+    options = _nearest_options(sizes_of(index), k, host)
+    return options[0] if len(options) == 1 else choose(index, ("nearest", k), options, num_queries)
+
+
+@functools.lru_cache(4096)
+def _nearest_options(sizes: Sizes, k: int, host: bool) -> tuple[Option, ...]:
+    options = [Option("scan", (), costs().search_call, scan_cost(sizes, k, costs().select))]
+    if host and 0 < k <= sizes.num_codes:
+        options.append(Option("host", (), 0.0, costs().host_query + sizes.words * costs().host_word))
+    plans, needed, rounds = _plan_widening(sizes, k)
+    if rounds:
+        call = rounds * (costs().table_call + costs().fill_call)
+        options.append(Option(plans, plans[0].slices, call, needed))
+    return tuple(options)
 
 
 def plan_widening(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
     """Makes plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
-    plans, saved, rounds = _plan_widening(sizes_of(index), k, method)
-    saved = num_queries * saved + SCAN_CALL - rounds * (TABLE_CALL + FILL_CALL)
-    return plans if method != "auto" or (plans and _worth_its_tables(index, plans[0], saved)) else ()
+    if method == "probe":
+        return _plan_widening(sizes_of(index), k, always=True)[0]
+    chosen = choose_nearest(index, num_queries, k, host=False).method
+    return chosen if isinstance(chosen, tuple) else ()
 
 
 @functools.lru_cache(4096)
-def _plan_widening(sizes: Sizes, k: int, method: str) -> tuple[tuple[Plan, ...], float, int]:
-    """Returns the plans, the nanoseconds a query that they save, and how many are expected to find k items."""
-    if sizes.num_codes == 0:
-        return (), 0.0, 0
+def _plan_widening(sizes: Sizes, k: int, *, always: bool = False) -> tuple[tuple[Plan, ...], float, int]:
+    """Makes plans for radius 0, 1, 2, ... that together cost no more than a scan, or a first one `always`.
+
+    Returns:
+        The plans, the nanoseconds a query of those that are expected to find k items, and how many these are: 0 if a
+        scan should be quicker.
+    """
     plans: list[Plan] = []
-    limit, spent, needed, rounds = scan_cost(sizes, k, SELECT), 0.0, math.inf, 0
-    for radius in range(sizes.num_bits + 1):
+    limit, spent, needed, rounds = scan_cost(sizes, k, costs().select), 0.0, math.inf, 0
+    for radius in range(sizes.num_bits + 1 if sizes.num_codes else 0):
         plan = plan_tables(sizes.num_codes, sizes.num_bits, radius, num_tables=1)
         spent += plan.cost
-        if plan.cost == math.inf or (spent > limit and (method == "auto" or plans)):
+        if plan.cost == math.inf or (spent > limit and (plans or not always)):
             break
         plans.append(plan)
-        if needed == math.inf and expected_hits(sizes.num_items, sizes.num_bits, radius) >= k:
+        if not rounds and expected_hits(sizes.num_items, sizes.num_bits, radius) >= k:
             needed, rounds = spent, len(plans)
-    if method == "auto" and needed == math.inf:
-        return (), 0.0, 0
-    return tuple(plans), limit - needed, rounds
+    return tuple(plans), needed, rounds
 
 
 def choose_slices(index: HashIndex, radius: int | None, k: int | None) -> tuple[Slice, ...]:
@@ -194,30 +212,49 @@ def choose_slices(index: HashIndex, radius: int | None, k: int | None) -> tuple[
     There are none where a scan is estimated to be quicker even if tables cost nothing.
     """
     sizes, slices = sizes_of(index), set[Slice]()
-    if radius is not None:
-        plan, _ = _plan_radius(sizes, radius, "auto", None)
-        slices.update(plan.slices if plan else ())
-    if k is not None:
-        plans, _, _ = _plan_widening(sizes, k, "auto")
-        slices.update(plans[0].slices if plans else ())
+    searches = [] if radius is None else [_radius_options(sizes, radius, "auto", None)]
+    searches += [] if k is None else [_nearest_options(sizes, k, False)]
+    for options in searches:
+        slices.update(min(options, key=lambda option: option.query).slices)
     return tuple(sorted(slices))
 
 
-def _worth_its_tables(index: HashIndex, plan: Plan, saved: float) -> bool:
-    """Whether to use a plan that saves `saved` nanoseconds in this search; its tables are built if they are missing.
+def choose(index: HashIndex, search: Hashable, options: tuple[Option, ...], num_queries: int) -> Option:
+    """Chooses the option that should be quickest, of which the first needs no tables.
 
-    Tables are built once the time lost without them would have paid for them (the ski rental problem: rent until the
-    rent equals the price). That takes at most twice the time of the best choice in hindsight. The lost time of a plan
-    pays only for its own tables, since other searches gain nothing from them.
+    Missing tables are built once the time lost without them would have paid for them (the ski rental problem: rent
+    until the rent equals the price). That takes at most twice the time of the best choice in hindsight.
+
+    Args:
+        index: a `HashIndex`.
+        search: what is searched for. Calls that took the search and the option's method into account correct its cost.
+        options: at least one.
+        num_queries: the number of queries.
     """
-    if saved <= 0:
-        return False
+    if len(options) == 1:
+        return options[0]
+    timings, memory = timings_of(index), memory_of(index)
+
+    def cost(option: Option) -> float:
+        guess = option.call + num_queries * option.query
+        return timings.correct((search, option.method), num_queries, guess)
+
+    best = min(options, key=cost)
+    if not best.slices or not memory.missing(best.slices):
+        return best
+    ready = min((option for option in options if not memory.missing(option.slices)), key=cost)
+    return best if _worth_its_tables(index, best.slices, cost(ready) - cost(best)) else ready
+
+
+def _worth_its_tables(index: HashIndex, slices: tuple[Slice, ...], saved: float) -> bool:
+    """Whether to build the tables that are missing, after another search in which they would have saved nanoseconds.
+
+    The time lost without some tables pays only for these, since other searches gain nothing from them.
+    """
     memory = memory_of(index)
-    missing = memory.missing(plan.slices)
-    if not missing:
-        return True
-    price = sum(BUILD_SORTED if bits.first == 0 else BUILD for bits in plan.slices if bits in missing)
-    return memory.add_lost_time(plan.slices, saved) > price * sizes_of(index).num_codes
+    missing = memory.missing(slices)
+    price = sum(costs().build_sorted if bits.first == 0 else costs().build for bits in missing)
+    return memory.add_lost_time(slices, saved) > price * sizes_of(index).num_codes
 
 
 def queries_at_once(index: AnyIndex, k: int, exponents: tuple[int, ...] = (0,)) -> int:

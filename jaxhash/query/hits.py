@@ -13,7 +13,8 @@ from jaxhash.codes.sorting import find_run_starts
 from jaxhash.core.batching import entry_point, pad_rows
 from jaxhash.index.address_table import AddressTable, get_tables
 from jaxhash.index.hash_index import HashIndex, find_words
-from jaxhash.query.cost_model import CANDIDATE, Plan, queries_at_once, scan_cost, sizes_of
+from jaxhash.query.cost_model import Plan, queries_at_once, scan_cost, sizes_of
+from jaxhash.query.costs import costs
 from jaxhash.query.kernels import near_groups
 from jaxhash.query.probe import probe
 from jaxhash.query.results import RadiusMatches
@@ -106,7 +107,7 @@ def _probe(
     counts = [int(buckets.sizes.sum(dtype=np.int64)) for _, buckets in found]
     total = sum(counts)
     if total > CANDIDATES_AT_ONCE:
-        if total * CANDIDATE > len(queries) * scan_cost(sizes_of(index), found=0):
+        if total * costs().candidate > len(queries) * scan_cost(sizes_of(index), found=0):
             yield from find_hits(index, queries, radius, None)
             return
         if len(queries) > 1:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -24,35 +25,39 @@ from jaxhash.query.cost_model import plan_radius, queries_at_once
 from jaxhash.query.filters import check_allowed, index_of_few
 from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
 from jaxhash.query.results import RadiusMatches
+from jaxhash.query.several import AnySequence, radius_search_several, refuse_offsets
+from jaxhash.query.timings import timed
 
 RADIUS_METHODS = ("auto", "scan", "probe", "multi-index")
 
 
 def radius_search(
-    index: AnyIndex,
+    index: AnyIndex | AnySequence,
     queries: ArrayLike,
     *,
     radius: int,
     method: str = "auto",
     num_tables: int | None = None,
-    allowed: ArrayLike | None = None,
+    allowed: Any = None,
+    id_offsets: ArrayLike | None = None,
 ) -> RadiusMatches:
     """Finds all items within a radius of each query, however many there are.
 
     The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
 
     Args:
-        index: a `HashIndex` or `ShardedIndex` of b-bit codes.
+        index: a `HashIndex` or `ShardedIndex` of b-bit codes; or a list or tuple of several, searched as one.
         queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi-index" does so for
             several slices of the code; "auto" takes what is estimated to be quickest. The results are the same.
         num_tables: for "multi-index", the number of slices, from 1 to b; by default what is estimated to be quickest.
         allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
+        id_offsets: what is added to the ids of each of several indexes; this and their masks are as for `search`.
 
     Returns:
         `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
-        to `offsets[i + 1]`, sorted by (distance, code, id).
+        to `offsets[i + 1]`, sorted by (distance, code, id). Of several indexes, ids are int64.
 
     Raises:
         ValueError: queries or mask don't fit the index, a number is out of range, or there is no such method.
@@ -61,6 +66,10 @@ def radius_search(
     """
     if is_traced(index, queries, allowed):
         raise TypeError("radius_search returns arrays of unknown length; inside jit use radius_search_padded")
+    if isinstance(index, (list, tuple)):
+        find = partial(radius_search, radius=radius, method=method, num_tables=num_tables)
+        return radius_search_several(index, queries, allowed, id_offsets, find)
+    refuse_offsets(id_offsets)
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     flat = check_codes("queries", queries, index.num_bits).reshape(-1, index.num_words)
     radius = check_radius(radius, index.num_bits)
@@ -77,9 +86,10 @@ def radius_search(
         )
         return _search_shards(index, len(flat), search_shard)
     plan = plan_radius(index, len(flat), radius, method, num_tables)
-    if plan is None:
-        return _scan(index, flat, radius, mask)
-    return matches_of_hits(index, find_hits(index, flat, radius, plan), mask)
+    with timed(index, (("radius", radius), plan or "scan"), len(flat)):
+        if plan is None:
+            return _scan(index, flat, radius, mask)
+        return matches_of_hits(index, find_hits(index, flat, radius, plan), mask)
 
 
 def _scan(index: HashIndex, queries: np.ndarray, radius: int, allowed: np.ndarray | None) -> RadiusMatches:
