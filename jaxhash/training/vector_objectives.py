@@ -19,15 +19,36 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, round_logits
 from jaxhash.models.inputs import to_floats
 from jaxhash.training.closed_form import start_from_itq
-from jaxhash.training.losses import correlations, mean_loss
+from jaxhash.training.losses import correlations, decoder_loss
 from jaxhash.training.objectives import Batch
 from jaxhash.training.positives import Positives, compute_basis, find_neighbors
 
 ITEMS_FOR_BASIS = 2**14
 
 
+class _VectorObjective:
+    """What the objectives share: settings to check, where training starts, and which items are positives."""
+
+    nearness: float
+    num_neighbors: int
+    # The statistics of items are not those of items with positives.
+    holds_statistics: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_integer("num_neighbors", self.num_neighbors, 1)
+        _check_positive("nearness", self.nearness)
+
+    def init_weights(self, model: Autoencoder, items: np.ndarray, seed: int) -> None:
+        """Sets the weights of a model without hidden layers by ITQ."""
+        start_from_itq(model, items, seed)
+
+    def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
+        """Finds each item's nearest neighbours."""
+        return find_nearest_vectors(items, self.num_neighbors, seed)
+
+
 @dataclass(frozen=True)
-class KeepNeighbors:
+class KeepNeighbors(_VectorObjective):
     """Trains codes of vectors whose nearest neighbours are those of the vectors, by Euclidean distance.
 
     For each item the similarities of codes are to correlate with the distances of vectors, over the items of the batch,
@@ -49,21 +70,6 @@ class KeepNeighbors:
     num_neighbors: int = 50
     copying: float = 8.0
 
-    # The statistics of items are not those of items with positives.
-    holds_statistics: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_integer("num_neighbors", self.num_neighbors, 1)
-        _check_positive("nearness", self.nearness)
-
-    def init_weights(self, model: Autoencoder, items: np.ndarray, seed: int) -> None:
-        """Sets the weights of a model without hidden layers by ITQ."""
-        start_from_itq(model, items, seed)
-
-    def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds each item's nearest neighbours."""
-        return find_nearest_vectors(items, self.num_neighbors, seed)
-
     def __call__(
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
     ) -> tuple[jax.Array, jax.Array]:
@@ -78,7 +84,7 @@ class KeepNeighbors:
 
 
 @dataclass(frozen=True)
-class GroupByKind:
+class GroupByKind(_VectorObjective):
     """Trains codes of vectors that draw near vectors together, so that items of a kind get similar codes.
 
     The loss is the cross-entropy of two softmaxes over the batch, for each item: of the distances of vectors, a sharp
@@ -99,20 +105,9 @@ class GroupByKind:
     num_neighbors: int = 50
     copying: float = 1.0
 
-    holds_statistics: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
-        check_integer("num_neighbors", self.num_neighbors, 1)
-        _check_positive("nearness", self.nearness)
+        super().__post_init__()
         _check_positive("temperature", self.temperature)
-
-    def init_weights(self, model: Autoencoder, items: np.ndarray, seed: int) -> None:
-        """Sets the weights of a model without hidden layers by ITQ."""
-        start_from_itq(model, items, seed)
-
-    def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds each item's nearest neighbours."""
-        return find_nearest_vectors(items, self.num_neighbors, seed)
 
     def __call__(
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
@@ -170,7 +165,7 @@ def _encode_views(
 def _decoder_loss(model: Autoencoder, batch: Batch, signs: jax.Array) -> jax.Array:
     """The loss of the outputs, which trains the decoder alone."""
     bits = jax.lax.stop_gradient(signs[: len(batch.items)] + 1) / 2
-    return mean_loss(model, model.output_logits(bits), to_floats(batch.items))
+    return decoder_loss(model, bits, to_floats(batch.items))
 
 
 def _leave_out_self(scores: jax.Array) -> jax.Array:
