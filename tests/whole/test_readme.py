@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = ["README.md", "notebooks/reference.md", "tests/benchmarks/README.md"]
 
 
 def test_every_example_of_the_readme_runs_and_prints_what_it_says():
@@ -25,6 +27,13 @@ def test_both_commands_stand_in_the_first_screen():
     first = README.read_text().splitlines()[:12]
     assert "pip install '.[demo]' && python -m jaxhash demo" in first
     assert "pip install -e '.[test]' && pytest" in first
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_repository_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
 def test_no_line_names_a_path_of_some_machine():
