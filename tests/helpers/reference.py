@@ -6,7 +6,6 @@ written there. Nothing of jaxhash is run but its table of public names.
 
 import ast
 import collections
-import itertools
 from pathlib import Path
 
 import jaxhash as jh
@@ -75,16 +74,13 @@ def argument(node, default=None):
 
 
 def fields_of(node, tree):
-    """The fields of a record, those of bases in the same module first."""
+    """The fields of a record by name, those of bases in the same module first."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
-    inherited = [fields_of(other, tree) for other in tree.body if getattr(other, "name", None) in bases]
+    fields = {}
+    for base in tree.body:
+        fields |= fields_of(base, tree) if getattr(base, "name", None) in bases else {}
     own = [part for part in node.body if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part)]
-    return [*itertools.chain(*inherited), *own]
-
-
-def methods_of(node):
-    """The public methods and properties of a class."""
-    return [part for part in node.body if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")]
+    return fields | {field.target.id: field for field in own}
 
 
 def class_signature(node, tree):
@@ -94,7 +90,7 @@ def class_signature(node, tree):
         return f"class {node.name}({', '.join(map(ast.unparse, node.bases))})"
     if made:
         return function_signature(made, node.name).partition(" -> ")[0]
-    return call(node.name, [argument(field, field.value) for field in fields_of(node, tree)])
+    return call(node.name, [argument(field, field.value) for field in fields_of(node, tree).values()])
 
 
 def first_paragraph(node):
@@ -113,13 +109,8 @@ def describe_name(name, module):
     """The section of a public name."""
     tree, path = read_module(module)
     *_, node = (part for part in tree.body if getattr(part, "name", None) == name)  # after its overloads
-    is_class = isinstance(node, ast.ClassDef)
-    signature = class_signature(node, tree) if is_class else function_signature(node, name)
-    lines = [f"### `{name}`", f"```python\n{signature}\n```", first_paragraph(node)]
-    for method in methods_of(node) if is_class else []:
-        shown = method.name if method.decorator_list else function_signature(method, f".{method.name}")
-        lines[-1] += f"\n\n`{' '.join(shown.split())}`: {first_paragraph(method)}"
-    return "\n\n".join(lines) + f"\n\n[{path}](../{path})\n"
+    signature = class_signature(node, tree) if isinstance(node, ast.ClassDef) else function_signature(node, name)
+    return f"### `{name}`\n\n```python\n{signature}\n```\n\n{first_paragraph(node)}\n\n[{path}](../{path})\n"
 
 
 def list_groups():

@@ -15,6 +15,10 @@ class Record(Base):
     size: int = 3
     KIND: ClassVar[int] = 0
 
+class Larger(Record):
+    size: int = 4
+    more: int = 5
+
 class Made(Record):
     def __init__(self, size: int): ...
 
@@ -30,6 +34,7 @@ def test_signatures_by_hand():
     assert reference.function_signature(few, "few") == 'few(a, b: int = 2, *rest, c = "x", **more) -> int'
     assert [reference.class_signature(node, tree) for node in classes] == [
         "Record(name: str, size: int = 3)",
+        "Larger(name: str, size: int = 4, more: int = 5)",
         "Made(size: int)",
         "class SizeError(ValueError)",
     ]
