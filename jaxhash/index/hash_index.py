@@ -8,7 +8,7 @@ collections have equal arrays.
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -74,7 +74,8 @@ class HashIndex:
 class IndexMemory:
     """What searches remember about one index: its sizes and tables, and the time lost without tables.
 
-    It belongs to one index object and is freed with it. Files, copies, equality and tracing know nothing of it.
+    It belongs to one index object and is freed with it. Files, copies, equality and tracing know nothing of it. What
+    depends on the ids has a memory of its own, so that indexes of the same codes with other ids can share the rest.
     """
 
     def __init__(self) -> None:
@@ -107,6 +108,10 @@ class IndexMemory:
         """The values remembered so far that are instances of a class."""
         return [value for value in list(self._values.values()) if isinstance(value, kind)]
 
+    def values(self) -> list[Any]:
+        """All values remembered so far."""
+        return list(self._values.values())
+
     def add_lost_time(self, plan: Hashable, nanoseconds: float) -> float:
         """Adds to the time that a plan would have saved, had its tables been there; returns the sum."""
         with self._lock:
@@ -117,12 +122,20 @@ class IndexMemory:
         return IndexMemory, ()  # a copy, in this process or another, starts with nothing
 
 
-def memory_of(index: Any) -> IndexMemory:
-    """The memory of a `HashIndex` or `ShardedIndex`; created when first asked for."""
+def memory_of(index: Any, *, ids: bool = False) -> IndexMemory:
+    """The memory of a `HashIndex` or `ShardedIndex`, or that of what depends on its ids; created when first needed."""
     fields: dict[str, Any] = vars(index)
+    name = "_memory_of_ids" if ids else "_memory"
     # setdefault is atomic, so that all threads get one object.
-    memory: IndexMemory = fields.get("_memory") or fields.setdefault("_memory", IndexMemory())
+    memory: IndexMemory = fields.get(name) or fields.setdefault(name, IndexMemory())
     return memory
+
+
+def replace_ids(index: HashIndex, ids: jax.Array) -> HashIndex:
+    """The same codes with other ids, which share the tables and all else that is remembered of the codes."""
+    other = replace(index, ids=ids)
+    vars(other)["_memory"] = memory_of(index)
+    return other
 
 
 def check_size(num_items: int, num_bits: int) -> None:
@@ -213,7 +226,7 @@ def sorted_arrays(index: HashIndex) -> Sorted:
 
 def largest_id(index: HashIndex) -> int:
     """The largest id in an index, or -1; remembered, since finding it can take as long as a search."""
-    return memory_of(index).remember("largest id", lambda: int(np.asarray(index.ids).max()))
+    return memory_of(index, ids=True).remember("largest id", lambda: int(np.asarray(index.ids).max()))
 
 
 def find_words(index: HashIndex, ranks: AnyArray) -> AnyArray:

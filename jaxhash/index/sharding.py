@@ -271,7 +271,7 @@ def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
 
     They are remembered, since address tables live as long as the index object they belong to.
     """
-    return memory_of(index).remember("local shards", partial(_find_local_shards, index, copies=False))
+    return memory_of(index, ids=True).remember("local shards", partial(_find_local_shards, index, copies=False))
 
 
 def _find_local_shards(index: ShardedIndex, copies: bool) -> dict[int, HashIndex]:

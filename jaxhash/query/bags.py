@@ -192,4 +192,4 @@ def find_items(index: HashIndex) -> Items:
         consecutive = len(ids) == 0 or int(ids[-1]) == len(ids) - 1
         return Items(ids, entries if consecutive else np.searchsorted(ids, entries).astype(np.int32))
 
-    return memory_of(index).remember("items", find)
+    return memory_of(index, ids=True).remember("items", find)

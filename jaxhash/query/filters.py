@@ -71,7 +71,7 @@ def _largest_in_shards(index: ShardedIndex) -> int:
     def find() -> int:
         return int(one_at_a_time(_compiled_max, [index.ids])[0])
 
-    return memory_of(index).remember("largest id", find)
+    return memory_of(index, ids=True).remember("largest id", find)
 
 
 _compiled_max = entry_point(jnp.max)
@@ -91,7 +91,7 @@ def apply_filter(index: AnyIndex, allowed: Any) -> tuple[AnyIndex, Allowed]:
 
 def _make_once(index: AnyIndex, allowed: Any) -> HashIndex | Filter:
     """Returns an index of few items, or else a filter; what was made last if the mask is equal."""
-    last: dict[str, tuple[Any, HashIndex | Filter]] = memory_of(index).remember("last filter", dict)
+    last: dict[str, tuple[Any, HashIndex | Filter]] = memory_of(index, ids=True).remember("last filter", dict)
     on_host = is_on_host(allowed)
     if "last" in last:
         mask, made = last["last"]

@@ -6,7 +6,7 @@ and the results are merged. Results do not depend on the batch, the devices or t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches, one_at_a_time
 from jaxhash.core.checks import (
-    INT32_MAX,
     check_choice,
     check_integer,
     check_kind,
@@ -28,24 +27,24 @@ from jaxhash.core.checks import (
     is_traced,
     padding_mask,
 )
-from jaxhash.index.hash_index import NO_ID, HashIndex
+from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
-from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
+from jaxhash.query.cost_model import queries_at_once
+from jaxhash.query.eager import search_by
 from jaxhash.query.filters import (
     Allowed,
     Filter,
     apply_filter,
     check_allowed,
-    count_before,
     count_items_of_codes,
     find_filter,
     map_allowed,
-    select_entries,
 )
 from jaxhash.query.host_selection import LEAST_RESULTS, search_on_host, selects_on_host
-from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, items_of_codes, minima_once, nearest_codes
+from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
-from jaxhash.query.widening import probe_widening
+from jaxhash.query.several import AnySequence, refuse_offsets, search_several
+from jaxhash.query.slots import items_in_slots, merge_nearest
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
@@ -56,12 +55,19 @@ WORTH_TWO_THREADS = 2**30
 
 
 def search(
-    index: AnyIndex, queries: ArrayLike, *, k: int, method: str = "auto", allowed: ArrayLike | None = None
+    index: AnyIndex | AnySequence,
+    queries: ArrayLike,
+    *,
+    k: int,
+    method: str = "auto",
+    allowed: Any = None,
+    id_offsets: ArrayLike | None = None,
 ) -> Neighbors:
     """Finds the k nearest items of each query, exactly.
 
     Args:
-        index: a `HashIndex` or `ShardedIndex` of b-bit codes.
+        index: a `HashIndex` or `ShardedIndex` of b-bit codes; or a list or tuple of several, which are searched as one.
+            These can't be traced.
         queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`.
         k: how many items to find, at least 1 (static). It may exceed the number of items.
         method: "scan" compares all codes; "probe" looks up addresses within a growing radius of the query's, until k
@@ -70,15 +76,22 @@ def search(
             devices would have to agree after each radius, it is always a scan.
         allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all. It
             may be traced, and one compiled program serves all masks of one length. What is made of a mask is
-            remembered until the next one comes. Inside `jit`, ids past the end of the mask are not allowed.
+            remembered until the next one comes. Inside `jit`, ids past the end of the mask are not allowed. For several
+            indexes, a sequence of a mask or `None` for each.
+        id_offsets: for several indexes, int64 `[m]`: what is added to the ids of each, by default 0. The ranges of
+            their ids must not overlap then. Offsets of `i * 2**31` always keep them apart.
 
     Returns:
-        `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id).
+        `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id). Of several indexes, numpy
+        arrays, whose ids are int64; however items are divided among the indexes, the results are the same.
 
     Raises:
         ValueError: queries or mask don't fit the index, k is out of range, or there is no such method (for this index).
         TypeError: queries are not uint32, k is not an integer, or the mask is not bool.
     """
+    if isinstance(index, (list, tuple)):
+        return search_several(index, queries, k, allowed, id_offsets, partial(search, method=method))
+    refuse_offsets(id_offsets)
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     codes = check_known_codes("queries", queries, index.num_bits)
     k = check_integer("k", k, 1)
@@ -90,21 +103,19 @@ def search(
         allowed = check_allowed(index, allowed)
     if is_traced(index, codes, allowed):
         return nearest_items(index, codes, allowed=allowed, k=k)
-    if method != "scan" and isinstance(index, HashIndex):
-        plans = plan_widening(index, math.prod(codes.shape[:-1]), _scale_to_all(k, allowed), method)
-        if plans:
-            return _search_by_widening(index, np.asarray(codes), k, plans, allowed)
-    wide = k >= LEAST_RESULTS and allowed is None
-    if wide and isinstance(index, HashIndex) and selects_on_host(index, math.prod(codes.shape[:-1]), k):
-        return search_on_host(index, np.asarray(codes), k, queries_at_once(index, k), _compiled_search)
-    return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), allowed, k=k)
+    scan = partial(_scan, index, k, allowed)
+    if method == "scan" or isinstance(index, ShardedIndex):
+        return scan(codes)
+    return search_by(index, codes, k, method, allowed, scan)
 
 
-def _scale_to_all(k: int, allowed: Any) -> int:
-    """Among about how many of the nearest items there are k allowed ones."""
-    if allowed is None:
-        return k
-    return min(INT32_MAX, k * allowed.size // max(1, int(np.count_nonzero(np.asarray(allowed)))))
+def _scan(index: AnyIndex, k: int, allowed: Any, queries: Any) -> Neighbors:
+    """Finds the k nearest items of queries uint32 `[..., w]` by comparing all codes."""
+    size = queries_at_once(index, k)
+    wide = k >= LEAST_RESULTS and allowed is None and isinstance(index, HashIndex)
+    if wide and selects_on_host(index, math.prod(queries.shape[:-1]), k):
+        return search_on_host(index, np.asarray(queries), k, size, _compiled_search)
+    return run_batches(_compiled_search, index, (queries,), size, allowed, k=k)
 
 
 def radius_search_padded(
@@ -172,18 +183,6 @@ def run_batches(
     return in_batches(run, flat, size, lead)
 
 
-def _search_by_widening(
-    index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan], allowed: Any
-) -> Neighbors:
-    """Finds the k nearest allowed items by probing; queries that probing leaves unfinished are scanned."""
-    flat, lead = queries.reshape(-1, index.num_words), queries.shape[:-1]
-    distances, ids, unfinished = probe_widening(index, flat, k, plans, allowed)
-    if len(unfinished):
-        rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), allowed, k=k)
-        distances[unfinished], ids[unfinished] = rest
-    return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
-
-
 # Compiled even without a `jit` around it: `vmap` alone would dispatch every operation by itself.
 @partial(jax.jit, static_argnames="k")
 def nearest_items(
@@ -221,17 +220,6 @@ def matches_in_slots(
         return PaddedMatches(*items_in_slots(index, chosen, distances, ranks, max_results), counts)
 
     return map_batches(within, index, (queries, None), queries_at_once(index, max_results))
-
-
-def merge_nearest(found: Neighbors, k: int) -> Neighbors:
-    """The k nearest of all shards from the k nearest of each, int32 `[s, ..., k]`.
-
-    Shards hold ascending codes and `top_k` puts the lower position first among equals, so ties stay in order.
-    """
-    num_shards, *lead, _ = found.ids.shape
-    distances, ids = (jnp.moveaxis(array, 0, -2).reshape(*lead, num_shards * k) for array in found)
-    _, position = lax.top_k(-distances.astype(jnp.float32), k)
-    return Neighbors(jnp.take_along_axis(distances, position, -1), jnp.take_along_axis(ids, position, -1))
 
 
 def map_batches(
@@ -273,25 +261,6 @@ def _nearest_codes(
     barred = None if allowed is None else allowed.barred
     minima = minima_once(index.codes, index.num_codes, queries, weights, barred)
     return nearest_codes(index.codes, index.num_codes, queries, minima, min(k, index.capacity), weights, barred)
-
-
-def items_in_slots(
-    index: HashIndex, allowed: Filter | None, distances: jax.Array, ranks: jax.Array, count: int
-) -> tuple[jax.Array, jax.Array]:
-    """The allowed items of the codes, in `count` slots even if the index has room for fewer."""
-    available = min(count, index.ids.shape[0])
-    starts, ends = (index.offsets.at[rank].get(mode="promise_in_bounds") for rank in (ranks, ranks + 1))
-    if allowed is not None:
-        starts, ends = count_before(allowed, starts), count_before(allowed, ends)
-    distances, entries = items_of_codes(distances, starts, ends, available)
-    if allowed is not None:
-        entries = select_entries(allowed, entries)
-    ids = jnp.where(distances == NO_DISTANCE, NO_ID, index.ids.at[entries].get(mode="promise_in_bounds"))
-    spare = ((0, 0), (0, count - available))
-    return (
-        jnp.pad(distances, spare, constant_values=NO_DISTANCE),
-        jnp.pad(ids, spare, constant_values=NO_ID),
-    )
 
 
 _compiled_search = entry_point(nearest_items, "k")

@@ -20,9 +20,10 @@ from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_shards
 from jaxhash.query.candidates import find_candidates, is_first_find
 from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE, MOST_PROBES, QUERY_MEMORY, count_probes, divide_radius
 from jaxhash.query.kernels import NO_DISTANCE
-from jaxhash.query.nearest import items_in_slots, map_batches, merge_nearest
+from jaxhash.query.nearest import map_batches
 from jaxhash.query.probe_tables import ProbeTables, capacity_of, count_words
 from jaxhash.query.results import Neighbors, ProbedMatches
+from jaxhash.query.slots import items_in_slots, merge_nearest
 
 
 def probe_padded(

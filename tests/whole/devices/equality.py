@@ -281,6 +281,17 @@ def test_items_with_several_codes_are_found_in_shards_as_in_the_whole(tmp_path, 
     assert again.multi
 
 
+def test_shards_are_searched_as_one_with_other_indexes():
+    (a, queries), (b, _) = example(301, 64), example(200, 64, seed=1)
+    sharded = jh.shard_index(a, mesh_of(3))
+    masks = [np.arange(603) % 2 == 0, None]
+    for search in (partial(jh.search, k=20), partial(jh.radius_search, radius=9, method="probe")):
+        find = partial(search, queries=queries, id_offsets=[2**31, 0])
+        for allowed in (None, masks):
+            same(find([sharded, b], allowed=allowed), find([a, b], allowed=allowed))
+    assert jh.describe(sharded).tables
+
+
 def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
     index, queries = example(301, 64)
     sharded = jh.shard_index(index, mesh_of(4))

@@ -53,6 +53,10 @@ def equal():
     same(jh.search(sharded, queries, k=9, allowed=allowed), jh.search(index, queries, k=9, allowed=allowed))
     within = {"radius": 6, "allowed": allowed}
     same(jh.radius_search(sharded, queries, **within), jh.radius_search(index, queries, **within))
+    several = {"id_offsets": [0, 2**31], "allowed": [allowed, None]}
+    same(jh.search([sharded, sharded], queries, k=9, **several), jh.search([index, index], queries, k=9, **several))
+    found = jh.radius_search([sharded, index], queries, radius=6, **several)
+    same(found, jh.radius_search([index, index], queries, radius=6, **several))
     model = jh.Autoencoder(12, 64, (16,))
     images = rng.integers(0, 256, (37, 12), dtype=np.uint8)
     same(jh.retrieve(jh.Retriever(model, sharded), images, k=5), jh.retrieve(jh.Retriever(model, index), images, k=5))
