@@ -62,6 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what a file holds")
     info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved")
     info.set_defaults(run=_run_info)
+    _add_explore(commands.add_parser("explore", help="write a page on which one searches a file by clicks"))
     _add_demo(commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page"))
     return parser
 
@@ -108,6 +109,19 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
     duplicates.set_defaults(run=_run_duplicates)
 
 
+def _add_explore(explore: argparse.ArgumentParser) -> None:
+    explore.description = (
+        "Writes one page that needs no server: click on an item to see what is near it, compare codes bit by bit, find "
+        "duplicates. Pictures are read from where the images are now."
+    )
+    explore.add_argument("file", metavar="FILE", help="what build has made; or a retriever or an index")
+    explore.add_argument("-o", "--output", required=True, metavar="PAGE", help="the page to write, such as page.html")
+    explore.add_argument("--dataset", metavar="NAME", help="whose training images a retriever or an index holds")
+    explore.add_argument("--data-dir", metavar="DIR", help="folder of its files; by default $JAXHASH_DATA")
+    explore.add_argument("--limit", type=int, metavar="N", help="show the first N items; needed for more than 20,000")
+    explore.set_defaults(run=_run_explore)
+
+
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--dataset",
@@ -146,6 +160,12 @@ def _run_info(options: argparse.Namespace) -> None:
     from jaxhash.cli.query import run_info
 
     run_info(options.file)
+
+
+def _run_explore(options: argparse.Namespace) -> None:
+    from jaxhash.cli.explore import run_explore
+
+    run_explore(options.file, options.output, dataset=options.dataset, data_dir=options.data_dir, limit=options.limit)
 
 
 def _run_demo(options: argparse.Namespace) -> None:

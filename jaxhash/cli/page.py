@@ -1,10 +1,14 @@
 """HTML pages that need no other file: text, tables, and pictures as data URLs."""
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Sequence
+from importlib import resources
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,20 +17,10 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-h2 {{ margin-top: 2.5rem; }}
-img {{ max-width: 100%; height: auto; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.row {{ display: flex; flex-wrap: wrap; gap: .8rem; }}
-figure {{ margin: 0; width: 8rem; font-size: .8rem; overflow-wrap: anywhere; }}
-figure img {{ width: 8rem; height: 8rem; object-fit: contain; }}
-figure.query img {{ outline: 3px solid #2f6f9f; }}
-</style>
+<style>{style}</style>
 </head>
 <body>
 <h1>{title}</h1>
@@ -34,6 +28,18 @@ figure.query img {{ outline: 3px solid #2f6f9f; }}
 </body>
 </html>
 """
+
+# What a page may load: pictures inside it, and the one style and the one script that it is written with.
+POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {style}; script-src {script}"
+)
+
+
+def draw_as_ink(image: np.ndarray) -> np.ndarray:
+    """Converts uint8 `[h, w]`, whose 0 is paper, or `[h, w, 1]` or `[h, w, 3]` to colours, uint8 `[h, w, 3]`."""
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    return np.repeat(255 - image.reshape(*image.shape[:2], 1), 3, axis=2)
 
 
 def encode_png(figure: "Figure") -> bytes:
@@ -83,6 +89,27 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def render_page(title: str, parts: Sequence[str]) -> str:
-    """Renders a whole page of rendered parts."""
-    return PAGE.format(title=html.escape(title), body="\n".join(parts))
+def render_page(title: str, parts: Sequence[str], *, style: str = "", script: str = "") -> str:
+    """Renders a whole page of rendered parts.
+
+    Args:
+        title: the text of the title and of the first heading.
+        parts: HTML, in order.
+        style: CSS that comes after `page.css`.
+        script: JavaScript that runs at the end; no other script runs, whatever the parts hold.
+    """
+    style = read_asset("page.css") + style
+    if script:
+        parts = [*parts, f"<script>{script}</script>"]
+    policy = POLICY.format(style=_hash_source(style), script=_hash_source(script) if script else "'none'")
+    return PAGE.format(title=html.escape(title), policy=policy, style=style, body="\n".join(parts))
+
+
+def read_asset(name: str) -> str:
+    """Reads a text file that is installed beside this module."""
+    return (resources.files("jaxhash.cli") / name).read_text(encoding="utf-8")
+
+
+def _hash_source(text: str) -> str:
+    """Names an inline style or script in a policy by its hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -66,7 +66,7 @@ def read_folder(
     names, skipped = list_files(folder)
     images: dict[str, tuple[bytes, np.ndarray | None]] = {}
     read = partial(_try_read, folder, side, known)
-    with guard_pillow(), _start_workers() as workers:
+    with guard_pillow(), start_workers() as workers:
         for done, (name, result) in enumerate(zip(names, workers.map(read, names), strict=True), start=1):
             if isinstance(result, ImageError):
                 skipped.append(Skipped(name, str(result)))
@@ -121,7 +121,7 @@ def list_files(folder: str) -> tuple[list[str], list[Skipped]]:
 
 
 @contextmanager
-def _start_workers() -> Iterator[ThreadPoolExecutor]:
+def start_workers() -> Iterator[ThreadPoolExecutor]:
     """Starts a thread for each processor; after an error or Ctrl-C, tasks not yet begun are cancelled."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from command_line import BITS, COUNT, SIDE, save_image
 
 import jaxhash as jh
@@ -47,3 +48,13 @@ def embeddings(tmp_path_factory):
     np.save(root / "v.npy", np.repeat(heaps, 50, axis=0) + rng.normal(size=(250, 20)))
     assert command.main(["build", str(root / "v.npy"), "-o", str(root / "v"), "--epochs", "60"]) == 0
     return root
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """The one browser of all tests: starting it takes a second."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium: apt install chromium")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
