@@ -2,14 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxhash.core.checks import MAX_NUM_BITS, check_integer, check_num_bits
-from jaxhash.index.address_table import Slice, list_tables
-from jaxhash.index.hash_index import HashIndex
+from jaxhash.index.address_table import AddressTable, Slice, list_tables
+from jaxhash.index.hash_index import HashIndex, memory_of
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, local_shards
 
@@ -34,28 +35,56 @@ class _IndexStats(NamedTuple):
 class IndexStats(_IndexStats):
     """How items spread over codes. The density of a code is the number of its items (the post's bucket density).
 
-    `tables` is no field of the tuple: equal indexes have equal statistics, whatever tables have been built for them.
+    `tables` and `kept_bytes` are no fields of the tuple: equal indexes have equal statistics, whatever searches keep.
     """
 
     tables: tuple[TableStats, ...] = ()
+    kept_bytes: int = 0
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, tables={self.tables})"
+        return f"{super().__repr__()[:-1]}, tables={self.tables}, kept_bytes={self.kept_bytes})"
 
 
 def describe(index: HashIndex | ShardedIndex) -> IndexStats:
     """Counts items, distinct codes, and items for each distinct code; all zero for an empty index.
 
-    `describe(index).tables` are the address tables that searches or `prepare` have built so far. Those of a
-    `ShardedIndex` are of the shards that this process holds, added up. All processes that hold shards must make this
-    call.
+    `describe(index).tables` are the address tables that searches or `prepare` have built so far; `kept_bytes` is the
+    memory of all that searches keep beside the index: these tables, what was made of the last mask of allowed items,
+    and other forms of its arrays. Those of a `ShardedIndex` are of the shards that this process holds, added up. All
+    processes that hold shards must make this call.
 
     Raises:
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     stats = _describe_densities(*count_densities(index))
-    stats.tables = _describe_tables(local_shards(index).values() if isinstance(index, ShardedIndex) else [index])
+    shards = list(local_shards(index).values()) if isinstance(index, ShardedIndex) else []
+    stats.tables = _describe_tables(shards or [index])
+    stats.kept_bytes = _count_kept_bytes([index, *shards])
     return stats
+
+
+def _count_kept_bytes(indexes: list[HashIndex | ShardedIndex]) -> int:
+    """Adds up the arrays that are remembered for indexes on this process, each once, without those of the indexes."""
+    own = {id(array) for array in jax.tree.leaves(indexes)}
+    kept = {id(leaf): leaf for index in indexes for leaf in _list_kept(index)}
+    return sum(_count_bytes(leaf) for number, leaf in kept.items() if number not in own)
+
+
+def _list_kept(index: HashIndex | ShardedIndex) -> Iterator[Any]:
+    """Yields the arrays and tables that are remembered for an index, some more than once."""
+    for memory in (memory_of(index), memory_of(index, ids=True)):
+        for value in memory.values():
+            yield from jax.tree.leaves(value)
+            if isinstance(value, (HashIndex, ShardedIndex)):  # the same codes with other ids
+                yield from _list_kept(value)
+
+
+def _count_bytes(value: Any) -> int:
+    if isinstance(value, jax.Array):
+        return sum(piece.data.nbytes for piece in value.addressable_shards)
+    if isinstance(value, AddressTable):
+        return value.num_bytes
+    return value.nbytes if isinstance(value, np.ndarray) else 0
 
 
 def _describe_tables(indexes: Iterable[HashIndex]) -> tuple[TableStats, ...]:

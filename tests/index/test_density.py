@@ -29,6 +29,23 @@ def test_tables_are_described_and_equal_indexes_have_equal_statistics(rng):
     assert jh.describe(plain).tables == ()
 
 
+def test_what_searches_keep_is_weighed(rng):
+    codes = oracle.pack(rng.random((300, 40)) < 0.5)
+    index = jh.build_index(codes, 40)
+    assert jh.describe(index).kept_bytes == 0
+    (table,) = get_tables(index, (Slice(20, 9),))
+    assert jh.describe(index).kept_bytes == table.num_bytes
+    allowed, capacity = np.arange(300) % 2 == 0, len(index.ids)
+    jh.search(index, codes[:2], k=1, method="scan", allowed=allowed)
+    kept = 300 + capacity // 32 * 8 + index.capacity * 4  # the mask and a filter
+    assert jh.describe(index).kept_bytes == table.num_bytes + kept
+    jh.search(index, codes[:2], k=1, method="scan", allowed=~allowed)  # the last one only
+    assert jh.describe(index).kept_bytes == table.num_bytes + kept
+    jh.search([index], codes[:2], k=1, method="scan")
+    assert jh.describe(index).kept_bytes == table.num_bytes + kept + index.ids.nbytes  # numbers in place of ids
+    assert jh.describe(index) == jh.describe(jh.build_index(codes, 40))
+
+
 @pytest.mark.parametrize(("num_items", "bits"), [(60_000, 17), (1, 1), (5_000, 14), (1_000_000, 21), (10**12, 41)])
 def test_suggested_numbers_of_bits(num_items, bits):
     assert jh.suggest_num_bits(num_items) == bits
