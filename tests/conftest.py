@@ -5,9 +5,14 @@ from pathlib import Path
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
+
+# A busy machine is no failure, and the first example compiles.
+hypothesis.settings.register_profile("jaxhash", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("jaxhash")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -4,6 +4,7 @@ The weighted distance of two codes is the sum of the query's weights of the bits
 compute it from bit planes of the weights: the sum over planes p of `2^p popcount((q ^ c) & plane_p)`.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ def _union(weights: jax.Array) -> jax.Array:
     return jnp.bitwise_or.reduce(weights, axis=None)
 
 
+@partial(jax.jit, static_argnames="exponents")
 def pack_planes(weights: ArrayLike, exponents: tuple[int, ...] = ALL_PLANES) -> jax.Array:
     """Packs the bit planes of weights, integers `[..., b]`: uint32 `[..., p, w]`, one plane for each exponent."""
     whole = jnp.asarray(weights).astype(jnp.uint32)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 import jaxhash as jh
 
-ALL_LENGTHS = [*range(1, 140), 255, 256, 257, 800, 1023, 1024, 1025, 1100]
-WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024]
+WIDTHS = [1, 8, 17, 31, 32, 33, 63, 64, 65, 256, 1025]
 
 
 def random_bits(num_bits, n=5):
@@ -27,13 +26,24 @@ def test_golden_code():
     assert jh.unpack_bits(np.array([0xB0000000], np.uint32), 4).tolist() == [True, False, True, True]
 
 
-@pytest.mark.parametrize("num_bits", ALL_LENGTHS)
+@pytest.mark.parametrize("num_bits", WIDTHS)
 def test_unpacking_undoes_packing(num_bits):
     bits = random_bits(num_bits)
     codes = jh.pack_bits(bits)
     assert codes.dtype == jnp.uint32
     np.testing.assert_array_equal(codes, oracle.pack(bits))
     np.testing.assert_array_equal(jh.unpack_bits(codes, num_bits), bits)
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 1100))
+def test_codes_of_any_length_come_back_as_bits_and_as_bytes(num_bits):
+    bits = random_bits(num_bits)
+    codes, packed = oracle.pack(bits), np.packbits(bits, axis=-1)
+    np.testing.assert_array_equal(jh.pack_bits(bits), codes)
+    np.testing.assert_array_equal(jh.unpack_bits(codes, num_bits), bits)
+    np.testing.assert_array_equal(jh.codes_from_bytes(packed, num_bits), codes)
+    np.testing.assert_array_equal(jh.codes_to_bytes(codes, num_bits), packed)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float16, np.float64, jnp.bfloat16])
@@ -81,14 +91,15 @@ def test_distance_of_1024_bits_does_not_wrap():
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_distance_is_a_metric_and_counts_flips(num_bits):
     rng = np.random.default_rng(num_bits)
-    a, b, c = (jh.pack_bits(rng.random((20, num_bits)) < 0.5) for _ in range(3))
+    bits = rng.random((3, 20, num_bits)) < 0.5
+    a, b, c = map(oracle.pack, bits)
     ab, bc, ac = jh.hamming_distance(a, b), jh.hamming_distance(b, c), jh.hamming_distance(a, c)
     assert not np.asarray(jh.hamming_distance(a, a)).any()
     np.testing.assert_array_equal(ab, jh.hamming_distance(b, a))
     assert (np.asarray(ac) <= np.asarray(ab) + np.asarray(bc)).all()
     flips = rng.integers(0, num_bits + 1)
     mask = np.isin(np.arange(num_bits), rng.permutation(num_bits)[:flips])
-    flipped = jh.pack_bits(np.asarray(jh.unpack_bits(a, num_bits)) ^ mask)
+    flipped = oracle.pack(bits[0] ^ mask)
     assert (np.asarray(jh.hamming_distance(a, flipped)) == flips).all()
 
 
@@ -113,12 +124,12 @@ def test_codes_in_other_memory_layouts_are_the_same_codes():
         assert not np.asarray(jh.hamming_distance(same, codes)).any()
 
 
-@pytest.mark.parametrize("num_bits", ALL_LENGTHS)
+@pytest.mark.parametrize("num_bits", WIDTHS)
 def test_bytes_are_those_of_numpy_packbits(num_bits):
     bits = random_bits(num_bits)
     packed = np.packbits(bits, axis=-1)
     codes = jh.codes_from_bytes(packed, num_bits)
-    np.testing.assert_array_equal(codes, jh.pack_bits(bits))
+    np.testing.assert_array_equal(codes, oracle.pack(bits))
     back = jh.codes_to_bytes(codes, num_bits)
     assert back.dtype == jnp.uint8
     np.testing.assert_array_equal(back, packed)
@@ -207,15 +218,15 @@ def test_no_codes_unpack_to_no_bits():
     assert jh.codes_to_bytes(nothing, 40).shape == (0, 5)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 70), st.integers(0, 2**32), st.data())
-def test_first_bits_are_those_of_the_bits(num_bits, seed, data):
-    bits = np.random.default_rng(seed).random((5, num_bits)) < 0.5
-    count = data.draw(st.integers(1, num_bits))
-    expected = jh.pack_bits(bits[:, :count])
-    np.testing.assert_array_equal(jh.first_bits(jh.pack_bits(bits), count), expected)
-    traced = jax.jit(lambda codes: jh.first_bits(codes, num_bits=count))(jh.pack_bits(bits))
-    np.testing.assert_array_equal(traced, expected)
+@pytest.mark.parametrize("num_bits", [1, 32, 70])
+def test_first_bits_are_those_of_the_bits(num_bits):
+    bits = random_bits(num_bits)
+    codes, counts = oracle.pack(bits), range(1, num_bits + 1)
+    expected = [oracle.pack(bits[:, :count]) for count in counts]
+    found = jax.jit(lambda codes: [jh.first_bits(codes, num_bits=count) for count in counts])(codes)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    for count in {1, (num_bits + 1) // 2, num_bits}:
+        np.testing.assert_array_equal(jh.first_bits(codes, count), expected[count - 1])
 
 
 def test_more_bits_than_there_are_words_are_refused():
