@@ -3,8 +3,8 @@
 Where to begin, by what you want to do (each name's docstring says more):
 
 - learn: `Autoencoder`, `ConvAutoencoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`, `KeepNeighbors`,
-  `GroupByKind`), `AffineWarp`, `pretrain`; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`;
-  `extract_patches`, `summary`, `reconstruction_loss`, `straight_through_round`.
+  `GroupByKind`), `AffineWarp`, `pretrain`; `Embedded` for a network of yours; then `encode`, `encode_weighted`,
+  `reconstruct`, `encode_patches`; `extract_patches`, `summary`, `reconstruction_loss`, `straight_through_round`.
 - codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
 - index: `build_index`, `add_items`, `remove_items`, `merge_indexes`, `describe`, `suggest_num_bits`,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from jaxhash.models.autoencoder import Autoencoder, summary
     from jaxhash.models.code_layer import straight_through_round
     from jaxhash.models.convolutional import ConvAutoencoder
+    from jaxhash.models.embedded import Embedded
     from jaxhash.models.encoding import encode, encode_weighted, reconstruct
     from jaxhash.models.file import load_model, save_model
     from jaxhash.models.patches import encode_patches, extract_patches
@@ -110,6 +111,7 @@ _MODULES = {
     "models.autoencoder": ("Autoencoder", "summary"),
     "models.code_layer": ("straight_through_round",),
     "models.convolutional": ("ConvAutoencoder",),
+    "models.embedded": ("Embedded",),
     "models.encoding": ("encode", "encode_weighted", "reconstruct"),
     "models.file": ("load_model", "save_model"),
     "models.patches": ("encode_patches", "extract_patches"),
@@ -150,6 +152,7 @@ __all__ = [
     "Dataset",
     "DistanceCounts",
     "DivergenceError",
+    "Embedded",
     "GroupByKind",
     "HashIndex",
     "History",

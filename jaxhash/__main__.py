@@ -77,10 +77,26 @@ def _add_build(build: argparse.ArgumentParser) -> None:
     build.add_argument("-o", "--output", required=True, metavar="FILE", help="where to keep model, codes and paths")
     build.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 items on each code")
     build.add_argument("--side", type=int, metavar="N", help="images are learned at NxN pixels; by default 32")
+    build.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("similar", "duplicates"),
+        help="what codes of images are to find: similar ones (the default), or duplicates, even cropped or mirrored",
+    )
+    _add_embedder(build)
     build.add_argument("--epochs", type=int, metavar="N", help="how often to go through the items in learning")
     build.add_argument("--retrain", action="store_true", help="start anew, even if FILE is there")
     build.add_argument("--strict", action="store_true", help="stop at a file that is no image, instead of skipping it")
     build.set_defaults(run=_run_build)
+
+
+def _add_embedder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--embedder",
+        metavar="MODULE:FUNCTION",
+        help="a function of yours from images uint8 [n, side, side, 3] to vectors [n, d], such as a trained network; "
+        "side is 224 by default",
+    )
 
 
 def _add_query(query: argparse.ArgumentParser) -> None:
@@ -91,6 +107,7 @@ def _add_query(query: argparse.ArgumentParser) -> None:
     reach.add_argument("-k", type=int, metavar="K", help="how many to find, by weighted distance; by default 10")
     reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
     query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
+    _add_embedder(query)
     query.set_defaults(run=_run_query)
 
 
@@ -123,15 +140,20 @@ def _add_explore(explore: argparse.ArgumentParser) -> None:
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
+    demo.description = (
+        "Trains two models, one to reconstruct images as the source post does, one to retrieve them, and writes a "
+        "report of what they find and how long that takes: under two minutes on two cores by default."
+    )
     demo.add_argument(
         "--dataset",
+        default="mnist-5k",
         metavar="NAME",
-        help="mnist, fashion-mnist, mnist-5k or digits; by default mnist, or mnist-5k where full MNIST can't be had",
+        help="mnist, fashion-mnist, cifar-10, mnist-5k or digits (%(default)s)",
     )
     demo.add_argument(
-        "--data-dir", metavar="DIR", help="folder of IDX files; by default $JAXHASH_DATA, then the network"
+        "--data-dir", metavar="DIR", help="folder of the data set's files; by default $JAXHASH_DATA, then the network"
     )
-    demo.add_argument("--epochs", type=int, metavar="N", help="by default what makes about 2,000 steps")
+    demo.add_argument("--epochs", type=int, metavar="N", help="of each model; by default what makes about 500 steps")
     demo.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 images on each code")
     demo.add_argument("--output", default="jaxhash-demo", metavar="DIR", help="folder for the results (%(default)s)")
     demo.set_defaults(run=_run_demo)
@@ -140,14 +162,29 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 def _run_build(options: argparse.Namespace) -> None:
     from jaxhash.cli.build import BuildOptions, run_build
 
-    wanted = BuildOptions(options.bits, options.side, options.epochs, options.retrain, options.strict)
+    wanted = BuildOptions(
+        options.bits,
+        options.side,
+        options.epochs,
+        options.retrain,
+        options.strict,
+        options.embedder,
+        options.purpose,
+    )
     run_build(options.source, options.output, wanted)
 
 
 def _run_query(options: argparse.Namespace) -> None:
     from jaxhash.cli.query import run_query
 
-    run_query(options.file, options.items, k=options.k, radius=options.radius, output=options.gallery)
+    run_query(
+        options.file,
+        options.items,
+        k=options.k,
+        radius=options.radius,
+        output=options.gallery,
+        embedder=options.embedder,
+    )
 
 
 def _run_duplicates(options: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted, largest_id
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
@@ -46,7 +47,7 @@ NUM_CANDIDATES = 500
 class Retriever(Generic[IndexT]):
     """A model and an index of its codes; a pytree of both.
 
-    model: an autoencoder of b-bit codes.
+    model: an autoencoder of b-bit codes, or an `Embedded`, for images that a network of yours makes vectors of.
     index: an index of the codes of all items, or of their first bits if there are long codes.
     long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
         finds are ranked again; or `None`.
@@ -55,7 +56,7 @@ class Retriever(Generic[IndexT]):
         call. For vectors that are mapped from a file, see `rerank_vectors`.
     """
 
-    model: Autoencoder
+    model: Any  # Autoencoder or Embedded
     index: IndexT
     long_codes: jax.Array | None = None
     vectors: jax.Array | None = None
@@ -98,7 +99,9 @@ def retrieve(
     """
     check_retriever(retriever)
     k = check_integer("k", k, 1)
-    items, lead, _ = check_items(retriever.model, images)
+    model, images = embed_images(retriever.model, images)
+    retriever = replace(retriever, model=model)
+    items, lead, _ = check_items(model, images)
     slots = _count_slots(retriever, k, num_candidates)
     check_slots(len(items), slots)
     chosen = _choose_metric(retriever, metric)
@@ -160,7 +163,7 @@ def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -
 
 
 def _check_vectors(retriever: Retriever[Any], vectors: jax.Array) -> None:
-    shape = retriever.model.input_shape
+    shape = retriever.model.input_shape  # of the vectors, if a network makes them
     if retriever.long_codes is not None:
         raise ValueError("a retriever has long codes or vectors, not both: vectors alone rank the shortlist exactly")
     if len(shape) != 1:
@@ -226,6 +229,11 @@ def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
 def retriever_to_arrays(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
     """What of a retriever goes into a file: plain data, and arrays by name."""
     check_retriever(retriever)
+    if isinstance(retriever.model, Embedded):
+        raise TypeError(
+            "a file never makes code run, so it can't hold the network of an Embedded: save a Retriever with the model "
+            "of it, and put the network before that again after loading"
+        )
     if isinstance(retriever.index, ShardedIndex):
         raise TypeError(
             "retriever must have a HashIndex to go into one file, got a ShardedIndex: save its parts by save_model and "

@@ -5,21 +5,27 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxhash.cli.collection import (
+    MAX_SIDE,
     Changes,
     Collection,
     load_collection,
     save_collection,
     update_collection,
 )
+from jaxhash.cli.embedder import SIDE as EMBEDDED_SIDE
+from jaxhash.cli.embedder import Embedder, Embedding, check_embedding
+from jaxhash.cli.embedding_cache import EmbeddingCache
 from jaxhash.cli.images import check_pillow
-from jaxhash.cli.sources import Items, read_folder, read_vectors
+from jaxhash.cli.sources import Items, read_folder
 from jaxhash.cli.terminal import StatusLine, escape_name
+from jaxhash.cli.vectors import read_vectors
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
@@ -50,6 +56,8 @@ class BuildOptions(NamedTuple):
     epochs: int | None = None
     retrain: bool = False  # whether to replace a collection, not to update it
     strict: bool = False  # whether a file that is no image is an error
+    embedder: str | None = None  # package.module:function, which makes vectors of images
+    purpose: str | None = None  # one of PURPOSES
 
 
 def run_build(source: str, output: str, options: BuildOptions) -> None:
@@ -57,13 +65,35 @@ def run_build(source: str, output: str, options: BuildOptions) -> None:
     _check_options(options)
     check_output(output)
     old = load_collection(output) if Path(output).exists() and not options.retrain else None
-    holds_images = _check_source(source)
+    holds_images = _check_source(source, options)
     if old is not None:
         _check_matches(old, holds_images, options, output)
+    if options.embedder is None:
+        _build(source, output, old, options)
+        return
+    embedding = Embedding(options.embedder, options.side or (EMBEDDED_SIDE if old is None else old.side))
+    embedder = Embedder(embedding, None if old is None else old.width)
+    with _open_cache(output, embedding) as cache:
+        _build(source, output, old, options, embedder, cache)
+        cache.remove()
+
+
+def _build(
+    source: str,
+    output: str,
+    old: Collection | None,
+    options: BuildOptions,
+    embedder: Embedder | None = None,
+    cache: EmbeddingCache | None = None,
+) -> None:
     status = StatusLine()
-    items = _read_images(source, old, options, status) if holds_images else _read_vectors(source, old)
+    if Path(source).is_dir():
+        items = _read_images(source, old, options, status, embedder, cache)
+    else:
+        items = _read_vectors(source, old)
     if old is None:
         new, changes = learn_collection(items, source, options, status), None
+        new = replace(new, embedding=None if embedder is None else embedder.embedding)
     else:
         new, changes = update_collection(old, items, source)
     status.clear()
@@ -71,13 +101,27 @@ def run_build(source: str, output: str, options: BuildOptions) -> None:
     _report(output, new, items, changes)
 
 
+def _open_cache(output: str, embedding: Embedding) -> EmbeddingCache:
+    """Opens the cache beside the output, and says what is in it."""
+    cache = EmbeddingCache(output, embedding)
+    for note in cache.notes:
+        print(f"jaxhash: warning: {escape_name(note)}", file=sys.stderr)
+    if len(cache):
+        print(f"{len(cache):,} images were embedded before", file=sys.stderr)
+    return cache
+
+
 def _check_options(options: BuildOptions) -> None:
     if options.num_bits is not None:
         check_num_bits(options.num_bits)
     if options.side is not None:
-        check_integer("side", options.side, 1, 1024)
+        check_integer("side", options.side, 1, MAX_SIDE)
     if options.epochs is not None:
         check_integer("epochs", options.epochs, 1)
+    if options.purpose == "duplicates" and options.embedder is not None:
+        raise ValueError(
+            "--for duplicates learns from pixels, and codes of vectors keep the nearest: choose --embedder or --for"
+        )
 
 
 def check_output(path: str) -> None:
@@ -91,7 +135,7 @@ def check_output(path: str) -> None:
         raise PermissionError(f"{path}: no permission to write in {folder}")
 
 
-def _check_source(source: str) -> bool:
+def _check_source(source: str, options: BuildOptions) -> bool:
     """Returns whether a source is a folder of images; raises unless it is one or a `.npy` file."""
     if Path(source).is_dir():
         check_pillow()
@@ -100,6 +144,9 @@ def _check_source(source: str) -> bool:
         raise FileNotFoundError(f"{source}: no such file or folder")
     if not source.endswith(".npy"):
         raise ValueError(f"{source}: expected a folder of images, or vectors in a .npy file")
+    for name, value in (("--embedder", options.embedder), ("--for", options.purpose)):
+        if value is not None:
+            raise ValueError(f"{name} is for a folder of images, and {source} holds vectors")
     return False
 
 
@@ -111,6 +158,9 @@ def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, o
         raise ValueError(
             f"{output} holds {kinds[old.holds_images]}, not {kinds[holds_images]}; --retrain makes it anew"
         )
+    check_embedding(output, old.embedding, options.embedder)
+    if options.purpose not in (None, old.purpose):
+        raise ValueError(f"{output} was built for {old.purpose} images, not for {options.purpose}; try --retrain")
     if options.num_bits not in (None, num_bits):
         raise ValueError(f"{output} has codes of {num_bits} bits, not {options.num_bits}; try --retrain")
     if holds_images and options.side not in (None, old.side):
@@ -119,19 +169,30 @@ def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, o
 
 def _read_vectors(source: str, old: Collection | None) -> Items:
     items = read_vectors(source, {} if old is None else old.known_digests)
-    if old is not None and items.values.shape[1] != old.side:
-        raise ValueError(f"{source}: vectors of {items.values.shape[1]} values, where there were {old.side}")
+    if old is not None and items.values.shape[1] != old.width:
+        raise ValueError(f"{source}: vectors of {items.values.shape[1]} values, where there were {old.width}")
     return items
 
 
-def _read_images(source: str, old: Collection | None, options: BuildOptions, status: StatusLine) -> Items:
+def _read_images(
+    source: str,
+    old: Collection | None,
+    options: BuildOptions,
+    status: StatusLine,
+    embedder: Embedder | None,
+    cache: EmbeddingCache | None,
+) -> Items:
     """Reads a folder, and names the files that are skipped."""
+    side = (options.side or SIDE) if old is None else old.side
+    doing = "reading" if embedder is None else "embedding"
     items = read_folder(
         source,
-        (options.side or SIDE) if old is None else old.side,
+        side if embedder is None else embedder.embedding.side,
         {} if old is None else old.known_digests,
+        embedder=embedder,
+        cache=cache,
         strict=options.strict,
-        on_progress=lambda done, total: status.update(f"reading {done:,} of {total:,} files"),
+        on_progress=lambda done, total: status.update(f"{doing} {done:,} of {total:,} files"),
     )
     status.clear()
     for skipped in items.skipped:

@@ -6,7 +6,7 @@ its row, an image's id is stored with its path.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,19 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxhash.cli.embedder import Embedding
 from jaxhash.cli.sources import DIGEST_WORDS, Items
+from jaxhash.core.checks import check_choice, check_integer
 from jaxhash.files.archive import Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.autoencoder import Autoencoder
-from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_arrays
 
 KIND = "collection"
+PURPOSES = ("similar", "duplicates")
+MAX_SIDE = 1024
 FLOAT = np.dtype(np.float32)
 
 
@@ -44,16 +47,23 @@ class Collection:
     ids: np.ndarray  # int32 [n], ascending
     names: tuple[str, ...]  # by id: paths inside the folder, or row numbers
     digests: np.ndarray  # uint32 [n, DIGEST_WORDS], sha256 of the files or rows when they were encoded
+    embedding: Embedding | None = None  # by what images became the vectors that the model encodes
+    purpose: str = PURPOSES[0]  # what the codes were learned for
 
     @property
     def holds_images(self) -> bool:
         """Whether the items are images; otherwise they are vectors."""
-        return isinstance(self.retriever.model, ConvAutoencoder)
+        return self.embedding is not None or len(self.retriever.model.input_shape) == 3
+
+    @property
+    def width(self) -> int:
+        """The side of the images or the length of the vectors that the model encodes."""
+        return self.retriever.model.input_shape[0]
 
     @property
     def side(self) -> int:
         """The side of the squares that images are stretched to, in pixels; for vectors, their length."""
-        return self.retriever.model.input_shape[0]
+        return self.width if self.embedding is None else self.embedding.side
 
     @property
     def known_digests(self) -> dict[str, bytes]:
@@ -61,7 +71,7 @@ class Collection:
         return dict(zip(self.names, map(bytes, self.digests.astype("<u4")), strict=True))
 
     def encode(self, values: ArrayLike) -> jax.Array:
-        """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, d]`: codes uint32 `[m, w]`."""
+        """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, width]`: codes uint32 `[m, w]`."""
         return encode(self.retriever.model, values)
 
     def find_codes(self, ids: Sequence[int]) -> np.ndarray:
@@ -103,12 +113,13 @@ def update_collection(old: Collection, items: Items, source: str) -> tuple[Colle
     index = remove_items(old.retriever.index, old.ids[~kept])
     index = add_items(index, old.encode(items.values), ids=ids[items.fresh])
     order = np.argsort(ids)
-    new = Collection(
-        Retriever(old.retriever.model, index),
-        str(Path(source).absolute()),
-        ids[order],
-        tuple(items.names[position] for position in order),
-        items.digests[order],
+    new = replace(
+        old,
+        retriever=Retriever(old.retriever.model, index),
+        source=str(Path(source).absolute()),
+        ids=ids[order],
+        names=tuple(items.names[position] for position in order),
+        digests=items.digests[order],
     )
     changed = int(items.fresh.sum()) - len(added)
     return new, Changes(len(added), changed, int((~kept).sum()) - changed)
@@ -117,7 +128,7 @@ def update_collection(old: Collection, items: Items, source: str) -> tuple[Colle
 def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:
     """Saves a collection to one file; raises what `save_index` raises."""
     meta, arrays = retriever_to_arrays(collection.retriever)
-    meta = meta | {KIND: {"source": collection.source, "images": collection.holds_images}}
+    meta = meta | {KIND: _describe(collection)}
     arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
     if collection.holds_images:
         text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # file names hold no zero byte
@@ -125,6 +136,14 @@ def save_collection(path: str | os.PathLike[str], collection: Collection) -> Non
     else:
         arrays = _move_scaling(arrays, collection.retriever.model)
     write_archive(path, Archive(KIND, meta, arrays))
+
+
+def _describe(collection: Collection) -> dict[str, Any]:
+    """What the header of a file says of a collection."""
+    described: dict[str, Any] = {"source": collection.source, "images": collection.holds_images}
+    if collection.embedding is not None:
+        described["embedding"] = collection.embedding._asdict()
+    return described if collection.purpose == PURPOSES[0] else described | {"purpose": collection.purpose}
 
 
 def _move_scaling(arrays: Arrays, model: Autoencoder) -> Arrays:
@@ -155,6 +174,8 @@ def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Coll
     source, images = archive.meta[KIND]["source"], archive.meta[KIND]["images"]
     if not isinstance(source, str) or "\0" in source or not isinstance(images, bool):
         raise ValueError(f"source must be a path and images true or false, got {source!r} and {images!r}")
+    embedding, purpose = _read_embedding(archive.meta[KIND]), archive.meta[KIND].get("purpose", PURPOSES[0])
+    check_choice("purpose", purpose, PURPOSES)
     ids, digests = archive.arrays["collection.ids"], archive.arrays["collection.digests"]
     if not ids.size:
         raise ValueError("there are no items in it")
@@ -165,15 +186,25 @@ def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Coll
     names = _read_names(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
     if not images and ids[-1] != len(ids) - 1:
         raise ValueError("the ids of vectors are not the numbers of their rows")
-    if isinstance(retriever.model, ConvAutoencoder) != images or (images and not _is_square(retriever.model)):
-        raise ValueError(f"a model of items {retriever.model.input_shape} is none for these")
+    _check_model(retriever.model, images, embedding)
     if not images:
         _set_scaling(retriever.model, archive.arrays["collection.shift"], archive.arrays["collection.scale"])
-    return Collection(retriever, source, ids, names, digests)
+    return Collection(retriever, source, ids, names, digests, embedding, purpose)
 
 
-def _is_square(model: Any) -> bool:
-    return bool(model.input_shape == (model.input_shape[0], model.input_shape[0], 3))
+def _read_embedding(described: dict[str, Any]) -> Embedding | None:
+    if "embedding" not in described:
+        return None
+    embedding = Embedding(**described["embedding"])
+    if not isinstance(embedding.name, str) or not described["images"]:
+        raise ValueError(f"an embedding has a name and is of images, got {embedding.name!r}")
+    return embedding._replace(side=check_integer("side", embedding.side, 1, MAX_SIDE))
+
+
+def _check_model(model: Autoencoder, images: bool, embedding: Embedding | None) -> None:
+    shape = model.input_shape
+    if (shape != (shape[0], shape[0], 3)) if images and embedding is None else (len(shape) != 1):
+        raise ValueError(f"a model of items {shape} is none for these")
 
 
 def _read_names(text: np.ndarray, count: int) -> tuple[str, ...]:

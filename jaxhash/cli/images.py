@@ -3,6 +3,8 @@
 The first frame is read and turned upright by its EXIF tag. Transparent pixels are blended with white. 16-bit greys keep
 their upper byte. Values without a fixed range (Pillow's modes I and F) are stretched from minimum to maximum. All other
 modes are converted to RGB by Pillow. A damaged JPEG may decode without an error, to other pixels.
+
+HEIC files are read if pillow-heif is installed.
 """
 
 import hashlib
@@ -13,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +26,18 @@ except ModuleNotFoundError as missing:
         raise
     Image = None  # type: ignore[assignment]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-PIXEL_LIMIT = 50_000_000
+try:
+    import pillow_heif
+except ImportError:
+    pillow_heif = None
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(() if pillow_heif is None else ("HEIF",)))
+# A JPEG is decoded at down to an eighth of its side, so its own pixels cost only time, unless it is progressive: then
+# all its coefficients are in memory at once.
+PIXEL_LIMIT, JPEG_PIXEL_LIMIT = 50_000_000, 250_000_000
+BYTE_LIMIT = 2**29  # of a file
+# Modes whose pixels can be averaged as they are; of transparent ones Pillow weighs colours by opacity.
+AVERAGED_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 # The transposition that turns an image upright, by its EXIF orientation; 1 is upright already.
 TRANSPOSITIONS = {
@@ -51,16 +63,21 @@ def check_pillow() -> None:
 
 @contextmanager
 def guard_pillow() -> Iterator[None]:
-    """Turns Pillow's warning of a decompression bomb into an error and silences its others, in all threads."""
+    """Silences Pillow's warnings and raises its limit to that of this module, in all threads."""
     check_pillow()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    if pillow_heif is not None:
+        pillow_heif.register_heif_opener()
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, JPEG_PIXEL_LIMIT
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def read_image(path: str | os.PathLike[str], side: int, known: bytes | None = None) -> tuple[bytes, np.ndarray | None]:
-    """Reads an image file.
+    """Reads an image file, once.
 
     Args:
         path: the file.
@@ -73,35 +90,47 @@ def read_image(path: str | os.PathLike[str], side: int, known: bytes | None = No
     Raises:
         ImageError: the path is no regular file, or the file can't be read as an image.
     """
-    with _open_image(path) as (file, image):
-        digest = _hash_file(file)
-        if digest == known:
-            return digest, None
+    content = _read_content(path)
+    digest = hashlib.sha256(content).digest()
+    if digest == known:
+        return digest, None
+    with _explain_errors(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return digest, np.asarray(_shrink_upright(image, side, stretch=True))
 
 
 def make_thumbnail(path: str | os.PathLike[str], side: int) -> bytes:
     """Shrinks an image file until its longer side is at most `side`: the bytes of a PNG. Raises `ImageError`."""
-    with _open_image(path) as (_, image):
-        buffer = io.BytesIO()
+    content, buffer = _read_content(path), io.BytesIO()
+    with _explain_errors(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         _shrink_upright(image, side, stretch=False).save(buffer, "PNG")
-        return buffer.getvalue()
+    return buffer.getvalue()
+
+
+def _read_content(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file, once its first bytes have shown that it is an image within the limits; raises `ImageError`."""
+    with _explain_errors():
+        # Checked before opening: a FIFO would wait for a writer, and opening some devices has effects.
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        with Path(path).open("rb") as file:
+            with Image.open(file, formats=FORMATS) as image:
+                shrinks = image.format in ("JPEG", "MPO") and "progressive" not in image.info
+                _check_size(image, JPEG_PIXEL_LIMIT if shrinks else PIXEL_LIMIT)
+            if status.st_size > BYTE_LIMIT:
+                raise ImageError(f"{status.st_size:,} bytes are more than the limit of {BYTE_LIMIT:,}")
+            file.seek(0)
+            return file.read(BYTE_LIMIT)
 
 
 @contextmanager
-def _open_image(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], Any]]:
-    """Opens a file and reads the header of the image in it; every error becomes an `ImageError`.
+def _explain_errors() -> Iterator[None]:
+    """Makes an `ImageError` of every error.
 
     Pillow raises nearly anything: OSError, SyntaxError, struct.error, IndexError, MemoryError, ...
     """
     try:
-        # Checked before opening: a FIFO would wait for a writer, and opening some devices has effects.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise ImageError("not a regular file")
-        with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise ImageError(f"{image.width}x{image.height} pixels are more than the limit of {PIXEL_LIMIT:,}")
-            yield file, image
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -112,13 +141,10 @@ def _open_image(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], Any]]
         raise ImageError(f"{type(error).__name__}: {error}") from error
 
 
-def _hash_file(file: IO[bytes]) -> bytes:
-    """Returns the sha256 of a whole file, and keeps its position."""
-    position = file.tell()
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
-    file.seek(position)
-    return digest
+def _check_size(image: Any, limit: int) -> None:
+    """Raises if an image, as it is to be decoded, has too many pixels."""
+    if image.width * image.height > limit:
+        raise ImageError(f"{image.width}x{image.height} pixels are more than the limit of {limit:,}")
 
 
 def _shrink_upright(image: Any, side: int, *, stretch: bool) -> Any:
@@ -127,12 +153,16 @@ def _shrink_upright(image: Any, side: int, *, stretch: bool) -> Any:
     Pillow's `exif_transpose` also rewrites the tags, and fails on malformed ones.
     """
     image.draft(None, (2 * side, 2 * side))  # decodes a JPEG at a fraction of its size
+    _check_size(image, PIXEL_LIMIT)
     image.load()
-    small = _convert_to_rgb(image)
+    # Colours are converted last: all pixels of a large image in another mode would take several times its memory.
+    small = image if image.mode in AVERAGED_MODES and "transparency" not in image.info else _convert_to_rgb(image)
     if stretch:
         small = small.resize((side, side), Image.Resampling.BILINEAR)
     else:
+        small = small.copy()
         small.thumbnail((side, side))
+    small = _convert_to_rgb(small)
     name = TRANSPOSITIONS.get(_read_orientation(image))
     return small if name is None else small.transpose(Image.Transpose[name])
 

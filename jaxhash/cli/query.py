@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxhash.cli.build import check_output
-from jaxhash.cli.collection import Collection, load_collection
+from jaxhash.cli.collection import PURPOSES, Collection, load_collection
+from jaxhash.cli.embedder import Embedder, check_embedding
 from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
-from jaxhash.cli.sources import load_vectors, read_row
 from jaxhash.cli.terminal import escape_name
+from jaxhash.cli.vectors import load_vectors, read_row
 from jaxhash.codes.bits import hamming_distance
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
@@ -33,7 +34,13 @@ NEIGHBOURS = 10
 
 
 def run_query(
-    path: str, items: Sequence[str], *, k: int | None = None, radius: int | None = None, output: str | None = None
+    path: str,
+    items: Sequence[str],
+    *,
+    k: int | None = None,
+    radius: int | None = None,
+    output: str | None = None,
+    embedder: str | None = None,
 ) -> None:
     """Prints the distances and paths of the items nearest to each query.
 
@@ -45,6 +52,7 @@ def run_query(
         k: the number of items to find; by default `NEIGHBOURS`.
         radius: if given, all items within it are found instead.
         output: the path of a gallery to write, `.html` or `.png`.
+        embedder: the function by which the collection was built, if it was built by one.
     """
     if output is not None:
         check_gallery(output)
@@ -52,6 +60,7 @@ def run_query(
     collection = load_collection(path)
     if output is not None and not collection.holds_images:
         raise ValueError(f"{path} holds vectors, of which there is nothing to see: leave out --gallery")
+    check_embedding(path, collection.embedding, embedder)
     labels, codes, weights = _encode_queries(collection, items)
     if radius is None:
         found = _find_nearest(collection, codes, weights, NEIGHBOURS if k is None else k)
@@ -71,8 +80,9 @@ def _encode_queries(collection: Collection, items: Sequence[str]) -> tuple[list[
     """Returns the labels of queries, their codes uint32 `[q, w]`, and the weights of their bits `[q, b]`."""
     if collection.holds_images:
         with guard_pillow():
-            pixels = [_read_pixels(item, collection.side) for item in items]
-        return list(items), *_encode_weighted(collection, np.stack(pixels))
+            pixels = np.stack([_read_pixels(item, collection.side) for item in items])
+        embed = None if collection.embedding is None else Embedder(collection.embedding, collection.width)
+        return list(items), *_encode_weighted(collection, pixels if embed is None else embed(pixels))
     labels, codes, weights = zip(*(_encode_vectors(collection, item) for item in items), strict=True)
     return [*chain.from_iterable(labels)], np.concatenate(codes), np.concatenate(weights)
 
@@ -169,6 +179,11 @@ def run_info(path: str) -> None:
     print(f"holds\t{archive.kind}")
     if collection is not None:
         print(f"source\t{'images' if collection.holds_images else 'vectors'} of {escape_name(collection.source)}")
+        if collection.embedding is not None:
+            name, side = collection.embedding
+            print(f"embedder\t{escape_name(name)} at {side} pixels a side")
+        if collection.purpose != PURPOSES[0]:
+            print(f"built for\t{collection.purpose}")
     if index is not None:
         stats = describe(index)
         print(f"{'pairs of code and id' if index.multi else 'items'}\t{stats.num_items:,}")

@@ -1,20 +1,26 @@
-"""Reading of sources, folders of images or files of vectors: all items, and the values of new and changed ones."""
+"""Reading of folders of images: all items, and the values of new and changed ones, pixels or what a network says."""
 
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxhash.cli.embedder import Embedder
+from jaxhash.cli.embedding_cache import EmbeddingCache
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
+from jaxhash.cli.values import ReadFile, ValueWriter
 
 DIGEST_WORDS = hashlib.sha256().digest_size // 4
+
+# Images that are decoded before they are needed take at most so many bytes, and are at most so many.
+BYTES_AHEAD, FILES_AHEAD = 2**26, 256
 
 # Called with the number of files read so far and the number of all files.
 OnProgress = Callable[[int, int], None]
@@ -37,7 +43,7 @@ class Items(NamedTuple):
     skipped: list[Skipped]
 
 
-def _stack_digests(digests: list[bytes]) -> np.ndarray:
+def stack_digests(digests: list[bytes]) -> np.ndarray:
     """Stacks digests as uint32 `[n, DIGEST_WORDS]`."""
     return np.frombuffer(b"".join(digests), "<u4").reshape(-1, DIGEST_WORDS).astype(np.uint32)
 
@@ -47,49 +53,79 @@ def read_folder(
     side: int,
     known: Mapping[str, bytes],
     *,
+    embedder: Embedder | None = None,
+    cache: EmbeddingCache | None = None,
     strict: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Items:
-    """Reads the images of a folder and its sub-folders.
+    """Reads the images of a folder and its sub-folders, each once; memory holds a batch of them.
 
     Args:
         folder: the path of the folder.
         side: images are stretched to squares of this many pixels a side.
         known: digests by paths inside the folder; a file that still has its digest is not decoded.
+        embedder: if given, values are its vectors, not pixels.
+        cache: the vectors of earlier, interrupted readings by this embedder; those of this one are added.
         strict: whether a file that is no image is an error.
         on_progress: called after each file.
 
+    Returns:
+        The items; their values are mapped from a file that vanishes with them.
+
     Raises:
         OSError: the folder can't be listed.
-        ValueError: `strict` is set and something would be skipped.
+        ValueError: `strict` is set and something would be skipped; or the embedder fails.
     """
     names, skipped = list_files(folder)
-    images: dict[str, tuple[bytes, np.ndarray | None]] = {}
-    read = partial(_try_read, folder, side, known)
-    with guard_pillow(), start_workers() as workers:
-        for done, (name, result) in enumerate(zip(names, workers.map(read, names), strict=True), start=1):
-            if isinstance(result, ImageError):
-                skipped.append(Skipped(name, str(result)))
+    found: list[tuple[str, bytes, bool]] = []
+    read = partial(_try_read, folder, side, known, cache)
+    ahead = max(1, min(FILES_AHEAD, BYTES_AHEAD // (3 * side**2)))
+    with guard_pillow(), ValueWriter(side, embedder, cache) as writer, start_workers() as workers:
+        for done, (name, file) in enumerate(zip(names, _map_ahead(workers, read, names, ahead), strict=True), start=1):
+            if isinstance(file, ImageError):
+                skipped.append(Skipped(name, str(file)))
             else:
-                images[name] = result
+                found.append((name, file.digest, file.value is not None))
+                if file.value is not None:
+                    writer.add(file)
             if strict and skipped:
                 raise ValueError(f"{Path(folder) / skipped[0].name}: {skipped[0].reason}")
             on_progress(done, len(names))
-    digests = _stack_digests([digest for digest, _ in images.values()])
-    decoded = [pixels for _, pixels in images.values() if pixels is not None]
-    values = np.stack(decoded) if decoded else np.empty((0, side, side, 3), np.uint8)
-    fresh = np.array([pixels is not None for _, pixels in images.values()], bool)
-    return Items(list(images), digests, fresh, values, sorted(skipped))
+        values = writer.finish()
+    digests = stack_digests([digest for _, digest, _ in found])
+    fresh = np.array([is_fresh for *_, is_fresh in found], bool)
+    return Items([name for name, *_ in found], digests, fresh, values, sorted(skipped))
 
 
 def _try_read(
-    folder: str, side: int, known: Mapping[str, bytes], name: str
-) -> tuple[bytes, np.ndarray | None] | ImageError:
+    folder: str, side: int, known: Mapping[str, bytes], cache: EmbeddingCache | None, name: str
+) -> ReadFile | ImageError:
     """Reads one image; an error is returned, so that it does not end the reading of the others."""
+    path = Path(folder) / name
     try:
-        return read_image(Path(folder) / name, side, known.get(name))
+        status = path.stat() if cache is not None else None
+    except OSError:
+        status = None  # read_image says why
+    stamp = (0, 0) if status is None else (status.st_size, status.st_mtime_ns)
+    cached = None if cache is None else cache.find(name, stamp)
+    try:
+        digest, value = read_image(path, side, known.get(name)) if cached is None else cached
     except ImageError as error:
         return error
+    return ReadFile(name, stamp, digest, None if digest == known.get(name) else value)
+
+
+def _map_ahead(
+    workers: ThreadPoolExecutor, function: Callable[[str], Any], arguments: Iterable[str], ahead: int
+) -> Iterator[Any]:
+    """Maps a function in threads, in order, and computes so many results before they are taken."""
+    pending: deque[Future[Any]] = deque()
+    for argument in arguments:
+        pending.append(workers.submit(function, argument))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def list_files(folder: str) -> tuple[list[str], list[Skipped]]:
@@ -128,62 +164,3 @@ def start_workers() -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
-    """Reads the vectors of a file; the name of an item is the number of its row.
-
-    Args:
-        path: the path of the `.npy` file.
-        known: digests of rows by their names.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it is not a `.npy` file of finite numbers `[n, d]`.
-    """
-    table = load_vectors(path)
-    if table.ndim != 2:
-        raise ValueError(f"{path}: expected vectors of shape [n, d], got shape {table.shape}")
-    names = [str(row) for row in range(len(table))]
-    digests = [hashlib.sha256(row.tobytes()).digest() for row in table]
-    fresh = np.array([known.get(name) != digest for name, digest in zip(names, digests, strict=True)])
-    return Items(names, _stack_digests(digests), fresh, table[fresh], [])
-
-
-def load_vectors(path: str) -> np.ndarray:
-    """Loads the array in a `.npy` file as float32 `[..., d]`; raises what `read_vectors` raises."""
-    array = _map_array(path)
-    if not array.shape or 0 in array.shape:
-        raise ValueError(f"{path}: expected at least one vector, got shape {array.shape}")
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: expected real numbers, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
-        values = np.array(array, dtype=np.float32, order="C")
-    finite = np.isfinite(values.reshape(-1, values.shape[-1])).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{path}: row {int(np.argmin(finite))} holds NaN or a number too large for float32")
-    return values
-
-
-def read_row(path: str, row: int, digest: bytes) -> np.ndarray | None:
-    """Reads one row of a file of vectors, float32 `[d]`; returns `None` unless it is there and has this digest."""
-    try:
-        with np.errstate(over="ignore"):
-            vector = np.array(_map_array(path)[row : row + 1], dtype=np.float32, order="C").reshape(-1)
-    except (OSError, ValueError, TypeError, IndexError):
-        return None
-    return vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
-
-
-def _map_array(path: str) -> np.ndarray:
-    """Maps the array in a file into memory, so that a false size in its header allocates nothing."""
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise ValueError(f"{path}: not a regular file")
-    try:
-        array = np.load(os.fspath(path), mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path}: not a .npy file of numbers ({error})") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path}: an archive of several arrays; save the vectors alone by numpy.save")
-    return array

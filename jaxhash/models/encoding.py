@@ -12,25 +12,27 @@ from jaxhash.codes.weights import MAX_WEIGHT
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import is_stream, is_traced
 from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
 from jaxhash.models.word_counts import scale_to_counts
 
+AnyModel = Autoencoder | Embedded
 # uint32 [..., w] and uint8 [..., b]
 CodesAndWeights = tuple[jax.Array, jax.Array]
 
 
 @overload
-def encode(model: Autoencoder, images: ArrayLike) -> jax.Array: ...  # type: ignore[overload-overlap]
+def encode(model: AnyModel, images: ArrayLike) -> jax.Array: ...  # type: ignore[overload-overlap]
 @overload
-def encode(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[jax.Array]: ...
-def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.Array | Iterator[jax.Array]:
+def encode(model: AnyModel, images: Iterable[ArrayLike]) -> Iterator[jax.Array]: ...
+def encode(model: AnyModel, images: ArrayLike | Iterable[ArrayLike]) -> jax.Array | Iterator[jax.Array]:
     """Computes the codes of images, or of any vectors.
 
     A JAX array of at most 1,024 images stays on its device, and so do its codes. An array that is mapped from a file is
     read in batches.
 
     Args:
-        model: an autoencoder.
+        model: an autoencoder, or an `Embedded` for images that a network of yours makes vectors of.
         images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
             28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is; both must be like what the model
             was trained on (see `jaxhash.models.input_rule`). Or an iterable of such arrays, such as a generator or a
@@ -46,17 +48,17 @@ def encode(model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]) -> jax.A
         TypeError: images are neither uint8, bool nor floating; or uint8 where the model was trained on other floats.
     """
     if is_stream(images):
-        check_model(model)
+        check_model(model.model if isinstance(model, Embedded) else model)
         return (encode(model, batch) for batch in images)
     return cast(jax.Array, _map_items(encode_items, _compiled_encode, model, cast(ArrayLike, images)))
 
 
 @overload
-def encode_weighted(model: Autoencoder, images: ArrayLike) -> CodesAndWeights: ...  # type: ignore[overload-overlap]
+def encode_weighted(model: AnyModel, images: ArrayLike) -> CodesAndWeights: ...  # type: ignore[overload-overlap]
 @overload
-def encode_weighted(model: Autoencoder, images: Iterable[ArrayLike]) -> Iterator[CodesAndWeights]: ...
+def encode_weighted(model: AnyModel, images: Iterable[ArrayLike]) -> Iterator[CodesAndWeights]: ...
 def encode_weighted(
-    model: Autoencoder, images: ArrayLike | Iterable[ArrayLike]
+    model: AnyModel, images: ArrayLike | Iterable[ArrayLike]
 ) -> CodesAndWeights | Iterator[CodesAndWeights]:
     """Computes the codes of images, and how sure the model is of each bit: queries for `weighted_search`.
 
@@ -78,15 +80,14 @@ def encode_weighted(
         TypeError: as `encode` does.
     """
     if is_stream(images):
-        check_model(model)
+        check_model(model.model if isinstance(model, Embedded) else model)
         return (encode_weighted(model, batch) for batch in images)
     return cast(CodesAndWeights, _map_items(encode_items_weighted, _compiled_weighted, model, cast(ArrayLike, images)))
 
 
-def _map_items(
-    function: Callable[..., Any], compiled: Callable[..., Any], model: Autoencoder, images: ArrayLike
-) -> Any:
+def _map_items(function: Callable[..., Any], compiled: Callable[..., Any], model: AnyModel, images: ArrayLike) -> Any:
     """Applies a function of a model and items to images; its results keep their leading shape."""
+    model, images = embed_images(model, images)
     items, lead, _ = check_items(model, images)
     if is_traced(model, images):
         return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(model, items))

@@ -51,7 +51,7 @@ def png_head(width, height):
     ("width", "height", "reason"),
     [
         (60000, 60000, "DecompressionBombError"),
-        (12000, 12000, "DecompressionBombWarning"),  # Pillow only warns
+        (12000, 12000, "12000x12000 pixels are more than the limit"),  # Pillow only warns
         (8000, 8000, "8000x8000 pixels are more than the limit of 50,000,000"),  # Pillow says nothing
     ],
 )
@@ -76,6 +76,47 @@ def test_the_limit_itself_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "PIXEL_LIMIT", 19)
     with pytest.raises(ImageError, match="5x4 pixels"):
         read_image(tmp_path / "a.png", 4)
+
+
+def test_a_large_jpeg_is_taken_unless_it_is_progressive(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "PIXEL_LIMIT", 100 * 100)
+    for name, size, options in [
+        ("a.jpg", (500, 500), {}),
+        ("b.jpg", (500, 500), {"progressive": True}),
+        ("c.jpg", (901, 900), {}),
+    ]:
+        Image.new("RGB", size, RED).save(tmp_path / name, quality=95, **options)
+    assert_all(tmp_path / "a.jpg", RED, tolerance=3)
+    with pytest.raises(ImageError, match="500x500 pixels are more than the limit of 10,000"):
+        read_image(tmp_path / "b.jpg", 4)
+    with pytest.raises(ImageError, match="113x113 pixels are more than the limit of 10,000"):  # an eighth of its side
+        read_image(tmp_path / "c.jpg", 4)
+    monkeypatch.setattr(images, "JPEG_PIXEL_LIMIT", 900 * 900)
+    with pytest.raises(ImageError, match="901x900 pixels are more than the limit of 810,000"):
+        read_image(tmp_path / "c.jpg", 4)
+
+
+def test_a_file_of_too_many_bytes_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (5, 4), 7).save(tmp_path / "a.png")
+    size = (tmp_path / "a.png").stat().st_size
+    monkeypatch.setattr(images, "BYTE_LIMIT", size)
+    assert_all(tmp_path / "a.png", 7)
+    monkeypatch.setattr(images, "BYTE_LIMIT", size - 1)
+    with pytest.raises(ImageError, match=f"{size} bytes are more than the limit of {size - 1}"):
+        read_image(tmp_path / "a.png", 4)
+
+
+def test_the_limit_of_pillow_comes_back(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 123)
+    with guard_pillow():
+        assert Image.MAX_IMAGE_PIXELS == images.JPEG_PIXEL_LIMIT
+    assert Image.MAX_IMAGE_PIXELS == 123
+
+
+def test_heic_files_are_read_where_pillow_heif_is_installed(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC files need pillow-heif")
+    heif.from_pillow(Image.new("RGB", (64, 64), GREEN)).save(tmp_path / "a.heic", quality=-1)
+    assert_all(tmp_path / "a.heic", GREEN, tolerance=3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -112,6 +153,19 @@ def palette():
     return image
 
 
+def transparent_palette():
+    image = palette()
+    image.info["transparency"] = 1
+    return image
+
+
+def transparent_colour():
+    """An RGB image of which one colour is transparent."""
+    image = Image.new("RGB", (4, 4), RED)
+    image.info["transparency"] = RED
+    return image
+
+
 def moving(path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN)]
     frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
@@ -134,6 +188,8 @@ def moving(path):
         ("BMP", Image.new("RGB", (4, 4), GREEN), GREEN),
         ("WEBP", Image.new("RGBA", (4, 4), (0, 0, 0, 0)), WHITE),
         ("GIF", Image.new("L", (4, 4), 9), (9, 9, 9)),
+        ("PNG", transparent_palette(), WHITE),
+        ("PNG", transparent_colour(), WHITE),
     ],
     ids=lambda value: getattr(value, "mode", None),
 )

@@ -1,0 +1,70 @@
+"""Reading of files of vectors: all rows, and the values of new and changed ones."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxhash.cli.sources import Items, stack_digests
+
+
+def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
+    """Reads the vectors of a file; the name of an item is the number of its row.
+
+    Args:
+        path: the path of the `.npy` file.
+        known: digests of rows by their names.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is not a `.npy` file of finite numbers `[n, d]`.
+    """
+    table = load_vectors(path)
+    if table.ndim != 2:
+        raise ValueError(f"{path}: expected vectors of shape [n, d], got shape {table.shape}")
+    names = [str(row) for row in range(len(table))]
+    digests = [hashlib.sha256(row.tobytes()).digest() for row in table]
+    fresh = np.array([known.get(name) != digest for name, digest in zip(names, digests, strict=True)])
+    return Items(names, stack_digests(digests), fresh, table[fresh], [])
+
+
+def load_vectors(path: str) -> np.ndarray:
+    """Loads the array in a `.npy` file as float32 `[..., d]`; raises what `read_vectors` raises."""
+    array = _map_array(path)
+    if not array.shape or 0 in array.shape:
+        raise ValueError(f"{path}: expected at least one vector, got shape {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{path}: expected real numbers, got dtype {array.dtype}")
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
+        values = np.array(array, dtype=np.float32, order="C")
+    finite = np.isfinite(values.reshape(-1, values.shape[-1])).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{path}: row {int(np.argmin(finite))} holds NaN or a number too large for float32")
+    return values
+
+
+def read_row(path: str, row: int, digest: bytes) -> np.ndarray | None:
+    """Reads one row of a file of vectors, float32 `[d]`; returns `None` unless it is there and has this digest."""
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.array(_map_array(path)[row : row + 1], dtype=np.float32, order="C").reshape(-1)
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+    return vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
+
+
+def _map_array(path: str) -> np.ndarray:
+    """Maps the array in a file into memory, so that a false size in its header allocates nothing."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError(f"{path}: not a regular file")
+    try:
+        array = np.load(os.fspath(path), mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path}: not a .npy file of numbers ({error})") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path}: an archive of several arrays; save the vectors alone by numpy.save")
+    return array

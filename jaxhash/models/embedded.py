@@ -1,0 +1,91 @@
+"""Networks of other people before a model: images to vectors by any function, vectors to codes by the model."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxhash.core.checks import check_embedded, check_integer, dtype_of, is_traced
+from jaxhash.models.autoencoder import Autoencoder
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=["embed", "batch_size"])
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A model of vectors, and the network of yours that makes these vectors of images.
+
+    `encode`, `encode_weighted` and `retrieve` take it in place of a model, and then images. A function that JAX can
+    trace, such as a Flax network, becomes part of their program inside `jit`; any other runs before it, a batch at a
+    time. Files hold the model alone: save that, and put the network before it again after loading.
+
+    Attributes:
+        embed: a function from images, uint8 `[n, h, w, 3]`, to vectors, floating `[n, d]`, of numpy, JAX, or anything
+            that numpy makes an array of, such as a PyTorch tensor on the CPU.
+        model: a model of vectors `[d]`.
+        batch_size: how many images `embed` is given at once, at most.
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxhash as jh
+        >>> photos = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+        >>> def mean_colours(images):
+        ...     return images.mean((1, 2))
+        >>> vectors = mean_colours(photos)
+        >>> model, _ = jh.fit(jh.Autoencoder(3, 4, (), output_activation="linear"), vectors, epochs=1)
+        >>> retriever = jh.Retriever(jh.Embedded(mean_colours, model), jh.build_index(jh.encode(model, vectors), 4))
+        >>> jh.retrieve(retriever, photos[:2], k=5).ids.shape
+        (2, 5)
+    """
+
+    embed: Callable[[Any], Any]
+    model: Autoencoder
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not callable(self.embed):
+            raise TypeError(f"embed must be a function from images to vectors, got {type(self.embed).__name__}")
+        check_integer("batch_size", self.batch_size, 1)
+        # JAX also puts placeholders into its dataclasses.
+        if isinstance(self.model, Autoencoder) and len(self.model.input_shape) != 1:
+            raise ValueError(f"model must be one of vectors [d], got a model of items {self.model.input_shape}")
+
+    @property
+    def num_bits(self) -> int:
+        """The number of bits of a code."""
+        return self.model.num_bits
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a vector, `(d,)`."""
+        return self.model.input_shape
+
+
+def embed_images(model: Any, images: ArrayLike) -> tuple[Any, ArrayLike]:
+    """Returns a model of vectors, and the vectors of images for it; of another model, both as they are.
+
+    Raises:
+        ValueError: images are not `[..., h, w, 3]`, or what `embed` gives are no vectors for the model.
+        TypeError: images are not uint8.
+    """
+    if not isinstance(model, Embedded):
+        return model, images
+    shape = np.shape(images)
+    if len(shape) < 3 or shape[-1] != 3:
+        raise ValueError(f"images must have shape [..., h, w, 3] to be embedded, got {shape}")
+    if dtype_of(images) != np.uint8:
+        raise TypeError(f"images must be uint8 (0 to 255) to be embedded, got dtype {dtype_of(images)}")
+    count, width = math.prod(shape[:-3]), model.model.input_shape[0]
+    rows = (images if isinstance(images, jax.Array) else np.asarray(images)).reshape(count, *shape[-3:])
+    if is_traced(model, images):
+        return model.model, jnp.asarray(model.embed(rows)).reshape(*shape[:-3], width)
+    vectors = np.empty((count, width), np.float32)
+    for start in range(0, count, model.batch_size):
+        batch = rows[start : start + model.batch_size]
+        vectors[start : start + len(batch)] = check_embedded("embed", model.embed(batch), len(batch), width)
+    return model.model, vectors.reshape(*shape[:-3], width)
