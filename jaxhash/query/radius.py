@@ -22,6 +22,7 @@ from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards
 from jaxhash.query.cost_model import plan_radius, queries_at_once
+from jaxhash.query.device_radius import probe_on_device, probes_on_device
 from jaxhash.query.filters import check_allowed, index_of_few
 from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
 from jaxhash.query.results import RadiusMatches
@@ -89,6 +90,8 @@ def radius_search(
     with timed(index, (("radius", radius), plan or "scan"), len(flat)):
         if plan is None:
             return _scan(index, flat, radius, mask)
+        if probes_on_device(index, plan):
+            return probe_on_device(index, flat, radius, plan, mask)
         return matches_of_hits(index, find_hits(index, flat, radius, plan), mask)
 
 
