@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests on every stack whose Python is there: Python 3.11 with what pip gives, once more with 64-bit JAX;
-# Python 3.13 with the newest jax, once more in Flax's tree mode; and the oldest versions that pyproject.toml allows.
+# Runs all tests, slow ones too, on every stack whose Python is there: Python 3.11 with what pip gives, once more with
+# 64-bit JAX; Python 3.13 with the newest jax, once more in Flax's tree mode; and the oldest versions that
+# pyproject.toml allows.
 # Arguments are handed on to pytest: tests/stacks.sh -x tests/query
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +32,7 @@ stack() {
 import sys, flax, jax, numpy
 print(f"Python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__version__}, numpy {numpy.__version__}")')"
     # shellcheck disable=SC2086 # words are settings
-    if ! env $settings "$environment/bin/python" -m pytest -q -p no:cacheprovider "$@"; then
+    if ! env $settings "$environment/bin/python" -m pytest -q -p no:cacheprovider -m "" "$@"; then
         echo "== $name: FAILED"
         failed=1
     fi

@@ -1,15 +1,10 @@
-"""The package in threads and processes, on several devices, in little memory, in 64-bit mode and under `-O`."""
+"""The package in threads, in little memory and in 64-bit mode."""
 
 import dataclasses
-import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +16,6 @@ from samples import same
 
 import jaxhash as jh
 from jaxhash.query import hits
-
-HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def sample_codes(num_bits, n=2000, q=16):
@@ -96,65 +89,43 @@ def test_searches_while_items_are_added_see_one_index_or_the_other():
     assert jh.describe(current[0]).num_items == 1500
 
 
-def search_file(path, query):
-    return np.asarray(jh.search(jh.load_index(path), query, k=3).ids)
+@pytest.fixture
+def in_modes():
+    """Calls a function in 32-bit and in 64-bit mode and returns both results; `tests/stacks.sh` starts JAX in each."""
+
+    def call(function):
+        found = []
+        for wide in (False, True):
+            jax.config.update("jax_enable_x64", wide)
+            found.append(function())
+        return found
+
+    before = jax.config.jax_enable_x64
+    yield call
+    jax.config.update("jax_enable_x64", before)
 
 
-def test_a_spawned_process_finds_the_same(tmp_path):
-    codes, queries = sample_codes(40)
-    index = jh.build_index(codes, 40)
-    jh.save_index(tmp_path / "index", index)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(search_file, (tmp_path / "index", queries))
-    same(found, jh.search(index, queries, k=3).ids)
+def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
+    codes, queries = sample_codes(64, n=500)
+    names = iter(("narrow", "wide"))
+    in_modes(lambda: jh.save_index(tmp_path / next(names), jh.build_index(codes, 64)))
+    assert (tmp_path / "narrow").read_bytes() == (tmp_path / "wide").read_bytes()
+    same(*in_modes(lambda: jh.search(jh.load_index(tmp_path / "narrow"), queries, k=3)))
 
 
-def run_python(code, *arguments, flags=(), **environment):
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=HELPERS,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def test_models_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
+    vectors = np.random.default_rng(0).integers(
+        0, 256, (200, 64), dtype=np.uint8
+    )  # warps of images take long to compile
+    options = {"epochs": 2, "batch_size": 50, "objective": "retrieve"}
 
+    def make():  # other tests train in 32-bit mode
+        model = jh.Autoencoder(64, 8, (16,))
+        return jh.fit(model, vectors, **options)[0] if jax.config.jax_enable_x64 else model
 
-SAVE = """
-import sys
-import numpy as np, jaxhash as jh
-own, other = sys.argv[1:]
-codes = np.random.default_rng(0).integers(0, 2**32, (500, 2), dtype=np.uint32)
-jh.save_index(own, jh.build_index(codes, 64))
-print(jh.search(jh.load_index(other), codes[:20] ^ 5, k=3).ids.tolist())
-"""
-
-
-def test_files_pass_between_32_and_64_bit_mode(tmp_path):
-    narrow, wide = tmp_path / "narrow", tmp_path / "wide"
-    first = run_python(SAVE, narrow, narrow, JAX_ENABLE_X64="0")
-    assert run_python(SAVE, wide, narrow, JAX_ENABLE_X64="1", PYTHONHASHSEED="1") == first
-    assert run_python(SAVE, narrow, wide, JAX_ENABLE_X64="0", PYTHONHASHSEED="2") == first
-    assert narrow.read_bytes() == wide.read_bytes()
-
-
-TRAIN = """
-import sys, numpy as np, jaxhash as jh
-images = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8)
-for objective in ("reconstruct", "retrieve"):
-    model, _ = jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=2, batch_size=50, objective=objective)
-jh.save_model(sys.argv[1], model)
-print(np.asarray(jh.encode(jh.load_model(sys.argv[2]), images)).tobytes().hex())
-"""
-
-
-def test_models_pass_between_32_and_64_bit_mode(tmp_path):
-    narrow, wide = tmp_path / "narrow", tmp_path / "wide"
-    first = run_python(TRAIN, narrow, narrow, JAX_ENABLE_X64="0")
-    assert run_python(TRAIN, wide, narrow, JAX_ENABLE_X64="1") == first
-    run_python(TRAIN, narrow, wide, JAX_ENABLE_X64="0")
+    for model in in_modes(make):
+        jh.save_model(tmp_path / "model", model)
+        same(*in_modes(lambda: np.asarray(jh.encode(jh.load_model(tmp_path / "model"), vectors))))
 
 
 def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
@@ -164,58 +135,6 @@ def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(1e9))
     jh.save_index(tmp_path / "then", index)
     assert (tmp_path / "now").read_bytes() == (tmp_path / "then").read_bytes()
-
-
-SHARDED = """
-import jax, numpy as np, jaxhash as jh
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-codes = np.random.default_rng(0).integers(0, 2**32, (500, 2), dtype=np.uint32)
-spread = jax.device_put(codes, NamedSharding(Mesh(np.array(jax.devices()), ("d",)), PartitionSpec("d")))
-assert len(spread.sharding.device_set) == 2
-a, b = jh.build_index(codes, 64), jh.build_index(spread, 64)
-jax.tree.map(np.testing.assert_array_equal, a, b)
-jax.tree.map(np.testing.assert_array_equal, jh.search(a, spread, k=3), jh.search(a, codes, k=3))
-jax.tree.map(np.testing.assert_array_equal, jh.add_items(a, spread), jh.add_items(a, codes))
-"""
-
-
-def test_codes_spread_over_devices_give_the_same_index_and_results():
-    run_python(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2")
-
-
-def test_wrong_input_is_refused_without_asserts_too():
-    # In test modules pytest turns asserts into raises, so that they hold under -O too.
-    modules = (
-        "codes/test_bits",
-        "index/test_building",
-        "index/test_density",
-        "query/test_nearest",
-        "index/test_changes",
-        "files/test_archive",
-    )
-    code = f"""
-import sys, pytest
-assert False, "this must not be seen"
-sys.exit(pytest.main([
-    "-q", "-p", "no:cacheprovider", "-k", "refused or named or asked_for", "-W", "ignore::pytest.PytestConfigWarning",
-    *("../%s.py" % name for name in {modules!r})
-]))
-"""
-    out = run_python(code, flags=("-O", "-X", "dev"))
-    passed = int(out.rsplit(" passed", 1)[0].split()[-1])
-    assert passed > 130
-
-
-def test_importing_opens_no_connection_and_starts_no_thread():
-    code = """
-import sys, threading
-events = []
-sys.addaudithook(lambda event, _: events.append(event))
-import jaxhash, jaxhash.retriever, jaxhash.training
-assert not [event for event in events if event.startswith("socket.")], events
-assert threading.active_count() == 1
-"""
-    run_python(code)
 
 
 def test_memory_beside_the_result_is_bounded(monkeypatch):
