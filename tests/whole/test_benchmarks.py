@@ -75,6 +75,7 @@ def test_pixels_are_ranked_by_euclidean_distance(baselines, digits):
     assert 0.4 < precision < 1
 
 
+@pytest.mark.slow  # trains and measures; nothing in the package depends on it
 def test_the_quality_tables_hold_a_row_for_each_method(quality, capsys):
     quality.main(
         [
@@ -111,6 +112,7 @@ def test_large_collections_on_paper(scale, capsys):
     assert table[-1]["indexes"] == "47"
 
 
+@pytest.mark.slow  # trains and measures; nothing in the package depends on it
 def test_the_benchmark_of_scale_measures_small_sizes_too(scale, capsys, monkeypatch):
     monkeypatch.setattr(scale, "ROUNDS", 1)
     scale.items(2000)
@@ -141,3 +143,43 @@ def test_average_precision_of_two_rankings_by_hand(benchmark_named):
     data = jh.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
     # Relevant in the first and the last of three places; and in none.
     assert benchmark_named("papers").average_precision(np.array([[0, 1, 2]] * 2), data) == (1 + 2 / 3) / 2 / 2
+
+
+def test_the_benchmark_of_search_measures_small_sizes_and_needs_no_peer(benchmark_named, capsys, monkeypatch):
+    search, comparing = benchmark_named("search"), benchmark_named("comparing")
+    for name, value in (("ROUNDS", 1), ("SECONDS", 0), ("PAUSE", 0)):
+        monkeypatch.setattr(comparing, name, value)
+    monkeypatch.setattr(comparing.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(search, "SCALE", 2000)
+    table = comparing.Table("both", {"radius 12, 500 codes of 64 bits: FAISS Flat": 7.0}, on_device=True)
+    table.head()
+    for case in (search.overhead, search.threads, search.radius, search.growth):
+        case(table)
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["case:", "peer", "ours", "peer", "ratio", "mark", "alone", "first", "s"]
+    assert any("radius 12" in row and " 7.0" in row for row in rows)
+    assert "8 threads over 1" in rows[2]
+    assert float(rows[-1].split()[-2]) > 0
+
+
+def test_the_peers_of_search_are_timed_without_ours(benchmark_named, capsys, monkeypatch):
+    comparing = benchmark_named("comparing")
+    monkeypatch.setattr(comparing, "ROUNDS", 1)
+    table = comparing.Table("peers")
+    table.head()
+    table.compare("a: b", None, lambda: 1, per=2)
+    table.compare("a: c", None, None)
+    assert list(table.peers) == ["a: b"]
+    assert not capsys.readouterr().out
+
+
+def test_calibration_gives_a_row_for_the_table_of_costs(benchmark_named, capsys, monkeypatch):
+    calibrate = benchmark_named("calibrate")
+    monkeypatch.setattr(calibrate, "SECONDS", 0)
+    calibrate.main(3000)
+    first, *rows, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(": Costs(")
+    figures = dict(row.strip(" ,").split("=") for row in rows)
+    assert list(figures) == list(calibrate.Costs._fields)
+    assert all(float(figure) >= 0 for name, figure in figures.items() if name != "counts_in_vectors")
+    assert last == "    ),"

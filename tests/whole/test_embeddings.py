@@ -44,6 +44,7 @@ def test_the_nearest_vectors_are_those_of_largest_product_also_of_a_shortlist(em
     np.testing.assert_array_equal(embeddings.nearest(database, queries, 2, shortlists), [[2, 1], [2, 0]])
 
 
+@pytest.mark.slow  # trains and measures; nothing in the package depends on it
 def test_the_table_holds_a_row_for_each_method_and_re_ranking_everything_finds_all(embeddings, tmp_path, capsys):
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((150, 4)) @ rng.standard_normal((4, 16)) + 0.1 * rng.standard_normal((150, 16))

@@ -36,6 +36,7 @@ def test_the_readme_links_to_all_notebooks():
     assert sorted(linked) == [path.stem for path in NOTEBOOKS]
 
 
+@pytest.mark.slow  # a process for each, which begins with nothing compiled
 @each
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's client, not of ours
 def test_a_notebook_runs_from_top_to_bottom(path, kernel_environment, tmp_path):
