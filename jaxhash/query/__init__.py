@@ -60,6 +60,9 @@ True
 >>> len(removed) == 1000 - int(index.num_codes)
 True
 
+Several indexes, in a list, are searched as one, so that there may be more than 2^31 items; `id_offsets` tells their ids
+apart, which are then int64.
+
 Inside `jit`, where shapes are fixed, `radius_search_padded` returns the first `max_results` matches and the true
 counts. `probe_padded` does so by tables that are arguments of the program, in 1/9 of the time at 1,000,000 codes of 28
 bits and 1/70 at 10,000,000; `complete` tells for which queries there was room enough.
