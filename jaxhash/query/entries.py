@@ -60,7 +60,7 @@ def mask_entries(index: AnyIndex, allowed: Any) -> np.ndarray | None:
 
 def _mask_shards(index: ShardedIndex, mask: jax.Array) -> jax.Array:
     def take(shard: HashIndex, mask: jax.Array) -> jax.Array:
-        return mask.at[shard.ids].get(mode="wrap")
+        return mask.at[shard.ids].get(mode="promise_in_bounds")  # that of no id is the last
 
     return map_shards(index, take, mask).reshape(-1)
 
