@@ -1,13 +1,14 @@
-"""One of two processes with two devices each, started by `test_sharding.py`: `hosts.py CASE NUMBER PORT FOLDER`.
+"""One of some processes with four devices together: `hosts.py CASE NUMBER COUNT PORT FOLDER`.
 
-Each holds only the shards of its own devices; what they find is compared with the whole index.
+`test_devices.py` starts them. Each holds only the shards of its own devices; what they find is compared with the whole
+index.
 """
 
 import os
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={4 // int(sys.argv[3])}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -18,9 +19,9 @@ import jaxhash as jh
 from jaxhash.index import parts, sharding
 from jaxhash.query import radius
 
-case, number, port, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+case, (number, count), (port, folder) = sys.argv[1], map(int, sys.argv[2:4]), sys.argv[4:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, number, heartbeat_timeout_seconds=10)
+jax.distributed.initialize(f"127.0.0.1:{port}", count, number, heartbeat_timeout_seconds=10 if case == "dying" else 100)
 
 mesh = jax.make_mesh((4,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
 rng = np.random.default_rng(0)
@@ -131,6 +132,15 @@ def building():
     refused(lambda: jh.build_sharded_index(wrong, 64, mesh, ids=ids[:9]), "shape", every=False)
 
 
+def many_building():
+    """Each of more processes gives a part; then one of them has none."""
+    some = rng.permutation(3001)
+    for own in (np.array_split(some, count), [some[:0], *np.array_split(some, count - 1)]):
+        built = jh.build_sharded_index(codes[own[number]], 64, mesh, ids=ids[own[number]])
+        equal_arrays(built, jh.shard_index(index, mesh))
+    same(jh.search(built, queries, k=9), jh.search(index, queries, k=9))
+
+
 def refused(call, words, every):
     """Whether an error of one process is an error in all: of the same kind in all, or a RuntimeError in the others."""
     with pytest.raises((ValueError, RuntimeError)) as caught:
@@ -166,5 +176,6 @@ def dying():
         os._exit(3)  # leaving in good order would wait for the one that is gone
 
 
-{"building": building, "equal": equal, "failing": failing, "saving": saving, "dying": dying}[case]()
+cases = (building, many_building, equal, failing, saving, dying)
+next(play for play in cases if play.__name__ == case)()
 print("done", flush=True)
