@@ -5,22 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "devices"
 
 
-def hosts(case, folder, limit=180):
-    """Exit status and output of two processes that play a case together."""
+def hosts(case, folder, count=2, limit=480):
+    """Exit status and output of some processes that play a case together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
         subprocess.Popen(
-            [sys.executable, FOLDER / "hosts.py", case, str(number), str(port), folder],
+            [sys.executable, FOLDER / "hosts.py", case, str(number), str(count), str(port), folder],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(2)
+        for number in range(count)
     ]
     try:
         outputs = [process.communicate(timeout=limit)[0] for process in started]
@@ -31,7 +33,7 @@ def hosts(case, folder, limit=180):
 
 
 def test_shards_on_eight_devices_answer_as_the_whole():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", FOLDER / "equality.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", FOLDER / "equality.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -48,6 +50,12 @@ def test_hosts_save_and_load_their_own_parts(tmp_path):
 
 def test_hosts_build_an_index_from_items_of_their_own(tmp_path):
     for status, output in hosts("building", tmp_path):
+        assert status == 0, output
+
+
+@pytest.mark.slow
+def test_four_hosts_build_an_index_from_items_of_their_own(tmp_path):
+    for status, output in hosts("many_building", tmp_path, count=4):
         assert status == 0, output
 
 
