@@ -16,7 +16,8 @@ import jaxhash as jh
 from jaxhash.query import kernels, nearest
 from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
 
-WIDTHS = [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 1024]
+WIDTHS = [1, 17, 32, 33, 64, 65, 256, 1024]
+TRACED_WIDTHS = [17, 64, 1024]  # each takes a second to compile
 
 
 def example(num_bits, n=150, q=9, seed=0):
@@ -68,9 +69,15 @@ def test_three_codes_by_hand():
 def test_search_equals_the_oracle(num_bits):
     codes, ids, queries = example(num_bits)
     index = jh.build_index(codes, num_bits, ids=ids)
-    for k in (1, 7, len(codes) + 5):
-        expected = oracle.nearest(codes, ids, queries, k)
-        assert_neighbors(jh.search(index, queries, k=k), expected)
+    for k in (7, len(codes) + 5):
+        assert_neighbors(jh.search(index, queries, k=k), oracle.nearest(codes, ids, queries, k))
+
+
+@pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
+def test_search_inside_jit_and_vmap_and_of_one_query_equals_the_oracle(num_bits):
+    codes, ids, queries = example(num_bits)
+    index, k = jh.build_index(codes, num_bits, ids=ids), 7
+    expected = oracle.nearest(codes, ids, queries, k)
     assert_neighbors(jax.jit(partial(jh.search, k=k))(index, queries), expected)
     assert_neighbors(jax.vmap(partial(jh.search, k=k), in_axes=(None, 0))(index, queries), expected)
     assert_neighbors(jh.search(index, queries[0], k=k), (expected[0][0], expected[1][0]))
@@ -83,20 +90,25 @@ def test_radius_search_equals_the_oracle(num_bits):
     for radius in sorted({0, 1, 3, num_bits // 2, num_bits - 1, num_bits}):
         expected = oracle.within(codes, ids, queries, radius)
         assert_matches(jh.radius_search(index, queries, radius=radius), expected)
-    for radius in (0, 3):
-        expected = oracle.within(codes, ids, queries, radius)
-        padded = partial(jh.radius_search_padded, radius=radius, max_results=4)
-        assert_padded(padded(index, queries), expected, 4)
+
+
+@pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
+def test_padded_radius_search_equals_the_oracle_also_inside_jit_and_vmap(num_bits):
+    codes, ids, queries = example(num_bits)
+    index = jh.build_index(codes, num_bits, ids=ids)
+    expected = oracle.within(codes, ids, queries, 3)
+    padded = partial(jh.radius_search_padded, radius=3, max_results=4)
+    assert_padded(padded(index, queries), expected, 4)
     assert_padded(jax.jit(padded)(index, queries), expected, 4)
     assert_padded(jax.vmap(padded, in_axes=(None, 0))(index, queries), expected, 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 300), st.sampled_from([3, 17, 64]), st.integers(0, 2**32), st.data())
 def test_any_collection_is_searched_exactly(n, num_bits, seed, data):
     codes, ids, queries = example(num_bits, n, q=4, seed=seed)
     index = jh.build_index(codes, num_bits, ids=ids)
-    k = data.draw(st.sampled_from([1, 5, n + 5]))  # few values: each is compiled
+    k = data.draw(st.sampled_from([1, 5, 305]))  # few values: each is compiled
     assert_neighbors(jh.search(index, queries, k=k), oracle.nearest(codes, ids, queries, k))
     radius = data.draw(st.integers(0, num_bits))
     assert_matches(jh.radius_search(index, queries, radius=radius), oracle.within(codes, ids, queries, radius))
@@ -128,7 +140,7 @@ def test_identical_codes_give_all_their_items():
     assert int(jh.radius_search_padded(index, codes[0], radius=0, max_results=3).counts) == 10_000
 
 
-@pytest.mark.parametrize("num_bits", [1, 64, 1024])
+@pytest.mark.parametrize("num_bits", [1, 1024])
 def test_an_empty_index_finds_nothing(num_bits):
     index = jh.build_index(np.zeros((0, -(-num_bits // 32)), np.uint32), num_bits)
     queries = np.zeros((3, -(-num_bits // 32)), np.uint32)

@@ -22,19 +22,19 @@ def by_sorting(long_codes, query, candidates, k):
     )
 
 
-@settings(deadline=None)
+@settings(max_examples=60)
 @given(
-    st.sampled_from([1, 2, 33, 70]),
+    st.sampled_from([1, 33, 70]),  # of this, m and k few values: each is compiled
     st.integers(1, 40),
-    st.integers(0, 30),
-    st.sampled_from([1, 4, 35]),
+    st.sampled_from([1, 30]),
+    st.sampled_from([4, 35]),
     st.integers(0, 2**32),
 )
-def test_equal_to_sorting_the_candidates(num_bits, n, m, k, seed):
+def test_equal_to_sorting_the_candidates(num_bits, most, m, k, seed):
     rng = np.random.default_rng(seed)
-    long_codes = oracle.pack(oracle.clustered(rng, n, num_bits))
+    long_codes = oracle.pack(oracle.clustered(rng, 40, num_bits))
     queries = oracle.pack(oracle.clustered(rng, 3, num_bits))
-    candidates = rng.integers(-1, n, (3, m))
+    candidates = rng.integers(-1, most, (3, m))
     found = jh.rerank(long_codes, queries, candidates, k=k)
     for row in range(3):
         expected = by_sorting(long_codes, queries[row], candidates[row], k)

@@ -46,8 +46,8 @@ def example(n=60, q=5, m=30, d=6, seed=0):
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(["inner_product", "euclidean"]),
-    st.sampled_from([1, 7, 40]),
-    st.sampled_from([0, 3, 30]),
+    st.sampled_from([1, 40]),
+    st.sampled_from([3, 30]),
     st.sampled_from([4, 35]),
     st.integers(0, 2**32),
 )
@@ -60,8 +60,14 @@ def test_equal_to_sorting_the_candidates_ties_included(metric, n, m, k, seed):
         np.testing.assert_array_equal(found.scores, scores.astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32, np.float64])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("metric", "dtype"),
+    [
+        *(("cosine", dtype) for dtype in (np.float16, jnp.bfloat16, np.float32, np.float64)),
+        ("inner_product", np.float16),
+        ("euclidean", jnp.bfloat16),
+    ],
+)
 def test_vectors_of_any_float_are_scored_in_single_precision(metric, dtype):
     rng = np.random.default_rng(1)
     vectors, queries = (rng.normal(size=shape).astype(dtype) for shape in ((200, 48), (5, 48)))

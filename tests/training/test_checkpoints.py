@@ -21,7 +21,8 @@ EPOCHS = 4
 
 @pytest.fixture(scope="module")
 def images():
-    return jh.load_dataset("digits").train_images[:300]
+    """As vectors, which are not warped: that would take long to compile."""
+    return jh.load_dataset("digits").train_images[:300].reshape(300, 64)
 
 
 class KilledError(Exception):
@@ -83,6 +84,7 @@ def test_a_checkpoint_changes_nothing(images, undisturbed, tmp_path):
     assert history == undisturbed[1]
 
 
+@pytest.mark.slow  # nothing else resumes what another process began
 def test_a_process_killed_at_any_moment_resumes(images, undisturbed, tmp_path):
     path, data = tmp_path / "checkpoint", tmp_path / "images.npy"
     np.save(data, images)
