@@ -36,5 +36,9 @@ def test_links_within_the_repository_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 220
+
+
 def test_no_line_names_a_path_of_some_machine():
     assert not re.search(r"/(home|root|work|tmp)/", README.read_text())
