@@ -36,6 +36,12 @@ def test_links_within_the_repository_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
+def test_each_benchmark_is_listed():
+    listed = (ROOT / "tests/benchmarks/README.md").read_text()
+    for path in (ROOT / "tests/benchmarks").glob("*.py"):
+        assert f"`{path.name}`" in listed, path.name
+
+
 def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 220
 
