@@ -39,7 +39,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 def test_each_benchmark_is_listed():
     listed = (ROOT / "tests/benchmarks/README.md").read_text()
     for path in (ROOT / "tests/benchmarks").glob("*.py"):
-        assert f"`{path.name}`" in listed, path.name
+        assert f"`{path.name}`" in listed or "__main__" not in path.read_text(), path.name
 
 
 def test_the_readme_is_short():
