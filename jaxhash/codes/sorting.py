@@ -23,10 +23,7 @@ def sort_pairs(pairs: Pairs) -> Pairs:
         keys = codes[:, 0].astype(np.uint64)
         del codes
         return _sort_keys_with_ids(keys, ids)
-    if (ids[1:] < ids[:-1]).any():
-        by_id = np.argsort(ids)
-        codes, ids = codes[by_id], ids[by_id]
-    order = argsort_codes(codes)
+    order = argsort_codes(codes, ids)
     return Pairs(codes[order], ids[order])
 
 
@@ -47,12 +44,12 @@ def drop_duplicates(pairs: Pairs) -> Pairs:
     return Pairs(select_rows(codes, new), ids[new])
 
 
-def argsort_codes(table: np.ndarray) -> np.ndarray:
-    """Returns the order that sorts codes, uint32 `[n, w]`, stably: int64 `[n]`.
+def argsort_codes(table: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
+    """Returns the order that sorts codes, uint32 `[n, w]`, equal ones by id or else stably: int64 `[n]`.
 
     Sorts by two words at a time, joined to one uint64. Nearly all codes differ in the first 64 bits; later words, and
-    finally the positions, only break ties. `lexsort` over all words is three times slower even for two words, and so
-    is a stable first sort.
+    finally the ids or the positions, only break ties. `lexsort` over all words is three times slower even for two
+    words, and so is a stable first sort.
     """
     keys = _join_words(table)
     order = np.argsort(keys[0])
@@ -62,11 +59,12 @@ def argsort_codes(table: np.ndarray) -> np.ndarray:
         same &= ordered[1:] == ordered[:-1]
         if not same.any():
             break
-        run = np.concatenate([[0], np.cumsum(~same)])
+        del ordered
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        run = np.cumsum(~np.append(False, same)[tied])
         unordered = order[tied]
-        key = keys[depth][unordered] if depth < len(keys) else unordered
-        order[tied] = unordered[np.lexsort((key, run[tied]))]
+        key = keys[depth][unordered] if depth < len(keys) else unordered if ids is None else ids[unordered]
+        order[tied] = unordered[np.lexsort((key, run))]
     return order
 
 

@@ -51,7 +51,8 @@ def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
     count, own, width = len(parts), jax.process_index(), parts[0].shape[1]
     counts = gather_rows(lambda: np.array([[len(part) for part in parts]], np.int32), several=True)  # [from, to]
     block = max(1024, int(counts.sum(dtype=np.int64)) // (BLOCKS * count**2))
-    received = [np.empty((size, width), np.int32) for size in counts[:, own]]
+    received = np.empty((int(counts[:, own].sum(dtype=np.int64)), width), np.int32)
+    ends = np.cumsum(counts[:, own], dtype=np.int64)
     devices = {device.process_index: device for device in mesh.devices.flat[::-1]}
     hosts = Mesh(np.array([devices[number] for number in range(count)]), ("hosts",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(hosts, PartitionSpec("hosts"))
@@ -62,9 +63,9 @@ def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
             sent[target, : len(rows)] = rows
         blocks = jax.make_array_from_process_local_data(sharding, sent)
         got = np.asarray(_exchange_blocks(blocks, mesh=hosts).addressable_data(0))
-        for rows, piece in zip(received, got, strict=True):
+        for rows, piece in zip(np.split(received, ends[:-1]), got, strict=True):
             rows[start : start + block] = piece[: len(rows[start : start + block])]
-    return np.concatenate(received)
+    return received
 
 
 @partial(jax.jit, static_argnames="mesh")

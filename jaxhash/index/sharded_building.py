@@ -5,14 +5,12 @@ samples part the codes into one range for each process, all items are sent to th
 process sorts what it got. Then the ranks of all codes are known, and each shard is sent to the processes that hold it.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxhash.codes.sorting import Pairs, group_pairs, sort_pairs
+from jaxhash.codes.sorting import argsort_codes, find_run_starts, mark_run_starts
 from jaxhash.core.checks import check_ids
 from jaxhash.index.building import build_index, check_pairs
 from jaxhash.index.hash_index import Sorted
@@ -59,29 +57,44 @@ def build_sharded_index(
     check_mesh(mesh, axis_name)
     if not mesh.is_multi_process:
         return shard_index(build_index(codes, num_bits, ids=ids, multi=multi), mesh, axis_name)
-    pairs = _sort_own(codes, num_bits, ids, multi)
+    rows = _sort_own(codes, num_bits, ids, multi)
     if not multi:
-        _check_distinct(pairs.ids, mesh)
-    items = _exchange_by_code(pairs, mesh)
-    del pairs
-    num_codes = gather_rows(lambda: np.array([[len(items[0])]], np.int32), several=True).sum(dtype=np.int64)
-    cuts = cut_evenly(int(num_codes), mesh.shape[axis_name])
-    items = _exchange_by_shard(items, cuts, mesh, axis_name)
+        _check_distinct(rows[:, -1], mesh)
+    # Each step frees the rows of the one before: at most about 40 bytes an item are in memory where codes have 64 bits.
+    rows = exchange_rows(_split_by_code(rows), mesh)
+    rows = _sort_rows(rows)
+    ends, cuts = _find_cuts(rows, mesh.shape[axis_name])
+    rows = exchange_rows(_split_by_shard(rows, ends, mesh, axis_name), mesh)
+    items = _group_rows(rows)
+    del rows
     return _put_own(items, cuts, num_bits, mesh, axis_name, multi=multi)
 
 
-def _sort_own(codes: ArrayLike, num_bits: int, ids: ArrayLike, multi: bool) -> Pairs:
-    """Checks and sorts the pairs of this process; fails in all processes if it does in one."""
-    own: list[Pairs] = []
+def _sort_own(codes: ArrayLike, num_bits: int, ids: ArrayLike, multi: bool) -> np.ndarray:
+    """Checks and sorts the pairs of this process, as rows; fails in all processes if it does in one."""
+    own: list[np.ndarray] = []
 
     def sort() -> np.ndarray:
-        own.append(sort_pairs(check_pairs(codes, num_bits, ids, multi)))
+        pairs = check_pairs(codes, num_bits, ids, multi)
+        own.append(_sort_rows(np.concatenate([pairs.codes.view(np.int32), pairs.ids[:, None]], axis=1)))
         return np.array([[num_bits, multi]], np.int32)
 
     for name, values in zip(("num_bits", "multi"), gather_rows(sort, several=True).T.tolist(), strict=True):
         if len(set(values)) > 1:
             raise ValueError(f"{name} must be the same in all processes, got {values}")
     return own[0]
+
+
+def _codes_of(rows: np.ndarray) -> np.ndarray:
+    """The codes of rows int32 `[m, w + 1]`, each the words of a code and an id: uint32 `[m, w]`."""
+    return rows[:, :-1].view(np.uint32)
+
+
+def _sort_rows(rows: np.ndarray) -> np.ndarray:
+    """Sorts rows by (code, id), and drops repeated ones."""
+    rows = rows[argsort_codes(_codes_of(rows), rows[:, -1])]
+    new = mark_run_starts(rows)
+    return rows if new.all() else rows[new]
 
 
 def _check_distinct(ids: np.ndarray, mesh: Mesh) -> None:
@@ -96,16 +109,15 @@ def _check_distinct(ids: np.ndarray, mesh: Mesh) -> None:
     gather_rows(check, several=True)
 
 
-def _exchange_by_code(pairs: Pairs, mesh: Mesh) -> Sorted:
-    """Sends sorted pairs to the processes of their ranges, and sorts what this process gets."""
-    count = jax.process_count()
-    total = int(gather_rows(lambda: np.array([[len(pairs.ids)]], np.int32), several=True).sum(dtype=np.int64))
+def _split_by_code(rows: np.ndarray) -> list[np.ndarray]:
+    """Splits sorted rows into those of the ranges of the processes."""
+    count, codes = jax.process_count(), _codes_of(rows)
+    total = int(gather_rows(lambda: np.array([[len(rows)]], np.int32), several=True).sum(dtype=np.int64))
     step = max(1, total // (SAMPLE * count**2))
-    sample = gather_rows(lambda: pairs.codes[step // 2 :: step].view(np.int32), several=True).view(np.uint32)
+    sample = gather_rows(lambda: rows[step // 2 :: step, :-1], several=True).view(np.uint32)
     sample = sample[np.lexsort(sample.T[::-1])]
     quantiles = [len(sample) * number // count for number in range(1, count)]
-    ends = [_find_end(pairs.codes, sample[place]) if len(sample) else 0 for place in quantiles]
-    return _exchange(pairs.codes, pairs.ids, lambda rows: np.split(rows, ends), mesh)
+    return np.split(rows, [_find_end(codes, sample[place]) if len(sample) else 0 for place in quantiles])
 
 
 def _find_end(codes: np.ndarray, code: np.ndarray) -> int:
@@ -117,30 +129,31 @@ def _find_end(codes: np.ndarray, code: np.ndarray) -> int:
     return last
 
 
-def _exchange(
-    codes: np.ndarray, ids: np.ndarray, split: Callable[[np.ndarray], list[np.ndarray]], mesh: Mesh
-) -> Sorted:
-    """Sends pairs to processes, as `split` divides the rows of the words of a code and an id; sorts what comes."""
-    rows = np.concatenate([codes.view(np.int32), ids[:, None]], axis=1)
-    received = exchange_rows(split(rows), mesh)
-    del rows
-    return group_pairs(Pairs(np.ascontiguousarray(received[:, :-1]).view(np.uint32), received[:, -1].copy()))
+def _find_cuts(rows: np.ndarray, num_shards: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the shards are cut: in the sorted rows of this process, and by rank among the codes of all."""
+    starts = find_run_starts(_codes_of(rows))
+    counts = gather_rows(lambda: np.array([[len(starts)]], np.int32), several=True)[:, 0].astype(np.int64)
+    cuts = cut_evenly(int(counts.sum()), num_shards)
+    first = int(counts[: jax.process_index()].sum())
+    return np.append(starts, len(rows))[np.clip(cuts - first, 0, len(starts))], cuts
 
 
-def _exchange_by_shard(items: Sorted, cuts: np.ndarray, mesh: Mesh, axis_name: str) -> Sorted:
-    """Sends items to the processes whose devices hold their shards, given the ranks at which the codes are cut."""
-    table, offsets, ids = items
-    counts = gather_rows(lambda: np.array([[len(table)]], np.int32), several=True)[:, 0].astype(np.int64)
-    ends = offsets[np.clip(cuts - counts[: jax.process_index()].sum(), 0, len(table))]
+def _split_by_shard(rows: np.ndarray, ends: np.ndarray, mesh: Mesh, axis_name: str) -> list[np.ndarray]:
+    """Splits sorted rows, cut at the ends of the shards, into what the devices of each process are to hold.
 
-    def split(rows: np.ndarray) -> list[np.ndarray]:
-        parts: list[list[np.ndarray]] = [[rows[:0]] for _ in counts]
-        for number, devices in find_devices(mesh, axis_name).items():
-            for process in {device.process_index for device in devices}:
-                parts[process].append(rows[ends[number] : ends[number + 1]])
-        return [np.concatenate(part) for part in parts]
+    Processes have ascending ranges, so that what a process receives is sorted.
+    """
+    parts: list[list[np.ndarray]] = [[rows[:0]] for _ in range(jax.process_count())]
+    for number, devices in find_devices(mesh, axis_name).items():
+        for process in {device.process_index for device in devices}:
+            parts[process].append(rows[ends[number] : ends[number + 1]])
+    return [np.concatenate(part) for part in parts]
 
-    return _exchange(np.repeat(table, np.diff(offsets), axis=0), ids, split, mesh)
+
+def _group_rows(rows: np.ndarray) -> Sorted:
+    """Groups sorted rows by code."""
+    starts = find_run_starts(_codes_of(rows))
+    return _codes_of(rows)[starts], np.append(starts, len(rows)).astype(np.int32), rows[:, -1].copy()
 
 
 def _put_own(

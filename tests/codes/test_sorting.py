@@ -19,6 +19,8 @@ TABLES = st.integers(1, 6).flatmap(
 @given(TABLES)
 def test_sorting_is_lexicographic_and_stable(table):
     np.testing.assert_array_equal(argsort_codes(table), np.lexsort(table.T[::-1]))
+    ids = -np.arange(len(table))
+    np.testing.assert_array_equal(argsort_codes(table, ids), np.lexsort((ids, *table.T[::-1])))
 
 
 @given(TABLES, st.integers(0, 2**32))
