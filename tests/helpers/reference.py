@@ -69,7 +69,8 @@ def argument(node, default=None):
     name = node.arg if isinstance(node, ast.arg) else ast.unparse(node.target)
     typed = f"{name}: {ast.unparse(node.annotation)}" if node.annotation else name
     if isinstance(default, ast.Call) and ast.unparse(default.func) == "field":
-        default = ast.Call(default.keywords[0].value, [], [])  # what the default_factory makes
+        factory = default.keywords[0].value
+        default = factory.body if isinstance(factory, ast.Lambda) else ast.Call(factory, [], [])
     return f"{typed} = {ast.unparse(default)}" if default else typed
 
 

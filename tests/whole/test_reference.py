@@ -17,7 +17,8 @@ class Record(Base):
 
 class Larger(Record):
     size: int = 4
-    more: int = 5
+    more: int = field(default_factory=lambda: 5)
+    rest: tuple = field(default_factory=tuple)
 
 class Made(Record):
     def __init__(self, size: int): ...
@@ -34,7 +35,7 @@ def test_signatures_by_hand():
     assert reference.function_signature(few, "few") == 'few(a, b: int = 2, *rest, c = "x", **more) -> int'
     assert [reference.class_signature(node, tree) for node in classes] == [
         "Record(name: str, size: int = 3)",
-        "Larger(name: str, size: int = 4, more: int = 5)",
+        "Larger(name: str, size: int = 4, more: int = 5, rest: tuple = tuple())",
         "Made(size: int)",
         "class SizeError(ValueError)",
     ]
