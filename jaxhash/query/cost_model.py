@@ -159,10 +159,14 @@ def _radius_options(sizes: Sizes, radius: int, method: str, num_tables: int | No
     return (scan, *probes) if method == "auto" or not probes else (probes[0],)
 
 
-def choose_nearest(index: HashIndex, num_queries: int, k: int, *, host: bool) -> Option:
-    """Chooses how to find the k nearest: by a "scan", by "host" if that is allowed, or by plans for growing radii."""
+def choose_nearest(index: HashIndex, num_queries: int, k: int, *, host: bool) -> tuple[Option, bool]:
+    """Chooses how to find the k nearest: by a "scan", by "host" if that is allowed, or by plans for growing radii.
+
+    Returns:
+        The option, and whether it is the only one.
+    """
     options = _nearest_options(sizes_of(index), k, host)
-    return options[0] if len(options) == 1 else choose(index, ("nearest", k), options, num_queries)
+    return choose(index, ("nearest", k), options, num_queries), len(options) == 1
 
 
 @functools.lru_cache(4096)
@@ -177,12 +181,9 @@ def _nearest_options(sizes: Sizes, k: int, host: bool) -> tuple[Option, ...]:
     return tuple(options)
 
 
-def plan_widening(index: HashIndex, num_queries: int, k: int, method: str) -> tuple[Plan, ...]:
-    """Makes plans for radius 0, 1, 2, ... that together cost no more than a scan; none if a scan should be quicker."""
-    if method == "probe":
-        return _plan_widening(sizes_of(index), k, always=True)[0]
-    chosen = choose_nearest(index, num_queries, k, host=False).method
-    return chosen if isinstance(chosen, tuple) else ()
+def plan_widening(index: HashIndex, k: int) -> tuple[Plan, ...]:
+    """Makes plans for radius 0, 1, 2, ... that together cost no more than a scan, but at least a first one, if any."""
+    return _plan_widening(sizes_of(index), k, always=True)[0]
 
 
 @functools.lru_cache(4096)

@@ -55,9 +55,14 @@ def find_hits(index: HashIndex, queries: np.ndarray, radius: int, plan: Plan | N
         for start in range(0, len(queries), size):
             yield from _scan(index, queries[start : start + size], radius, size)
         return
-    tables = [pair for pair in zip(get_tables(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
+    tables = tables_of_plan(index, plan)
     for start in range(0, len(queries), PROBED_AT_ONCE):
         yield from _probe(index, queries[start : start + PROBED_AT_ONCE], radius, tables)
+
+
+def tables_of_plan(index: HashIndex, plan: Plan) -> list[tuple[AddressTable, int]]:
+    """The tables that a plan probes, each with its radius; they are built if they are missing."""
+    return [pair for pair in zip(get_tables(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
 
 
 def _scan(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> Iterator[Hits]:

@@ -92,7 +92,8 @@ def select_nearest(index: HashIndex, queries: np.ndarray, k: int, size: int) -> 
     starts = np.searchsorted(keys, np.arange(len(queries), dtype=np.uint64) << np.uint64(48))
     keys = keys[starts[:, None] + np.arange(k)]
     distances = (keys >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
-    return _expand_items(index, sizes, distances, (keys & np.uint64(2**31 - 1)).astype(np.int64))
+    distances, entries = expand_items(index, sizes, distances, (keys & np.uint64(2**31 - 1)).astype(np.int64))
+    return distances, np.asarray(index.ids)[entries]
 
 
 def _find_near_groups(
@@ -138,8 +139,7 @@ def _compare_groups(
     index: HashIndex, queries: np.ndarray, query: np.ndarray, group: np.ndarray, bound: np.ndarray
 ) -> np.ndarray:
     """The codes of groups that are within their query's bound, as sorted keys of query, distance and rank."""
-    words = memory_of(index).remember("grouped words", lambda: _group_words(index))
-    wanted = _join_words(queries)
+    words, wanted = group_words(index), join_words(queries)
     distances = np.bitwise_count(words[0][group] ^ wanted[0][query][:, None])
     if len(words) > 1:
         distances = distances.astype(np.uint16)
@@ -157,34 +157,37 @@ def _compare_groups(
     return keys
 
 
-def _group_words(index: HashIndex) -> np.ndarray:
+def group_words(index: HashIndex) -> np.ndarray:
     """All codes by rank, two words joined: uint64 or, of a single word, uint32 `[ceil(w / 2), groups, g]`."""
+    return memory_of(index).remember("grouped words", lambda: _group_words(index))
+
+
+def _group_words(index: HashIndex) -> np.ndarray:
     group_size = index.codes.shape[2]
     table = np.concatenate([np.zeros((0, index.num_words), np.uint32), *code_runs(index)])
     spare = -len(table) % group_size
-    return _join_words(np.pad(table, ((0, spare), (0, 0)), mode="edge")).reshape(
-        -1, len(table) // group_size + (spare > 0), group_size
-    )
+    words = join_words(np.pad(table, ((0, spare), (0, 0)), mode="edge"))
+    return np.ascontiguousarray(words).reshape(len(words), -1, group_size)
 
 
-def _join_words(codes: np.ndarray) -> np.ndarray:
-    """Pairs of words of codes uint32 `[n, w]` as uint64 `[ceil(w / 2), n]`; codes of one word stay uint32."""
+def join_words(codes: np.ndarray) -> np.ndarray:
+    """Pairs of words of codes uint32 `[n, w]` as uint64 `[ceil(w / 2), n]`; codes of one word stay uint32.
+
+    The pairs stand as they do in memory: for distances, the order of words is the same to us.
+    """
     width = codes.shape[1]
     if width == 1:
-        return np.ascontiguousarray(codes.T)
-    joined = np.zeros((-(-width // 2), len(codes)), np.uint64)
-    for word in range(width):
-        joined[word // 2] |= codes[:, word].astype(np.uint64) << np.uint64(32 * (1 - word % 2))
-    return joined
+        return codes.T
+    even = np.pad(codes, ((0, 0), (0, 1))) if width % 2 else np.ascontiguousarray(codes)
+    return even.view(np.uint64).T
 
 
-def _expand_items(
+def expand_items(
     index: HashIndex, sizes: Sizes, distances: np.ndarray, ranks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first k items of codes `[q, k]` in order."""
-    ids = np.asarray(index.ids)
+    """The first k items of codes `[q, k]` in order: their distances, and where they stand in `ids`."""
     if sizes.num_items == sizes.num_codes:
-        return distances, ids[ranks]
+        return distances, ranks
     offsets = np.asarray(index.offsets)
     first = offsets[ranks]
     counts = offsets[ranks + 1] - first
@@ -192,4 +195,4 @@ def _expand_items(
     taken = np.clip(left, 0, counts).astype(np.int32).ravel()
     some = taken > 0
     places = expand_runs(first.ravel()[some], taken[some])
-    return np.repeat(distances.ravel(), taken).reshape(distances.shape), ids[places].reshape(ranks.shape)
+    return np.repeat(distances.ravel(), taken).reshape(distances.shape), places.reshape(ranks.shape)

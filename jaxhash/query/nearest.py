@@ -6,7 +6,7 @@ and the results are merged. Results do not depend on the batch, the devices or t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches, one_at_a_time
 from jaxhash.core.checks import (
-    INT32_MAX,
     check_choice,
     check_integer,
     check_kind,
@@ -30,7 +29,8 @@ from jaxhash.core.checks import (
 )
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
-from jaxhash.query.cost_model import Plan, plan_widening, queries_at_once
+from jaxhash.query.cost_model import queries_at_once
+from jaxhash.query.eager import search_by
 from jaxhash.query.filters import (
     Allowed,
     Filter,
@@ -45,7 +45,6 @@ from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, minima_once
 from jaxhash.query.results import Neighbors, PaddedMatches
 from jaxhash.query.several import AnySequence, refuse_offsets, search_several
 from jaxhash.query.slots import items_in_slots, merge_nearest
-from jaxhash.query.widening import probe_widening
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
@@ -104,21 +103,19 @@ def search(
         allowed = check_allowed(index, allowed)
     if is_traced(index, codes, allowed):
         return nearest_items(index, codes, allowed=allowed, k=k)
-    if method != "scan" and isinstance(index, HashIndex):
-        plans = plan_widening(index, math.prod(codes.shape[:-1]), _scale_to_all(k, allowed), method)
-        if plans:
-            return _search_by_widening(index, np.asarray(codes), k, plans, allowed)
-    wide = k >= LEAST_RESULTS and allowed is None
-    if wide and isinstance(index, HashIndex) and selects_on_host(index, math.prod(codes.shape[:-1]), k):
-        return search_on_host(index, np.asarray(codes), k, queries_at_once(index, k), _compiled_search)
-    return run_batches(_compiled_search, index, (codes,), queries_at_once(index, k), allowed, k=k)
+    scan = partial(_scan, index, k, allowed)
+    if method == "scan" or isinstance(index, ShardedIndex):
+        return scan(codes)
+    return search_by(index, codes, k, method, allowed, scan)
 
 
-def _scale_to_all(k: int, allowed: Any) -> int:
-    """Among about how many of the nearest items there are k allowed ones."""
-    if allowed is None:
-        return k
-    return min(INT32_MAX, k * allowed.size // max(1, int(np.count_nonzero(np.asarray(allowed)))))
+def _scan(index: AnyIndex, k: int, allowed: Any, queries: Any) -> Neighbors:
+    """Finds the k nearest items of queries uint32 `[..., w]` by comparing all codes."""
+    size = queries_at_once(index, k)
+    if k >= LEAST_RESULTS and allowed is None and isinstance(index, HashIndex):
+        if selects_on_host(index, math.prod(queries.shape[:-1]), k):
+            return search_on_host(index, np.asarray(queries), k, size, _compiled_search)
+    return run_batches(_compiled_search, index, (queries,), size, allowed, k=k)
 
 
 def radius_search_padded(
@@ -184,18 +181,6 @@ def run_batches(
     if len(lead) == 1 and count <= size and count.bit_count() == 1:
         return run(rows)
     return in_batches(run, flat, size, lead)
-
-
-def _search_by_widening(
-    index: HashIndex, queries: np.ndarray, k: int, plans: Sequence[Plan], allowed: Any
-) -> Neighbors:
-    """Finds the k nearest allowed items by probing; queries that probing leaves unfinished are scanned."""
-    flat, lead = queries.reshape(-1, index.num_words), queries.shape[:-1]
-    distances, ids, unfinished = probe_widening(index, flat, k, plans, allowed)
-    if len(unfinished):
-        rest = run_batches(_compiled_search, index, (flat[unfinished],), queries_at_once(index, k), allowed, k=k)
-        distances[unfinished], ids[unfinished] = rest
-    return Neighbors(jax.device_put(distances.reshape(*lead, k)), jax.device_put(ids.reshape(*lead, k)))
 
 
 # Compiled even without a `jit` around it: `vmap` alone would dispatch every operation by itself.

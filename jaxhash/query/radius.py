@@ -21,10 +21,11 @@ from jaxhash.core.checks import (
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards
-from jaxhash.query.cost_model import plan_radius, queries_at_once
+from jaxhash.query.cost_model import Plan, plan_radius, queries_at_once
 from jaxhash.query.device_radius import probe_on_device, probes_on_device
 from jaxhash.query.filters import check_allowed, index_of_few
-from jaxhash.query.hits import find_hits, join_matches, matches_of_hits
+from jaxhash.query.hits import find_hits, join_matches, matches_of_hits, tables_of_plan
+from jaxhash.query.one_query import match_one
 from jaxhash.query.results import RadiusMatches
 from jaxhash.query.several import AnySequence, radius_search_several, refuse_offsets
 from jaxhash.query.timings import timed
@@ -90,9 +91,17 @@ def radius_search(
     with timed(index, (("radius", radius), plan or "scan"), len(flat)):
         if plan is None:
             return _scan(index, flat, radius, mask)
-        if probes_on_device(index, plan):
-            return probe_on_device(index, flat, radius, plan, mask)
-        return matches_of_hits(index, find_hits(index, flat, radius, plan), mask)
+        return _probe(index, flat, radius, plan, mask)
+
+
+def _probe(index: HashIndex, queries: np.ndarray, radius: int, plan: Plan, allowed: np.ndarray | None) -> RadiusMatches:
+    """All matches of queries uint32 `[q, w]` by the tables of a plan."""
+    if probes_on_device(index, plan):
+        return probe_on_device(index, queries, radius, plan, allowed)
+    found = None
+    if len(queries) == 1 and allowed is None:
+        found = match_one(index, queries[0], radius, tables_of_plan(index, plan))
+    return found or matches_of_hits(index, find_hits(index, queries, radius, plan), allowed)
 
 
 def _scan(index: HashIndex, queries: np.ndarray, radius: int, allowed: np.ndarray | None) -> RadiusMatches:

@@ -29,7 +29,8 @@ import numpy as np
 
 import jaxhash as jh
 from jaxhash.index.address_table import get_tables
-from jaxhash.query.cost_model import SELECT, plan_radius, plan_tables, scan_cost, sizes_of
+from jaxhash.query.cost_model import plan_radius, plan_tables, scan_cost, sizes_of
+from jaxhash.query.costs import costs
 
 ROUNDS = 5
 QUERIES = 256
@@ -94,7 +95,7 @@ def items(n):
     num_bits = jh.suggest_num_bits(n)
     index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
     scan = timed(lambda: jh.search(index, queries, k=10, method="scan"))
-    cells = [scan / QUERIES * 1e6, scan_cost(sizes_of(index), 10, SELECT) / 1e3]
+    cells = [scan / QUERIES * 1e6, scan_cost(sizes_of(index), 10, costs().select) / 1e3]
     index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
     sizes = sizes_of(index)
     expected = {
