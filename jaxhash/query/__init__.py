@@ -27,8 +27,8 @@ Methods. "auto" takes the one that a model of costs (`cost_model`) expects to be
 
 The last two need tables: 16 to 32 bytes a code for the first bits, up to as much again and 8 bytes more for each
 further slice. They are built when the time lost without them exceeds that of building, when a method is asked for by
-name, or by `prepare`. They live as long as the index object; `describe(index).tables` lists them, and
-`save_index(path, index, tables=True)` has them built again when the file is loaded.
+name, or by `prepare`. They live as long as the index object; `describe(index).tables` lists them, its
+`kept_bytes` is their memory, and `save_index(path, index, tables=True)` has them built again when the file is loaded.
 
 >>> index = jh.prepare(index, radius=1)
 >>> probed = jh.radius_search(index, queries, radius=1, method="probe")
