@@ -2,9 +2,10 @@
 
 Where to begin, by what you want to do (each name's docstring says more):
 
-- learn: `Autoencoder`, `ConvAutoencoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`, `KeepNeighbors`,
-  `GroupByKind`), `AffineWarp`, `pretrain`; `Embedded` for a network of yours; then `encode`, `encode_weighted`,
-  `reconstruct`, `encode_patches`; `extract_patches`, `summary`, `reconstruction_loss`, `straight_through_round`.
+- learn: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`,
+  `KeepNeighbors`, `GroupByKind`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network
+  of yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
+  `reconstruction_loss`, `straight_through_round`.
 - codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
 - index: `build_index`, `add_items`, `remove_items`, `merge_indexes`, `describe`, `suggest_num_bits`,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from jaxhash.models.embedded import Embedded
     from jaxhash.models.encoding import encode, encode_weighted, reconstruct
     from jaxhash.models.file import load_model, save_model
+    from jaxhash.models.patch_encoder import PatchEncoder
     from jaxhash.models.patches import encode_patches, extract_patches
     from jaxhash.query.bags import BagMatches, bag_search
     from jaxhash.query.duplicates import Redundant, deduplicate, duplicate_groups
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
     from jaxhash.query.vector_reranking import rerank_vectors
     from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
-    from jaxhash.training.augment import AffineWarp
+    from jaxhash.training.augment import AffineWarp, PhotoWarp
     from jaxhash.training.epoch import History
     from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
     from jaxhash.training.losses import reconstruction_loss
@@ -114,6 +116,7 @@ _MODULES = {
     "models.embedded": ("Embedded",),
     "models.encoding": ("encode", "encode_weighted", "reconstruct"),
     "models.file": ("load_model", "save_model"),
+    "models.patch_encoder": ("PatchEncoder",),
     "models.patches": ("encode_patches", "extract_patches"),
     "query.bags": ("BagMatches", "bag_search"),
     "query.duplicates": ("Redundant", "deduplicate", "duplicate_groups"),
@@ -129,7 +132,7 @@ _MODULES = {
     "query.vector_reranking": ("rerank_vectors",),
     "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
-    "training.augment": ("AffineWarp",),
+    "training.augment": ("AffineWarp", "PhotoWarp"),
     "training.epoch": ("History",),
     "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit"),
     "training.losses": ("reconstruction_loss",),
@@ -162,6 +165,8 @@ __all__ = [
     "Neighbors",
     "Objective",
     "PaddedMatches",
+    "PatchEncoder",
+    "PhotoWarp",
     "ProbeTables",
     "ProbedMatches",
     "RadiusMatches",

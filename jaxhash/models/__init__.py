@@ -2,6 +2,8 @@
 
 - Images: `Autoencoder(input_dim, num_bits)`, for items of one size, or `ConvAutoencoder` for large or coloured ones.
   Pixels are uint8, or floats in [0, 1].
+- Photographs: `PatchEncoder(image_shape, num_bits)`, which learns a dictionary of patches first and has no decoder; or
+  a trained network of yours before a model of vectors, by `Embedded(network, model)`.
 - Vectors: `Autoencoder(d, num_bits, hidden_dims=(), output_activation="linear")`. `fit` measures the shift and scale of
   the vectors, and the model holds them.
 - Documents: `Autoencoder(num_words, num_bits, output_activation="softmax")`, with word counts as floats, for example
@@ -18,11 +20,13 @@ from jaxhash.models.autoencoder import Autoencoder, summary
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode, encode_weighted, reconstruct
 from jaxhash.models.file import load_model, save_model
+from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.models.patches import encode_patches, extract_patches
 
 __all__ = [
     "Autoencoder",
     "ConvAutoencoder",
+    "PatchEncoder",
     "encode",
     "encode_patches",
     "encode_weighted",

@@ -74,6 +74,9 @@ class Autoencoder(nnx.Module):
     def _init_statistics(self) -> None:
         """Sets what training measures."""
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
+        self._init_input_statistics()
+
+    def _init_input_statistics(self) -> None:
         self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
         self.input_shift = nnx.BatchStat(jnp.zeros(self.input_shape, jnp.float32))
         self.input_scale = nnx.BatchStat(jnp.ones((), jnp.float32))
@@ -101,6 +104,16 @@ class Autoencoder(nnx.Module):
     def layer_shapes(self) -> list[tuple[int, ...]]:
         """The shape of one item after each layer."""
         return [(width,) for width in (*self.hidden_dims, self.num_bits, *self.hidden_dims[::-1], self.input_dim)]
+
+    @property
+    def fixed_layers(self) -> list[tuple[str, tuple[int, ...], int]]:
+        """Name, shape of one output and number of values of each layer that is not trained."""
+        return []
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the model makes items of codes."""
+        return bool(self.decoder.layers)
 
     def code_logits(self, items: jax.Array) -> jax.Array:
         """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, input_dim]`."""
@@ -212,8 +225,8 @@ def summary(model: Autoencoder) -> None:
 def list_layers(model: Autoencoder) -> list[tuple[str, tuple[int, ...], int]]:
     """Lists name, shape of one output and number of parameters of the input, the layers and the rounding."""
     layers = [*model.encoder.layers, *model.decoder.layers]
-    rows = [("input", model.input_shape, 0)]
+    rows = [("input", model.input_shape, 0), *model.fixed_layers]
     for number, (layer, shape) in enumerate(zip(layers, model.layer_shapes, strict=True), start=1):
         rows.append((f"layer {number}", shape, sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))))
-    rows.insert(len(model.encoder.layers) + 1, ("round to bits", (model.num_bits,), 0))
+    rows.insert(len(rows) - len(model.decoder.layers), ("round to bits", (model.num_bits,), 0))
     return rows

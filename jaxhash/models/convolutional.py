@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.models.autoencoder import Activation, Autoencoder, apply_layers, check_activation, make_dense_layers
+from jaxhash.models.image_shape import check_image_shape, takes_shape
 
 WINDOW = 3
 STRIDE = 2
@@ -50,10 +51,7 @@ class ConvAutoencoder(Autoencoder):
         output_activation: str | Activation = "sigmoid",
         rngs: nnx.Rngs | None = None,
     ):
-        if len(image_shape) not in (2, 3):
-            raise ValueError(f"image_shape must be (h, w) or (h, w, c), got {tuple(image_shape)}")
-        height, width, depth = (*(check_integer("image_shape", side, 1) for side in image_shape), 1)[:3]
-        self.image_shape = (height, width, depth)
+        self.image_shape = height, width, depth = check_image_shape(image_shape)
         self.input_dim = math.prod(self.image_shape)
         self.num_bits = check_num_bits(num_bits)
         channels = default_channels(height, width) if channels is None else channels
@@ -95,7 +93,7 @@ class ConvAutoencoder(Autoencoder):
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether an item may have this shape: `(h, w, c)`, `(h, w)` if c is 1, or flat."""
-        return shape in (self.image_shape, (self.input_dim,)) or (*shape, 1) == self.image_shape
+        return takes_shape(self.image_shape, shape)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -11,12 +11,17 @@ from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.patch_encoder import PatchEncoder
 
 # Arrays that files leave out where all values are these, as do files from before there were such arrays.
 DEFAULTS = {"input_shift": 0.0, "input_scale": 1.0}
 
 # Model classes by their names in files.
-MODELS: dict[str, type[Autoencoder]] = {"Autoencoder": Autoencoder, "ConvAutoencoder": ConvAutoencoder}
+MODELS: dict[str, type[Autoencoder]] = {
+    "Autoencoder": Autoencoder,
+    "ConvAutoencoder": ConvAutoencoder,
+    "PatchEncoder": PatchEncoder,
+}
 
 
 def save_model(path: AnyPath, model: Autoencoder) -> None:
@@ -39,7 +44,7 @@ def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(model, Autoencoder):
         raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
     config = model.config
-    if not isinstance(config["output_activation"], str):
+    if not isinstance(config.get("output_activation", ""), str):
         raise ValueError(
             f"a model whose output_activation is a function ({config['output_activation']!r}) can't be saved: "
             "give it by name"

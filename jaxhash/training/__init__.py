@@ -3,7 +3,7 @@
 - Objectives say what codes are for: "reconstruct" rebuilds each item; "retrieve" brings similar images together;
   "keep neighbors" keeps the order of near vectors, and "group by kind" brings similar vectors together. None takes
   labels. Each name stands for an object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` says how to write
-  another.
+  another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
 - `fit` also takes batches, from a data loader, and mapped `.npy` files without reading them whole. Batches are gone
   through once to count them and once in each epoch, in runs of 128 MiB, within which items are shuffled; they should
   not come sorted. A generator can be gone through only once, so it serves for one epoch.
@@ -16,7 +16,7 @@
   before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
 """
 
-from jaxhash.training.augment import AffineWarp
+from jaxhash.training.augment import AffineWarp, PhotoWarp
 from jaxhash.training.epoch import History
 from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
 from jaxhash.training.losses import reconstruction_loss
@@ -35,6 +35,7 @@ __all__ = [
     "History",
     "KeepNeighbors",
     "Objective",
+    "PhotoWarp",
     "Positives",
     "Reconstruct",
     "Retrieve",

@@ -68,5 +68,81 @@ class AffineWarp:
         return rotation @ shear * across[None], _uniform(shift_key, self.shift, (2,))
 
 
+@dataclass(frozen=True)
+class PhotoWarp:
+    """Crops, mirrors and recolours each photograph by random amounts of its own, each uniform within its limits.
+
+    Attributes:
+        crop: the smallest and the largest share of the side that is kept, at a random place, and enlarged.
+        flip: whether half of the images are mirrored left to right.
+        brightness: change of the brightness to either side, as a share of it.
+        contrast: change of all differences from the mean.
+        saturation: change of each pixel's differences from its grey.
+        tint: change of each channel's brightness.
+        grey: how often an image loses its colours.
+    """
+
+    crop: tuple[float, float] = (0.6, 0.95)
+    flip: bool = True
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    tint: float = 0.2
+    grey: float = 0.2
+
+    def __post_init__(self) -> None:
+        least, most = self.crop
+        if not 0 < least <= most <= 1:
+            raise ValueError(f"crop must be two shares of the side above 0 and at most 1, got {self.crop!r}")
+        for name in ("brightness", "contrast", "saturation", "tint", "grey"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Warps float32 images `[m, h, w, c]` in [0, 1]; items of another shape are returned as they are."""
+        if images.ndim != 4:
+            return images
+        # All at once: each further draw takes the compiler a second.
+        drawn = jax.random.uniform(key, (len(images), 8 + images.shape[3]), jnp.float32)
+        return jax.vmap(self._warp)(drawn, images)
+
+    def _warp(self, drawn: jax.Array, image: jax.Array) -> jax.Array:
+        size, top, left, mirrored, *_ = drawn
+        share = self.crop[0] + (self.crop[1] - self.crop[0]) * size
+        rows = _crop_weights(image.shape[0], share, top)
+        columns = _crop_weights(image.shape[1], share, left)
+        if self.flip:
+            columns = jnp.where(mirrored < 0.5, columns[::-1], columns)
+        return self._recolor(drawn[4:], jnp.einsum("ih,jw,hwc->ijc", rows, columns, image))
+
+    def _recolor(self, drawn: jax.Array, image: jax.Array) -> jax.Array:
+        limits = jnp.array([self.brightness, self.contrast, self.saturation], jnp.float32)
+        brightness, contrast, saturation = 1 + limits * (2 * drawn[:3] - 1)
+        tint = 1 + self.tint * (2 * drawn[4:] - 1)
+        image = image * (brightness * tint)[None, None]
+        image = image.mean() + contrast * (image - image.mean())
+        grey = image.mean(axis=2, keepdims=True)
+        saturation = jnp.where(drawn[3] < self.grey, 0.0, saturation)
+        return jnp.clip(grey + saturation * (image - grey), 0.0, 1.0)
+
+
+def _crop_weights(length: int, share: jax.Array, place: jax.Array) -> jax.Array:
+    """Bilinear weights `[length, length]` that enlarge a share of a side at a place from 0, its start, to 1."""
+    start = place * (1 - share) * (length - 1)
+    positions = start + share * jnp.arange(length, dtype=jnp.float32)
+    return jax.nn.relu(1 - jnp.abs(positions[:, None] - jnp.arange(length, dtype=jnp.float32)[None]))
+
+
+@dataclass(frozen=True)
+class DefaultWarp:
+    """A `PhotoWarp` for images of three channels, an `AffineWarp` for all others."""
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Warps float32 images `[m, h, w, c]`; items of another shape are returned as they are."""
+        warp = PhotoWarp() if images.ndim == 4 and images.shape[3] == 3 else AffineWarp()
+        return warp(key, images)
+
+
 def _uniform(key: jax.Array, limit: float, shape: tuple[int, ...] = ()) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32, minval=-limit, maxval=limit)

@@ -8,7 +8,7 @@ a single run trains as an array does.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -34,9 +34,22 @@ ITEMS_IN_SAMPLE = 2**16
 
 ROWS_IN_FINGERPRINT = 256
 
-# Items `[m, ...]` that are shuffled together, and their positives. Items and features are JAX arrays if they stay on
-# the device, else numpy arrays. Items of a stream are in memory that the next run overwrites.
-Run = tuple[Any, Positives | None]
+
+class Run(NamedTuple):
+    """Items that are shuffled together.
+
+    Items and features are JAX arrays if they stay on the device, else numpy arrays. Items of a stream are in memory
+    that the next run overwrites.
+    """
+
+    items: Any  # [m, ...]; [m * num_views, ...] where there are several views, those of an item one after the other
+    positives: Positives | None
+    num_views: int = 1  # in each step one of them is drawn, for an item and for its positive
+
+    @property
+    def num_items(self) -> int:
+        """The number of items, `m`."""
+        return len(self.items) // self.num_views
 
 
 class TrainingData:
@@ -77,9 +90,9 @@ class TrainingData:
     def runs(self) -> Iterator[Run]:
         """The runs of one epoch."""
         count = 0
-        for items, positives in self._start_epoch():
-            count += len(items)
-            yield items, positives
+        for run in self._start_epoch():
+            count += run.num_items
+            yield run
         if count != self.count:
             raise ValueError(f"images brought {self.count} items when first gone through, but {count} in an epoch")
 
@@ -91,9 +104,9 @@ class TrainingData:
         self._extend_range(items)
         all_fit = len(items) <= ITEMS_IN_SAMPLE
         self._kept = items if all_fit else items[self._rng.choice(len(items), ITEMS_IN_SAMPLE, replace=False)]
-        self.sample_rows = _choose_rows(items)
+        self.sample_rows = choose_rows(items)
         limit = BYTES_AT_ONCE if isinstance(images, np.memmap) else BYTES_ON_DEVICE
-        run = _send_if_small((items, self._find_positives(items)), limit)
+        run = send_if_small(Run(items, self._find_positives(items)), limit)
         self._start_epoch = lambda: iter([run])
 
     def _init_stream(self, images: Iterable[Any], batch_size: int) -> None:
@@ -109,8 +122,8 @@ class TrainingData:
             start = lambda: merge_batches(self._check_batches(images), batch_size)  # noqa: E731
         if not self.count:
             raise ValueError("images must come in at least one batch; an iterator can only be gone through once")
-        self.sample_rows = _choose_rows(self.sample)
-        self._start_epoch = lambda: ((items, self._find_positives(items)) for items in start())
+        self.sample_rows = choose_rows(self.sample)
+        self._start_epoch = lambda: (Run(items, self._find_positives(items)) for items in start())
 
     def _check_batches(self, images: Iterable[Any]) -> Iterator[np.ndarray]:
         for batch in images:
@@ -145,10 +158,7 @@ class TrainingData:
             self.low, self.high = min(self.low, float(items.min())), max(self.high, float(items.max()))
 
     def _find_positives(self, items: np.ndarray) -> Positives | None:
-        positives = self._objective.find_positives(items, self._seed)
-        if positives is not None:
-            _check_positives(positives, len(items))
-        return positives
+        return check_positives(self._objective.find_positives(items, self._seed), len(items))
 
 
 def split_run(
@@ -163,22 +173,24 @@ def split_run(
         each batch in the tables, int32 `[steps, batch_size]`, of items and, if there are any, of their positives; and
         how many of the items have not come before.
     """
-    items, positives = run
-    steps = -(-len(items) // batch_size)
+    num_items, positives = run.num_items, run.positives
+    steps = -(-num_items // batch_size)
     parts = -(-steps * batch_size * max(1, _bytes_of_row(run)) // BYTES_AT_ONCE)
-    fresh = len(items)
-    for order in np.resize(rng.permutation(len(items)), (parts, -(-steps // parts), batch_size)):
+    fresh = num_items
+    for order in np.resize(rng.permutation(num_items), (parts, -(-steps // parts), batch_size)):
         rows = [order]
         if positives is not None:
             drawn = rng.integers(positives.indices.shape[1], size=order.shape)
             rows.append(positives.indices[order, drawn])
+        if run.num_views > 1:
+            rows = [part * run.num_views + rng.integers(run.num_views, size=part.shape) for part in rows]
         yield *_gather_unless_sent(run, rows), min(fresh, order.size)
         fresh -= min(fresh, order.size)
 
 
 def _gather_unless_sent(run: Run, rows: list[np.ndarray]) -> tuple[tuple[Any, Any], tuple[np.ndarray, ...]]:
     """Tables that hold some rows of a run, and these rows in the tables: the whole run if it is on the device."""
-    items, positives = run
+    items, positives, _ = run
     features = None if positives is None else positives.features
     if isinstance(items, jax.Array):
         return (items, features), tuple(part.astype(np.int32) for part in rows)
@@ -188,20 +200,21 @@ def _gather_unless_sent(run: Run, rows: list[np.ndarray]) -> tuple[tuple[Any, An
 
 def _bytes_of_row(run: Run) -> int:
     """What an item takes up in a part, with a positive and with features."""
-    items, positives = run
+    items, positives, _ = run
     if positives is None:
         return items.nbytes // len(items)
     features = 0 if positives.features is None else positives.features.nbytes
     return (2 * items.nbytes + features) // len(items)
 
 
-def _send_if_small(run: Run, limit: int) -> Run:
+def send_if_small(run: Run, limit: int = BYTES_ON_DEVICE) -> Run:
     """Sends items and features to the device if they take up no more than `limit` bytes."""
-    items, positives = run
+    items, positives, num_views = run
     features = None if positives is None else positives.features
     if items.nbytes + (0 if features is None else features.nbytes) > limit:
         return run
-    return jax.device_put(items), positives and positives._replace(features=jax.device_put(features))
+    sent = positives and positives._replace(features=jax.device_put(features))
+    return Run(jax.device_put(items), sent, num_views)
 
 
 def merge_batches(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
@@ -238,7 +251,10 @@ def _check_images(model: Autoencoder, images: ArrayLike) -> np.ndarray:
     return items.reshape(len(items), *(shape if len(shape) == 3 else (math.prod(shape),)))
 
 
-def _check_positives(positives: Positives, num_items: int) -> None:
+def check_positives(positives: Positives | None, num_items: int) -> Positives | None:
+    """Returns what an objective has found beside its items, or raises unless it suits their number."""
+    if positives is None:
+        return None
     if not isinstance(positives, Positives):
         raise TypeError(f"find_positives must return a Positives or None, got {type(positives).__name__}")
     indices, features = positives
@@ -250,7 +266,9 @@ def _check_positives(positives: Positives, num_items: int) -> None:
         raise ValueError(f"indices of positives must lie in [0, {num_items}), got {indices.min()} to {indices.max()}")
     if features is not None and (features.ndim != 2 or len(features) != num_items):
         raise ValueError(f"features must have shape [{num_items}, p], got {list(features.shape)}")
+    return positives
 
 
-def _choose_rows(items: np.ndarray) -> np.ndarray:
+def choose_rows(items: np.ndarray) -> np.ndarray:
+    """Returns evenly spaced items by which a checkpoint recognises all."""
     return items[:: -(-len(items) // ROWS_IN_FINGERPRINT)]

@@ -16,6 +16,7 @@ from flax import nnx
 from jax import lax
 
 from jaxhash.codes.bits import pack_bits
+from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, LogitStatistics
 from jaxhash.training.data import TrainingData, split_run
 from jaxhash.training.objectives import Batch, Objective
@@ -33,8 +34,9 @@ class History(NamedTuple):
 class TrainSpec(NamedTuple):
     """What stays the same in all epochs."""
 
-    graph: Any  # the model's structure
-    rest: Any  # the model's variables that are no weights
+    model: Autoencoder  # as given to `fit`
+    graph: Any  # the structure of the part of it that is trained, mostly the whole
+    rest: Any  # the variables of this part that are no weights
     optimizer: optax.GradientTransformation
     objective: Objective
     binarization: str

@@ -27,11 +27,13 @@ from jaxhash.models.code_layer import (
 from jaxhash.models.encoding import encode
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
+from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
 from jaxhash.training.named_objectives import check_objective
-from jaxhash.training.objectives import Objective
+from jaxhash.training.objectives import Objective, Reconstruct
+from jaxhash.training.views import ViewData
 
 Path = str | os.PathLike[str]
 
@@ -143,14 +145,17 @@ def fit(
     check_integer("seed", seed, 0, maximum=2**32 - 1)
     objective = check_objective(objective, model.num_bits)
     check_binarization(binarization)
-    if epochs > 1 or checkpoint is not None:
+    _check_decoder(model, objective)
+    if checkpoint is not None or (epochs > 1 and not isinstance(model, PatchEncoder)):
         _check_repeatable(images)
 
-    data = TrainingData(model, images, objective, batch_size, seed)
+    model = nnx.clone(model)
+    holds_views = isinstance(model, PatchEncoder)
+    data = (ViewData if holds_views else TrainingData)(model, images, objective, batch_size, seed)
     batch_size = min(batch_size, data.count)
     if optimizer is None:
         optimizer = default_optimizer(data.num_items and epochs * -(-data.num_items // batch_size))
-    spec, state = _start(nnx.clone(model), data, optimizer, objective, binarization, epochs, batch_size, seed)
+    spec, state = _start(model, data, optimizer, objective, binarization, epochs, batch_size, seed)
     if checkpoint is not None:
         settings = describe_settings(_merge(spec, state), spec, data, state)
         state = load_checkpoint(checkpoint, settings, state)
@@ -161,7 +166,7 @@ def fit(
         if on_epoch is not None:
             on_epoch(state.epoch, state.history)
     trained = _finish(spec, data, state)
-    _warn_of_useless_bits(trained, data.sample)
+    _warn_of_useless_bits(_get_part(trained), data.sample)
     return trained, state.history
 
 
@@ -176,6 +181,7 @@ def _start(
     seed: int,
 ) -> tuple[TrainSpec, TrainState]:
     """Prepares a model, which it changes, for the first epoch."""
+    whole, model = model, _get_part(model)
     is_new = not model.has_weights
     model.init_scaling(data.sample.reshape(len(data.sample), *model.input_shape))
     mean = data.sample.mean(axis=0, dtype=np.float64)
@@ -184,8 +190,18 @@ def _start(
         objective.init_weights(model, data.sample, seed)
     graph, *parts = nnx.split(model, nnx.Param, ...)
     weights, rest = parts
-    spec = TrainSpec(graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)
+    spec = TrainSpec(whole, graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)
     return spec, TrainState(0, weights, optimizer.init(weights), make_batch_statistics(model.num_bits), History())
+
+
+def _get_part(model: Autoencoder) -> Autoencoder:
+    """The part of a model that is trained."""
+    return model.network if isinstance(model, PatchEncoder) else model
+
+
+def _check_decoder(model: Autoencoder, objective: Objective) -> None:
+    if isinstance(objective, Reconstruct) and not model.has_decoder:
+        raise ValueError(f'a {type(model).__name__} has no decoder: give another objective, such as "retrieve"')
 
 
 def _check_repeatable(images: Any) -> None:
@@ -250,7 +266,11 @@ def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencod
     rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)
     scaling = jax.device_get((model.input_shift[...], model.input_scale[...]))
     model.input_rule = nnx.BatchStat(jnp.asarray(scale_rule(rule, *scaling)))
-    return model
+    if not isinstance(spec.model, PatchEncoder):
+        return model
+    whole = nnx.clone(spec.model)
+    whole.network = model
+    return whole
 
 
 def _measure_statistics(logits: np.ndarray) -> LogitStatistics:

@@ -32,6 +32,13 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 
 
+def decoder_loss(model: Autoencoder, bits: jax.Array, items: jax.Array) -> jax.Array:
+    """The mean loss of the outputs for bits `[n, b]`, float32 `[]`; zero of a model without a decoder."""
+    if not model.has_decoder:
+        return jnp.float32(0)
+    return mean_loss(model, model.output_logits(bits), items)
+
+
 def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
     """The mean loss over all values of all items, float32 `[]`; of documents, over all words.
 

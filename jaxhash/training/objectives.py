@@ -16,9 +16,9 @@ from jaxhash.core.checks import check_integer
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
 from jaxhash.models.inputs import to_floats
-from jaxhash.training.augment import AffineWarp, Warp
-from jaxhash.training.losses import contrast, correlations, mean_loss, unexplained_variance
-from jaxhash.training.positives import Positives, find_similar
+from jaxhash.training.augment import DefaultWarp, Warp
+from jaxhash.training.losses import contrast, correlations, decoder_loss, mean_loss, unexplained_variance
+from jaxhash.training.positives import Positives, add_self, find_directions, find_similar
 
 # Bits that tell kinds of items apart, at least, if there are so many.
 MIN_COARSE_BITS = 14
@@ -151,8 +151,8 @@ class Retrieve:
     pre-training", arXiv:2112.09133). Each gains only by what no other bit explains, so they do not copy each other.
 
     Attributes:
-        warp: changes items at random; `None` leaves them as they are, as `AffineWarp` does with items that are no
-            images.
+        warp: changes items at random; by default a `PhotoWarp` for images of three channels and an `AffineWarp` for
+            others. Items that are no images stay as they are; `None` changes nothing.
         num_neighbors: a positive is drawn among so many nearest training items, or among the mutual ones of these if
             there are any.
         coarse_share: the share of bits that are coarse; at least 14 bits are, if there are so many.
@@ -163,12 +163,13 @@ class Retrieve:
         copying: the weight of the squared excess over 0.9 of the correlation of any two bits.
         short_bits: how many of the first bits form a code of their own, with a contrast of its own; `None` for no such
             code.
+        num_views: how many views of each image a `PatchEncoder` learns from, the first unwarped.
 
     Settings were compared on training images of MNIST and Fashion-MNIST held out of training, for both together. The
     defaults lie between the values compared, as what suits one data set or measure best costs another.
     """
 
-    warp: Warp | None = field(default_factory=AffineWarp)
+    warp: Warp | None = field(default_factory=DefaultWarp)
     num_neighbors: int = 10
     coarse_share: float = 0.7
     contrast: float = 1.0
@@ -176,6 +177,7 @@ class Retrieve:
     features: float = 2.0
     copying: float = 10.0
     short_bits: int | None = None
+    num_views: int = 8
 
     # The statistics of items are not those of warped ones, and fixing them costs some precision.
     holds_statistics: ClassVar[bool] = False
@@ -183,12 +185,22 @@ class Retrieve:
     def __post_init__(self) -> None:
         _check_short_bits(self.short_bits)
         check_integer("num_neighbors", self.num_neighbors, 1)
+        check_integer("num_views", self.num_views, 1)
         if not 0 < self.coarse_share <= 1:
             raise ValueError(f"coarse_share must lie above 0 and be at most 1, got {self.coarse_share!r}")
 
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
         """Finds each item's nearest neighbours, and its features."""
         return find_similar(items, self.num_neighbors, seed)
+
+    def pair_views(self, features: np.ndarray, seed: int) -> Positives:
+        """Finds the nearest neighbours of images with several views: half of the time another view is the positive.
+
+        Args:
+            features: float32 `[n, p]`, of the images as they are.
+            seed: that of `fit`.
+        """
+        return Positives(add_self(find_directions(features, self.num_neighbors, seed)))
 
     def __call__(
         self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
@@ -200,8 +212,9 @@ class Retrieve:
             views = self.warp(key, views)
         logits = layer.normalize(model.code_logits(_to_inputs(model, views)))
         bits = layer.binarize(logits[: len(items)], jax.random.fold_in(key, 1))
-        loss = mean_loss(model, model.output_logits(bits), _to_inputs(model, items))
-        loss += self._contrast_loss(compute_soft_signs(logits)) + self._features_loss(bits, jnp.asarray(batch.features))
+        loss = decoder_loss(model, bits, _to_inputs(model, items))
+        features = items if batch.features is None else batch.features
+        loss += self._contrast_loss(compute_soft_signs(logits)) + self._features_loss(bits, features)
         return loss, round_logits(logits[: len(items)])
 
     def _num_coarse(self, num_bits: int) -> int:

@@ -68,6 +68,21 @@ def find_similar(items: np.ndarray, k: int, seed: int) -> Positives:
     return Positives(keep_mutual(find_neighbors(features, k, seed)), features)
 
 
+def find_directions(features: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Finds the neighbours by cosine, at most k, of features `[n, p]`: int32 `[n, k]`; a single item is its own."""
+    k = min(k, len(features) - 1)
+    if k == 0:
+        return np.zeros((1, 1), np.int32)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return find_neighbors(features / np.maximum(lengths, 1e-6), k, seed)
+
+
+def add_self(neighbors: np.ndarray) -> np.ndarray:
+    """Adds each item as often as it has neighbours `[n, k]`: int32 `[n, 2 k]`."""
+    own = np.broadcast_to(np.arange(len(neighbors), dtype=np.int32)[:, None], neighbors.shape)
+    return np.concatenate([neighbors, own], axis=1)
+
+
 def compute_features(items: np.ndarray, seed: int = 0) -> np.ndarray:
     """The principal components of the raw features of items `[n, d]` or `[n, h, w, c]`: float32 `[n, p]`.
 

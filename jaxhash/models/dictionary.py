@@ -1,0 +1,110 @@
+"""Features of images by a dictionary of patches, learned without labels or gradients.
+
+After Coates, Lee and Ng 2011, "An analysis of single-layer networks in unsupervised feature learning". Patches, less
+their mean and over their deviation, are whitened and compared with the atoms of a dictionary. What they have in common
+with each atom, or with its negative, is averaged in a grid of cells. Square roots keep a few large values from
+dominating (Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel for large-scale image classification").
+Principal components leave out what is mostly noise.
+
+`jaxhash.training.atoms` learns a dictionary.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxhash.models.image_shape import ImageShape
+
+PATCH_SIDE = 6
+# Every second position in each direction, but all in images of few pixels.
+STRIDE, SIDE_OF_STRIDE = 2, 16
+GRID = 3
+# Added to the variance of a patch: 10 on the scale of bytes, so that flat patches do not become noise.
+VARIANCE_FLOOR = 10 / 255**2
+# What a patch must have in common with an atom to count.
+THRESHOLD = 0.5
+# On CPU so many images at a time: their responses stay in the caches, and all takes a quarter of the time.
+IMAGES_IN_CACHE = 16
+
+
+class Dictionary(NamedTuple):
+    """Atoms of patches with d values, and what becomes of their responses."""
+
+    atoms: jax.Array  # float32 [d, a], whitening included
+    offsets: jax.Array  # float32 [a], the responses to the mean patch
+    mean: jax.Array  # float32 [f], of pooled responses, f = GRID^2 * 2 a, or fewer cells for images of few pixels
+    components: jax.Array  # float32 [f, p], principal ones, each over the square root of its deviation
+
+
+def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
+    """Computes the features of images: float32 `[n, p]` from float32 `[n, h, w, c]` in [0, 1]; traceable."""
+
+    def project(images: jax.Array) -> jax.Array:
+        return (pool_responses(dictionary, images) - dictionary.mean[None]) @ dictionary.components
+
+    return lax.platform_dependent(images, cpu=lambda images: _in_blocks(project, images), default=project)
+
+
+def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
+    """The pooled responses of images: unit length, float32 `[n, f]` from float32 `[n, h, w, c]`."""
+    responses = normalize_patches(extract_windows(images)) @ dictionary.atoms - dictionary.offsets[None, None, None]
+    cells = [
+        jnp.sqrt(jax.nn.relu(sign * responses[:, rows, columns] - THRESHOLD).mean((1, 2)))
+        for rows in _split(responses.shape[1])
+        for columns in _split(responses.shape[2])
+        for sign in (1, -1)
+    ]
+    pooled = jnp.concatenate(cells, axis=1)
+    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=1, keepdims=True), 1e-6)
+
+
+def extract_windows(images: jax.Array) -> jax.Array:
+    """Patches at every `STRIDE`-th position: `[n, i, j, d]` from `[n, h, w, c]`."""
+    height, width = images.shape[1:3]
+    side, stride = patch_side(height, width), STRIDE if min(height, width) >= SIDE_OF_STRIDE else 1
+    shifts = [(row, column) for row in range(side) for column in range(side)]
+    last_row, last_column = height - side + 1, width - side + 1
+    windows = [images[:, r : r + last_row : stride, c : c + last_column : stride] for r, c in shifts]
+    return jnp.concatenate(windows, axis=3)
+
+
+def normalize_patches(patches: jax.Array) -> jax.Array:
+    """Patches `[..., d]`, each less its mean and over its deviation."""
+    centered = patches - patches.mean(-1, keepdims=True)
+    return centered * lax.rsqrt((centered**2).mean(-1, keepdims=True) + VARIANCE_FLOOR)
+
+
+def patch_side(height: int, width: int) -> int:
+    """The side of a patch, which is at most that of the image."""
+    return min(PATCH_SIDE, height, width)
+
+
+def count_values(image_shape: ImageShape) -> int:
+    """The number of values of a patch, d."""
+    height, width, depth = image_shape
+    return patch_side(height, width) ** 2 * depth
+
+
+def count_pooled(image_shape: ImageShape, num_atoms: int) -> int:
+    """The number of pooled responses of an image, f."""
+    height, width, depth = image_shape
+    shape = jax.eval_shape(extract_windows, jax.ShapeDtypeStruct((1, height, width, depth), jnp.float32)).shape
+    return len(_split(shape[1])) * len(_split(shape[2])) * 2 * num_atoms
+
+
+def _split(count: int) -> list[slice]:
+    """Cuts a side of so many positions in cells: the outer ones a third each, the middle one the rest."""
+    outer = count // GRID
+    if not outer:
+        return [slice(place, place + 1) for place in range(count)]
+    return [slice(0, outer), slice(outer, count - outer), slice(count - outer, count)]
+
+
+def _in_blocks(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Applies a function to `IMAGES_IN_CACHE` images at a time; `batch_size` of `lax.map` takes a third longer."""
+    padded = jnp.pad(images, ((0, -len(images) % IMAGES_IN_CACHE), (0, 0), (0, 0), (0, 0)))
+    blocks = padded.reshape(-1, IMAGES_IN_CACHE, *images.shape[1:])
+    return lax.map(function, blocks).reshape(len(padded), -1)[: len(images)]

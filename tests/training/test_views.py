@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxhash as jh
+from jaxhash.models.dictionary import compute_components
+from jaxhash.training import data, views
+from jaxhash.training.atoms import learn_dictionary
+from jaxhash.training.data import Run, TrainingData, send_if_small, split_run
+from jaxhash.training.positives import Positives, add_self
+
+OPTIONS = {"num_views": 3, "warp": jh.PhotoWarp()}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def dictionary(images):
+    return learn_dictionary(images, 4, 6, seed=0)
+
+
+def source_of(images):
+    return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.Reconstruct(), 32, 0)
+
+
+def test_the_first_view_is_the_image_and_the_others_are_warped(images, dictionary, monkeypatch):
+    monkeypatch.setattr(views, "IMAGES_AT_ONCE", 32)
+    found = views.store_views(dictionary, source_of(images), **OPTIONS, seed=0)
+    assert (found.shape, found.dtype) == ((70, 3, 6), np.float16)
+    floats = jnp.asarray(images, jnp.float32) / 255
+    np.testing.assert_allclose(found[:, 0], compute_components(dictionary, floats), atol=2e-3)
+    key = jax.random.fold_in(jax.random.key(0), 32)  # of the second batch
+    warped = jh.PhotoWarp()(jax.random.fold_in(key, 2), floats[32:64])
+    np.testing.assert_allclose(found[32:64, 2], compute_components(dictionary, warped), atol=2e-3)
+
+
+def test_streams_give_the_views_of_arrays(images, dictionary):
+    batches = type("Loader", (), {"__iter__": lambda _: iter([images[:30], images[30:]])})()
+    expected = views.store_views(dictionary, source_of(images), **OPTIONS, seed=0)
+    found = views.store_views(dictionary, source_of(batches), **OPTIONS, seed=0)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_view_is_drawn_for_each_item_and_for_its_positive(limit, monkeypatch):
+    monkeypatch.setattr(data, "BYTES_AT_ONCE", 40)
+    table = np.arange(60, dtype=np.float32).reshape(60, 1)  # of view v of item i: 4 i + v
+    partners = np.roll(np.arange(15, dtype=np.int32), 1)[:, None]
+    run = send_if_small(Run(table, Positives(partners), 4), limit)
+    drawn, seen = set(), []
+    for seed in range(20):
+        for (items, _), rows, fresh in split_run(run, 5, np.random.default_rng(seed)):
+            values = [np.asarray(items)[part, 0].astype(int) for part in rows]
+            np.testing.assert_array_equal((values[0] // 4 - 1) % 15, values[1] // 4)
+            seen.extend(values[0].ravel()[:fresh] // 4)
+            drawn |= set(values[0].ravel() % 4) | set(values[1].ravel() % 4)
+    assert drawn == {0, 1, 2, 3}
+    np.testing.assert_array_equal(np.bincount(seen), np.full(15, 20))
+
+
+def test_half_of_the_positives_are_the_item_itself():
+    np.testing.assert_array_equal(add_self(np.array([[1, 2], [2, 0], [0, 1]], np.int32))[1], [2, 0, 1, 1])
+
+
+def test_a_single_image_is_its_own_positive(rng):
+    found = jh.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
+    np.testing.assert_array_equal(found.indices, [[0, 0]])
