@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,13 +57,13 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     stats = _describe_densities(*count_densities(index))
-    shards = list(local_shards(index).values()) if isinstance(index, ShardedIndex) else []
-    stats.tables = _describe_tables(shards or [index])
-    stats.kept_bytes = _count_kept_bytes([index, *shards])
+    parts = list(local_shards(index).values()) if isinstance(index, ShardedIndex) else [index]
+    stats.tables = _describe_tables(parts)
+    stats.kept_bytes = _count_kept_bytes([index, *parts])
     return stats
 
 
-def _count_kept_bytes(indexes: list[HashIndex | ShardedIndex]) -> int:
+def _count_kept_bytes(indexes: Sequence[HashIndex | ShardedIndex]) -> int:
     """Adds up the arrays that are remembered for indexes on this process, each once, without those of the indexes."""
     own = {id(array) for array in jax.tree.leaves(indexes)}
     kept = {id(leaf): leaf for index in indexes for leaf in _list_kept(index)}

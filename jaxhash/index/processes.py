@@ -10,7 +10,7 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Rows are exchanged in blocks: so many for each process and each one it sends to, if all send equally many.
-BLOCKS = 8
+BLOCKS = 32
 
 
 def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
@@ -42,7 +42,7 @@ def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
     """Sends each process its part, and returns what the others sent to this one, in the order of the processes.
 
     All processes must make this call. Blocks of fixed size go through a device of each process, so that beside what is
-    sent and received an eighth of a process's share is in memory, however unequal the parts are.
+    sent and received a small part of a process's share is in memory, however unequal the parts are.
 
     Args:
         parts: for each process the rows to send to it, int32 `[m, c]`.

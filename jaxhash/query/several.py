@@ -5,7 +5,7 @@ the entries of `ids` in place of the ids: entry e leads to its code by the offse
 known of the index, such as its address tables, is used as if it were searched alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from jaxhash.index.sharding import AnyIndex
 from jaxhash.query.entries import find_id_span, look_up, mask_entries, number_entries
 from jaxhash.query.results import Neighbors, RadiusMatches
 
-AnySequence = Sequence[AnyIndex]
+AnySequence = list[Any] | tuple[AnyIndex, ...]
 
 # Results put in order at a time.
 RESULTS_AT_ONCE = 2**22
@@ -26,7 +26,7 @@ RESULTS_AT_ONCE = 2**22
 class _Part(NamedTuple):
     """One of the indexes."""
 
-    index: AnyIndex
+    whole: AnyIndex  # as it was given
     numbered: AnyIndex  # with the entries of `ids` for ids
     allowed: Any  # by entry
     offset: int
@@ -76,7 +76,7 @@ def radius_search_several(
     codes, parts = _check_arguments(indexes, queries, allowed, id_offsets)
     found = [find(part.numbered, codes, allowed=part.allowed) for part in parts]
     merged = _merge([_from_matches(part, one) for part, one in zip(parts, found, strict=True)])
-    return RadiusMatches(sum(one.offsets for one in found), merged.distances, merged.ids)
+    return RadiusMatches(np.sum([one.offsets for one in found], axis=0), merged.distances, merged.ids)
 
 
 def _check_arguments(
@@ -139,7 +139,7 @@ def _from_matches(part: _Part, found: RadiusMatches) -> _Found:
 
 def _identify(part: _Part, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The codes and the offset ids of some entries."""
-    codes, ids = look_up(part.index, entries)
+    codes, ids = look_up(part.whole, entries)
     return codes, ids.astype(np.int64) + part.offset
 
 
