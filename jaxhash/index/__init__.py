@@ -29,7 +29,8 @@ are. With several processes, all make the same calls in the same order:
     jh.save_index("/shared/index", index)  # a file for each shard, then the list of them
 
 `build_sharded_index` builds from items that the processes hold apart. What changes an index takes a whole one, which
-is then sharded again. This is tested on CPU, with 8 devices of one process and with two processes.
+is then sharded again. This is tested on CPU, with 8 devices of one process and with two and four processes. An index
+holds less than 2^31 items; `search` and `radius_search` take a list of several, sharded or not, as one.
 
 Nothing here searches: `jaxhash.query` does.
 """
