@@ -6,7 +6,7 @@ import html
 import io
 from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,14 @@ POLICY = (
 )
 
 
+class Thumbnail(NamedTuple):
+    """A small picture in a comparison."""
+
+    image: bytes  # a PNG
+    description: str
+    wrong: bool = False
+
+
 def draw_as_ink(image: np.ndarray) -> np.ndarray:
     """Converts uint8 `[h, w]`, whose 0 is paper, or `[h, w, 1]` or `[h, w, 3]` to colours, uint8 `[h, w, 3]`."""
     if image.ndim == 3 and image.shape[2] == 3:
@@ -59,6 +67,11 @@ def render_paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
+def render_command(text: str) -> str:
+    """Renders a command line."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
 def render_picture(image: bytes, description: str) -> str:
     """Renders a PNG, with a description as its alternative text."""
     return f"<p>{_render_image(image, description)}</p>"
@@ -76,6 +89,19 @@ def render_row(parts: Sequence[str]) -> str:
     return "\n".join(['<div class="row">', *parts, "</div>"])
 
 
+def render_comparison(query: Thumbnail, strips: Sequence[tuple[str, Sequence[Thumbnail]]]) -> str:
+    """Renders a query beside strips of pictures, each under its heading; wrong ones are marked."""
+    lines = ['<div class="comparison">', _render_image(query.image, query.description)]
+    for heading, thumbnails in strips:
+        lines += ['<div class="strip">', f"<p>{html.escape(heading)}</p>"]
+        for image, description, wrong in thumbnails:
+            shown = _render_image(image, description + (", wrong" if wrong else ""))
+            kind = "wrong" if wrong else "right"
+            lines.append(f'<span class="{kind}" title="{html.escape(description)}">{shown}</span>')
+        lines.append("</div>")
+    return "\n".join([*lines, "</div>"])
+
+
 def _render_image(image: bytes, description: str) -> str:
     data = base64.b64encode(image).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
@@ -86,7 +112,7 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = ([html.escape(cell) for cell in row] for row in rows)
     lines = ["<table>", "<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
-    return "\n".join([*lines, "</table>"])
+    return "\n".join(['<div class="scroll">', *lines, "</table>", "</div>"])
 
 
 def render_page(title: str, parts: Sequence[str], *, style: str = "", script: str = "") -> str:

@@ -1,5 +1,6 @@
 """A report that is printed on the terminal and written as a page of the same contents, with its pictures."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from matplotlib.figure import Figure
 from jaxhash.cli import page
 from jaxhash.cli.terminal import format_table
 from jaxhash.files.atomic import replace_file
+
+WIDTH = 100  # of paragraphs on the terminal
 
 
 class Report:
@@ -26,13 +29,22 @@ class Report:
 
     def add_text(self, text: str) -> None:
         """Adds a paragraph."""
-        print(text)
+        print(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
         self._parts.append(page.render_paragraph(text))
+
+    def add_command(self, text: str) -> None:
+        """Adds a command line."""
+        print(f"  {text}")
+        self._parts.append(page.render_command(text))
 
     def add_table(self, rows: Sequence[tuple[str, ...]]) -> None:
         """Adds a table; the first row is its heading."""
         print(format_table(rows))
         self._parts.append(page.render_table(rows))
+
+    def add_html(self, part: str) -> None:
+        """Adds to the page what page.py has rendered; the terminal shows nothing of it."""
+        self._parts.append(part)
 
     def add_figure(self, name: str, figure: Figure, caption: str) -> None:
         """Saves a figure under a name in the folder, and adds it with a caption."""

@@ -35,6 +35,11 @@ def decode_picture(content: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def encode_picture(picture: np.ndarray) -> bytes:
+    """Encodes a picture, uint8 `[h, w, 3]`, as a PNG, in greys if it has no others."""
+    return _encode(Image.fromarray(_drop_colors(picture)), "PNG")
+
+
 def shrink_picture(picture: np.ndarray, side: int) -> np.ndarray:
     """Shrinks a picture, uint8 `[h, w, 3]`, until its longer side is at most `side` pixels."""
     image = Image.fromarray(picture)
@@ -65,18 +70,22 @@ def _draw_sheet(pictures: Sequence[np.ndarray | None], cell: int) -> np.ndarray:
 def _encode_sheet(sheet: np.ndarray) -> str:
     """Encodes a sheet as a PNG if it is grey and small enough, otherwise as a JPEG that is small enough."""
     limit = BYTES * PER_SHEET
-    if (sheet == sheet[..., :1]).all():
-        image = Image.fromarray(np.ascontiguousarray(sheet[..., 0]))
+    pixels = _drop_colors(sheet)
+    image = Image.fromarray(pixels)
+    if pixels.ndim == 2:
         content = _encode(image, "PNG")
         if len(content) <= limit:
             return _make_url("png", content)
-    else:
-        image = Image.fromarray(sheet)
     for quality in QUALITIES:
         content = _encode(image, "JPEG", quality=quality)
         if len(content) <= limit:
             break
     return _make_url("jpeg", content)
+
+
+def _drop_colors(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 `[h, w]` if all pixels `[h, w, 3]` are grey, otherwise the pixels."""
+    return np.ascontiguousarray(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else pixels
 
 
 def _encode(image: Any, kind: str, **options: int) -> bytes:

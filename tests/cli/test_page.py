@@ -7,7 +7,11 @@ from matplotlib.image import imread
 from pages import PNG, Page, png_of
 
 from jaxhash.cli.page import (
+    Thumbnail,
+    draw_as_ink,
     encode_png,
+    render_command,
+    render_comparison,
     render_heading,
     render_page,
     render_paragraph,
@@ -28,10 +32,12 @@ def test_a_heading_and_a_paragraph_by_hand():
 
 def test_a_table_by_hand():
     assert render_table([("radius", "found"), ("0", "4.6")]).split("\n") == [
+        '<div class="scroll">',
         "<table>",
         "<tr><th>radius</th><th>found</th></tr>",
         "<tr><td>0</td><td>4.6</td></tr>",
         "</table>",
+        "</div>",
     ]
 
 
@@ -45,7 +51,13 @@ def test_both_tables_hold_every_cell_in_its_place():
 
 
 @pytest.mark.parametrize(
-    ("make", "tag"), [(render_heading, "h2"), (render_paragraph, "p"), (lambda text: render_page(text, []), "h1")]
+    ("make", "tag"),
+    [
+        (render_heading, "h2"),
+        (render_paragraph, "p"),
+        (render_command, "pre"),
+        (lambda text: render_page(text, []), "h1"),
+    ],
 )
 def test_text_is_shown_as_it_is_and_never_becomes_markup(make, tag):
     page = Page(make(NASTY))
@@ -118,3 +130,39 @@ def test_thumbnails_stand_in_a_row_above_their_captions():
         ("figcaption", "x"),
     ]
     assert page.tags.count("figure") == 2
+
+
+def test_a_comparison_shows_a_query_beside_strips_and_marks_what_is_wrong():
+    found = [Thumbnail(b"1", "near"), Thumbnail(b"2", NASTY, wrong=True)]
+    page = Page(render_comparison(Thumbnail(b"0", "query"), [("one: 1 of 2", found), ("other", found[:1])]))
+    assert [image["alt"] for image in page.images] == ["query", "near", f"{NASTY}, wrong", "near"]
+    assert [png_of(image) for image in page.images] == [b"0", b"1", b"2", b"1"]
+    assert page.texts == [("p", "one: 1 of 2"), ("p", "other")]
+
+
+def test_greys_are_drawn_as_ink_and_colours_as_they_are(rng):
+    image = rng.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    assert draw_as_ink(image) is image
+    grey = np.array([[0, 255], [10, 20]], np.uint8)
+    for shape in ((2, 2), (2, 2, 1)):
+        drawn = draw_as_ink(grey.reshape(shape))
+        assert drawn.dtype == np.uint8
+        assert drawn.tolist() == [[[255] * 3, [0] * 3], [[245] * 3, [235] * 3]]
+
+
+def test_a_page_runs_its_own_script_alone_and_has_its_own_style_alone(browser, tmp_path):
+    parts = ["<script>window.injected = 1</script>", "<style>body { margin: 77px }</style>"]
+    page = render_page("page", parts, style="h1 { margin: 12px }", script="window.own = '</p>';")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    assert browser.run("[window.own, window.injected]") == ["</p>", None]
+    assert (
+        browser.run("[document.body, document.querySelector('h1')].map((e) => getComputedStyle(e).marginLeft)")[1]
+        == "12px"
+    )
+    assert browser.run("getComputedStyle(document.body).marginLeft") != "77px"
+    assert len(browser.console) == 2  # what was refused
+
+
+def test_a_page_without_a_script_lets_none_run():
+    assert "script-src 'none'" in render_page("page", [])
