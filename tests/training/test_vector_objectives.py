@@ -83,7 +83,7 @@ def test_a_trained_model_is_trained_on_from_where_it_is(vectors):
 @pytest.mark.parametrize("objective", ["keep neighbors", "group by kind"])
 def test_images_are_refused(objective):
     with pytest.raises(ValueError, match=r"for vectors \[n, d\], got items of shape \(4, 6, 1\)"):
-        jh.fit(jh.Autoencoder(24, 8), np.zeros((9, 4, 6), np.uint8), epochs=1, objective=objective)
+        jh.fit(jh.Autoencoder(24, 8, ()), np.zeros((9, 4, 6), np.uint8), epochs=1, objective=objective)
 
 
 @pytest.mark.parametrize(
