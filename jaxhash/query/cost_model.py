@@ -165,15 +165,17 @@ def choose_nearest(index: HashIndex, num_queries: int, k: int, *, host: bool) ->
     Returns:
         The option, and whether it is the only one.
     """
-    options = _nearest_options(sizes_of(index), k, host)
+    options = _nearest_options(sizes_of(index), num_queries, k, host)
     return choose(index, ("nearest", k), options, num_queries), len(options) == 1
 
 
 @functools.lru_cache(4096)
-def _nearest_options(sizes: Sizes, k: int, host: bool) -> tuple[Option, ...]:
+def _nearest_options(sizes: Sizes, num_queries: int, k: int, host: bool) -> tuple[Option, ...]:
+    """The quicker of scan and host, which differ too little for clocks to tell, and plans."""
     options = [Option("scan", (), costs().search_call, scan_cost(sizes, k, costs().select))]
     if host and 0 < k <= sizes.num_codes:
         options.append(Option("host", (), 0.0, costs().host_query + sizes.words * costs().host_word))
+    options = [min(options, key=lambda option: option.call + num_queries * option.query)]
     plans, needed, rounds = _plan_widening(sizes, k)
     if rounds:
         call = rounds * (costs().table_call + costs().fill_call)
@@ -214,7 +216,7 @@ def choose_slices(index: HashIndex, radius: int | None, k: int | None) -> tuple[
     """
     sizes, slices = sizes_of(index), set[Slice]()
     searches = [] if radius is None else [_radius_options(sizes, radius, "auto", None)]
-    searches += [] if k is None else [_nearest_options(sizes, k, False)]
+    searches += [] if k is None else [_nearest_options(sizes, 1, k, False)]
     for options in searches:
         slices.update(min(options, key=lambda option: option.query).slices)
     return tuple(sorted(slices))

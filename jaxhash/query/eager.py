@@ -1,7 +1,9 @@
 """The nearest items of queries that are known now, by the method that should be quickest."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,16 +39,32 @@ def search_by(index: HashIndex, queries: Any, k: int, method: str, allowed: Any,
     few = count > 0 and sizes_of(index).num_codes <= MOST_CODES
     host = few and allowed is None and is_on_host(index.codes)
     chosen, alone = choose_nearest(index, count, among, host=host)
+    find = scan
+    if chosen.method == "host":
+        find = partial(_search_on_host, index, k=k, scan=scan)
+    elif chosen.slices:
+        find = partial(_probe, index, k=k, plans=chosen.method, allowed=allowed, scan=scan)
     key = ("nearest", among), chosen.method
-    if chosen.method == "scan":
-        if alone or timings_of(index).is_settled(key, count):
-            return scan(queries)
-        with timed(index, key, count):  # only now and then, as others may want to go on while it runs
-            return jax.block_until_ready(scan(queries))
-    with timed(index, key, count):
-        if chosen.method == "host":
-            return search_few(index, np.asarray(queries), k)
-        return _probe(index, queries, k, chosen.method, allowed, scan)
+    if alone or (find is scan and timings_of(index).is_settled(key, count)):
+        return find(queries)
+    with timed(index, key, count):  # of scans only a few, as callers may want to go on while they run
+        return jax.block_until_ready(find(queries))
+
+
+_host = threading.Lock()
+
+
+def _search_on_host(index: HashIndex, queries: Any, k: int, scan: Scan) -> Neighbors:
+    """Finds the k nearest items in numpy, if no other thread does so, or else by a scan.
+
+    Several threads would wait for Python's lock at each call of numpy, and together find half as much as one alone.
+    """
+    if not _host.acquire(blocking=False):
+        return scan(queries)
+    try:
+        return search_few(index, queries, k)
+    finally:
+        _host.release()
 
 
 def _scale_to_all(k: int, allowed: Any) -> int:

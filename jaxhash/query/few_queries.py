@@ -3,13 +3,13 @@
 A compiled program takes as long to call, and to wake its threads, as numpy takes to compare tens of thousands of codes.
 """
 
-from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxhash.core.batching import entry_point
-from jaxhash.index.hash_index import HashIndex, memory_of
+from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.cost_model import sizes_of
 from jaxhash.query.host_selection import expand_items, group_words, join_words
 from jaxhash.query.results import Neighbors
@@ -18,29 +18,25 @@ from jaxhash.query.results import Neighbors
 SHARE = 16
 
 
-def search_few(index: HashIndex, queries: np.ndarray, k: int) -> Neighbors:
+def search_few(index: HashIndex, queries: Any, k: int) -> Neighbors:
     """Finds the k nearest items of queries uint32 `[..., w]`, at least one, one query after the other.
 
     Args:
         index: a `HashIndex` on CPU with at least k codes.
-        queries: uint32 `[..., w]`.
+        queries: uint32 `[..., w]`, a numpy or JAX array.
         k: how many items to find.
     """
-    table = memory_of(index).remember("words", partial(_list_words, index))
+    queries = np.asarray(queries)
+    sizes, words = sizes_of(index), group_words(index)
+    table = words.reshape(len(words), -1)[:, : sizes.num_codes]
     lead = queries.shape[:-1]
     found = [_nearest(table, query, k) for query in join_words(queries.reshape(-1, queries.shape[-1])).T]
     distances, ranks = (rows[0][None] if len(rows) == 1 else np.stack(rows) for rows in zip(*found, strict=True))
-    distances, entries = expand_items(index, sizes_of(index), distances, ranks)
+    distances, entries = expand_items(index, sizes, distances, ranks)
     distances, entries = distances.reshape(*lead, k), entries.reshape(*lead, k)
     if len(found) == 1:  # in a tenth of the time of `device_put`, but compiled for each shape
         return _compiled_results(index.ids, distances, entries)
     return Neighbors(*jax.device_put((distances, np.asarray(index.ids)[entries])))
-
-
-def _list_words(index: HashIndex) -> np.ndarray:
-    """All codes by rank, in words `[p, u]` of 32 or 64 bits; a view of what selection on the host remembers."""
-    words = group_words(index)
-    return words.reshape(len(words), -1)[:, : sizes_of(index).num_codes]
 
 
 def _nearest(table: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

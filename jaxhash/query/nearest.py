@@ -40,7 +40,7 @@ from jaxhash.query.filters import (
     find_filter,
     map_allowed,
 )
-from jaxhash.query.host_selection import LEAST_RESULTS, search_on_host, selects_on_host
+from jaxhash.query.host_selection import search_on_host, selects_on_host
 from jaxhash.query.kernels import NO_DISTANCE, Weights, count_items, minima_once, nearest_codes
 from jaxhash.query.results import Neighbors, PaddedMatches
 from jaxhash.query.several import AnySequence, refuse_offsets, search_several
@@ -112,9 +112,8 @@ def search(
 def _scan(index: AnyIndex, k: int, allowed: Any, queries: Any) -> Neighbors:
     """Finds the k nearest items of queries uint32 `[..., w]` by comparing all codes."""
     size = queries_at_once(index, k)
-    if k >= LEAST_RESULTS and allowed is None and isinstance(index, HashIndex):
-        if selects_on_host(index, math.prod(queries.shape[:-1]), k):
-            return search_on_host(index, np.asarray(queries), k, size, _compiled_search)
+    if allowed is None and isinstance(index, HashIndex) and selects_on_host(index, math.prod(queries.shape[:-1]), k):
+        return search_on_host(index, np.asarray(queries), k, size, _compiled_search)
     return run_batches(_compiled_search, index, (queries,), size, allowed, k=k)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jaxhash.index.address_table import AddressTable, extract_addresses
-from jaxhash.index.hash_index import HashIndex, memory_of
+from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.probe import LOW_PATTERNS, WORDS_ON_HOST, make_flip_masks
 from jaxhash.query.results import RadiusMatches
 
@@ -39,9 +39,9 @@ def match_one(
             if end - first + len(ranks) > MOST_CANDIDATES:
                 return None
             ranks.update(range(first, end) if table.ranks is None else table.ranks[first:end].tolist())
-    codes, offsets, ids = _host_arrays(index)
+    codes, offsets, ids = (np.asarray(array) for array in (index.codes, index.offsets, index.ids))
     matches = []
-    for rank, distance in zip(ranks, _distances(index, codes, query.tolist(), ranks), strict=True):
+    for rank, distance in zip(ranks, _distances(codes, query.tolist(), ranks), strict=True):
         if distance <= radius:
             matches.append((distance, rank))
     distances, found = [], []
@@ -71,21 +71,10 @@ def _find_buckets(table: AddressTable, query: np.ndarray, radius: int) -> Iterat
                 yield table.starts.item(bucket), table.starts.item(bucket + 1)
 
 
-def _distances(index: HashIndex, codes: np.ndarray, query: list[int], ranks: set[int]) -> Iterator[int]:
-    """Yields the distance of the code of each rank; `codes` are the words `[w, capacity]` as they are tiled."""
-    _, _, group, lanes = index.codes.shape
+def _distances(codes: np.ndarray, query: list[int], ranks: set[int]) -> Iterator[int]:
+    """Yields the distance of the code of each rank; `codes` are those of the index, uint32 `[w, blocks, g, L]`."""
+    _, _, group, lanes = codes.shape
     for rank in ranks:
         column, row = divmod(rank, group)
         block, lane = divmod(column, lanes)
-        place = (block * group + row) * lanes + lane
-        yield sum((codes.item(word, place) ^ wanted).bit_count() for word, wanted in enumerate(query))
-
-
-def _host_arrays(index: HashIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The codes `[w, capacity]` as they are tiled, the offsets, and the ids; remembered, as asking JAX takes time."""
-
-    def fetch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        codes = np.asarray(index.codes)
-        return codes.reshape(len(codes), -1), np.asarray(index.offsets), np.asarray(index.ids)
-
-    return memory_of(index).remember("host arrays", fetch)
+        yield sum((codes.item(word, block, row, lane) ^ wanted).bit_count() for word, wanted in enumerate(query))

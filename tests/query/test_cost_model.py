@@ -48,9 +48,9 @@ def cheapest(sizes, radius):
 def test_auto_scans_short_lists_and_probes_long_ones():
     short = cost_model.Sizes(1000, 1000, 64, 2048)
     long = cost_model.Sizes(10**8, 7 * 10**7, 28, 10**8)
-    assert [option.method for option in cost_model._nearest_options(short, 10, False)] == ["scan"]
+    assert [option.method for option in cost_model._nearest_options(short, 1, 10, False)] == ["scan"]
     assert cheapest(short, 30).method == "scan"
-    assert len(cost_model._nearest_options(long, 10, False)[1].method) >= 2
+    assert len(cost_model._nearest_options(long, 1, 10, False)[1].method) >= 2
     assert cheapest(long, 2).method.radii == (2,)
     assert len(cheapest(cost_model.Sizes(10**7, 10**7, 64, 2 * 10**7), 3).slices) >= 2
 

@@ -1,5 +1,7 @@
 """Single queries answered by numpy get what the compiled program finds."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import oracle
@@ -57,3 +59,13 @@ def test_numpy_answers_where_it_is_quicker_and_nothing_is_barred(monkeypatch):
     same(jh.search(index, query, k=600, method="auto"), jh.search(index, query, k=600, method="scan"))
     assert len(answered) == 1
     cost_model._nearest_options.cache_clear()
+
+
+def test_while_one_thread_computes_in_numpy_others_scan(monkeypatch):
+    index, query = jh.build_index(np.arange(500, dtype=np.uint32)[:, None], 32), np.uint32([9])
+    monkeypatch.setattr(eager, "search_few", lambda *_: "numpy")
+    search = partial(eager._search_on_host, index, query, k=5, scan=lambda _: "scan")
+    assert search() == "numpy"
+    with eager._host:
+        assert search() == "scan"
+    assert search() == "numpy"
