@@ -9,6 +9,7 @@ from samples import same
 
 import jaxhash as jh
 from jaxhash.query import host_selection
+from jaxhash.query.costs import costs
 from jaxhash.query.nearest import _compiled_search
 
 LEAST = host_selection.LEAST_QUERIES
@@ -32,8 +33,7 @@ def test_it_equals_the_oracle(n, num_bits, k, seed):
         same(found, tuple(array.astype(np.int32) for array in expected))
 
 
-@pytest.mark.parametrize("num_bits", [17, 64, 256, 1024])
-@pytest.mark.parametrize("k", [40, 700])
+@pytest.mark.parametrize(("num_bits", "k"), [(17, 40), (64, 700), (256, 40), (1024, 40)])
 def test_large_collections_give_what_the_compiled_program_gives(num_bits, k):
     codes, ids, queries = example(num_bits, 20_000, 21)
     index = jh.build_index(codes, num_bits, ids=ids)
@@ -67,3 +67,11 @@ def test_leading_axes_are_kept_and_few_programs_are_compiled(compilations):
             jh.search(index, queries[:count], k=40, method="scan")
     assert compilations.count <= 4  # 8, 16 and 32 queries in each thread
     np.testing.assert_array_equal(cube.ids, np.reshape(found.ids, (4, 24, 40)))
+
+
+@pytest.mark.parametrize("counts_in_vectors", [True, False])
+def test_the_kth_smallest_is_found_on_all_processors(counts_in_vectors, monkeypatch):
+    monkeypatch.setattr(host_selection, "costs", lambda: costs()._replace(counts_in_vectors=counts_in_vectors))
+    rows = np.array([[5, 1, 255, 3], [2, 2, 0, 9]], np.uint8)
+    assert host_selection._find_kth(rows, 2).tolist() == [3, 2]
+    assert host_selection._find_kth(rows, 4).dtype == np.uint8
