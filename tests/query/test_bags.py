@@ -44,9 +44,9 @@ def test_scores_by_hand():
     assert ids.tolist() == [3, 7, -1]
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(
-    st.sampled_from([1, 5, 28, 32, 40, 70]),
+    st.sampled_from([1, 5, 28, 40, 70]),
     st.integers(0, 40),
     st.integers(0, 6),
     st.integers(0, 12),

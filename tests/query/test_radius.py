@@ -10,7 +10,7 @@ from samples import collection, same
 
 import jaxhash as jh
 
-WIDTHS = [1, 3, 6, 17, 33, 64, 65, 256, 1024]
+WIDTHS = [1, 6, 17, 33, 64, 256, 1024]
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
@@ -27,7 +27,7 @@ def test_every_method_finds_the_same_matches(num_bits, n):
             same(many(index, queries, radius=radius), expected)
 
 
-@pytest.mark.parametrize("num_bits", WIDTHS)
+@pytest.mark.parametrize("num_bits", [1, 17, 64, 256])
 def test_every_method_finds_the_same_neighbors(num_bits):
     index, queries = collection(num_bits)
     for k in (1, 20, 450):

@@ -14,7 +14,8 @@ from samples import same
 import jaxhash as jh
 from jaxhash.query import weighted
 
-WIDTHS = [1, 17, 32, 33, 64, 65, 128, 256, 1024]
+# Distances of one byte, the most of one byte, and of two; words in part and in full. Each takes seconds to compile.
+WIDTHS = [1, 17, 33, 64, 1024]
 LEVELS = [[0], [0, 8], [1, 2, 15], [0, 9]]
 
 
@@ -49,23 +50,21 @@ def test_three_codes_by_hand():
 def test_weighted_search_equals_the_slow_form(num_bits):
     codes, ids, queries, weights = example(num_bits)
     index = jh.build_index(codes, num_bits, ids=ids)
-    for k in (1, 20, 310):
+    for k in (1, 20, 310) if num_bits == 33 else (20,):
         found = jh.weighted_search(index, queries, weights, k=k)
         same(tuple(found), slow(codes, ids, queries, weights, num_bits, k))
         assert isinstance(found, jh.Neighbors)
 
 
-@pytest.mark.parametrize("num_bits", WIDTHS)
+@pytest.mark.parametrize("num_bits", [33, 256])
 def test_with_all_weights_one_it_is_search(num_bits):
     codes, ids, queries, _ = example(num_bits)
     index = jh.build_index(codes, num_bits, ids=ids)
     same(jh.weighted_search(index, queries, np.ones(num_bits, int), k=20), jh.search(index, queries, k=20))
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    st.integers(0, 40), st.integers(1, 45), st.integers(0, 2**32), st.sampled_from([[0], [0, 8], [1, 2, 15], [0, 9]])
-)
+@settings(max_examples=30)
+@given(st.integers(0, 40), st.sampled_from([3, 45]), st.integers(0, 2**32), st.sampled_from(LEVELS))
 def test_any_planes_may_be_unused(n, k, seed, levels):
     codes, ids, queries, _ = example(40, n, 5, seed)
     weights = np.random.default_rng(seed).choice(levels, (5, 40))
