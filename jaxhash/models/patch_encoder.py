@@ -83,9 +83,10 @@ class PatchEncoder(Autoencoder):
         self.num_atoms = check_integer("num_atoms", num_atoms, 1)
         values, pooled = count_values(self.image_shape), count_pooled(self.image_shape, self.num_atoms)
         self.num_components = min(check_integer("num_components", num_components, 1), pooled)
-        self.network = DenseEncoder(
+        self.network: Autoencoder = DenseEncoder(
             self.num_components, num_bits, hidden_dims, rngs=nnx.Rngs(0) if rngs is None else rngs
         )
+        self.num_bits, self.hidden_dims = self.network.num_bits, self.network.hidden_dims
         self.output_activation = "sigmoid"  # no outputs, but items as for these: bytes, or floats in [0, 1]
         self._init_input_statistics()
         self.atoms = nnx.BatchStat(jnp.zeros((values, self.num_atoms), jnp.float32))
@@ -94,27 +95,17 @@ class PatchEncoder(Autoencoder):
         self.components = nnx.BatchStat(jnp.zeros((pooled, self.num_components), jnp.float32))
 
     @property
-    def num_bits(self) -> int:
-        """The number of bits of a code."""
-        return self.network.num_bits
-
-    @property
-    def hidden_dims(self) -> tuple[int, ...]:
-        """The widths of the dense layers before the code layer."""
-        return self.network.hidden_dims
-
-    @property
-    def encoder(self) -> nnx.Sequential:
+    def encoder(self) -> nnx.Sequential:  # type: ignore[override]
         """The layers that are trained."""
         return self.network.encoder
 
     @property
-    def decoder(self) -> nnx.Sequential:
+    def decoder(self) -> nnx.Sequential:  # type: ignore[override]
         """No layers."""
         return self.network.decoder
 
     @property
-    def logit_mean(self) -> Any:
+    def logit_mean(self) -> Any:  # type: ignore[override]
         """The thresholds of the bits, float32 `[b]`."""
         return self.network.logit_mean
 

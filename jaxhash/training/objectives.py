@@ -5,7 +5,7 @@ changed at random: a softmax over the batch pulls the codes of such a pair toget
 objectives can be written against the protocol `Objective`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -149,6 +149,7 @@ class Retrieve:
     ones, tell similar items apart: they explain what the coarse ones leave unexplained of an item's features, which
     describe more than its pixels do (Wei et al. 2022, "Masked feature prediction for self-supervised visual
     pre-training", arXiv:2112.09133). Each gains only by what no other bit explains, so they do not copy each other.
+    Those of a `PatchEncoder` are all coarse: with fine ones among 32, precision at 100 on CIFAR-10 was .41, not .44.
 
     Attributes:
         warp: changes items at random; by default a `PhotoWarp` for images of three channels and an `AffineWarp` for
@@ -213,8 +214,10 @@ class Retrieve:
         logits = layer.normalize(model.code_logits(_to_inputs(model, views)))
         bits = layer.binarize(logits[: len(items)], jax.random.fold_in(key, 1))
         loss = decoder_loss(model, bits, _to_inputs(model, items))
-        features = items if batch.features is None else batch.features
-        loss += self._contrast_loss(compute_soft_signs(logits)) + self._features_loss(bits, features)
+        if batch.features is None:
+            loss += replace(self, coarse_share=1.0)._contrast_loss(compute_soft_signs(logits))
+        else:
+            loss += self._contrast_loss(compute_soft_signs(logits)) + self._features_loss(bits, batch.features)
         return loss, round_logits(logits[: len(items)])
 
     def _num_coarse(self, num_bits: int) -> int:

@@ -48,7 +48,8 @@ class ViewData(TrainingData):
         num_views, warp = getattr(objective, "num_views", 1), getattr(objective, "warp", None)
         views = store_views(model.dictionary, source, num_views if warp else 1, warp, seed)
         plain = views[:, 0].astype(np.float32)
-        find = getattr(objective, "pair_views", objective.find_positives)
+        pair_views = getattr(objective, "pair_views", None) if views.shape[1] > 1 else None
+        find = pair_views or objective.find_positives
         run = Run(views.reshape(-1, views.shape[2]), check_positives(find(plain, seed), len(views)), views.shape[1])
         run = send_if_small(run)
         self._start_epoch = lambda: iter([run])
@@ -56,7 +57,7 @@ class ViewData(TrainingData):
         self.low, self.high = float(plain.min()), float(plain.max())
         self.sample_rows = choose_rows(views[:, 0])
         chosen = np.random.default_rng(seed).permutation(len(plain))[:ITEMS_IN_SAMPLE]
-        self._kept = plain[np.sort(chosen)]
+        self._kept = plain[np.sort(chosen)]  # type: ignore[assignment]
 
 
 def store_views(

@@ -80,7 +80,7 @@ def test_there_is_no_decoder(trained, images):
     with pytest.raises(TypeError, match="no decoder"):
         jh.reconstruct(trained[0], images[0])
     with pytest.raises(ValueError, match=r'PatchEncoder has no decoder.*"retrieve"'):
-        jh.fit(trained[0], images[0], epochs=1)
+        jh.fit(trained[0], images[0], epochs=1, objective="reconstruct")
 
 
 def test_the_summary_shows_fixed_layers_and_trained_ones(capsys):

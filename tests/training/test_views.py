@@ -2,12 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxhash as jh
+from jaxhash.models.code_layer import CodeLayer, make_batch_statistics
 from jaxhash.models.dictionary import compute_components
+from jaxhash.models.patch_encoder import DenseEncoder
 from jaxhash.training import data, views
 from jaxhash.training.atoms import learn_dictionary
 from jaxhash.training.data import Run, TrainingData, send_if_small, split_run
+from jaxhash.training.objectives import Batch
 from jaxhash.training.positives import Positives, add_self
 
 OPTIONS = {"num_views": 3, "warp": jh.PhotoWarp()}
@@ -69,3 +73,11 @@ def test_half_of_the_positives_are_the_item_itself():
 def test_a_single_image_is_its_own_positive(rng):
     found = jh.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
     np.testing.assert_array_equal(found.indices, [[0, 0]])
+
+
+def test_all_bits_of_views_are_coarse(rng):
+    model = DenseEncoder(6, 32, (), rngs=nnx.Rngs(0))
+    batch = Batch(*(jnp.asarray(rng.normal(size=(16, 6)), jnp.float32) for _ in range(2)))
+    layer = CodeLayer(make_batch_statistics(32), jnp.float32(0), "rounding")
+    few, all_bits = (jh.Retrieve(coarse_share=share)(model, batch, jax.random.key(0), layer) for share in (0.1, 1.0))
+    assert few[0] == all_bits[0]
