@@ -87,11 +87,11 @@ def encode_weighted(
 
 def _map_items(function: Callable[..., Any], compiled: Callable[..., Any], model: AnyModel, images: ArrayLike) -> Any:
     """Applies a function of a model and items to images; its results keep their leading shape."""
-    model, images = embed_images(model, images)
-    items, lead, _ = check_items(model, images)
-    if is_traced(model, images):
-        return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(model, items))
-    return in_batches(lambda batch: compiled(model, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
+    network, images = embed_images(model, images)
+    items, lead, _ = check_items(network, images)
+    if is_traced(network, images):
+        return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(network, items))
+    return in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
