@@ -91,7 +91,7 @@ def test_the_summary_shows_fixed_layers_and_trained_ones(capsys):
     assert lines[-2].startswith("round to bits")
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (3, 50, 2), (28, 28)])
+@pytest.mark.parametrize("shape", [(1, 2, 3), (3, 50, 2), (28, 28)])
 def test_images_of_any_shape_are_encoded(shape):
     model = jh.PatchEncoder(shape, 10, (8,), num_atoms=4)
     assert jh.encode(model, np.zeros((2, *shape), np.uint8)).shape == (2, 1)
