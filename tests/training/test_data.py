@@ -52,7 +52,8 @@ def test_a_stream_of_one_run_trains_as_an_array(images, objective):
 
 def test_images_of_a_stream_keep_their_sides(rng):
     images = rng.integers(0, 256, (40, 3, 4), dtype=np.uint8)
-    assert equal(fit(Loader(images, 9), objective="retrieve")[0], fit(images, objective="retrieve")[0])
+    objective = jh.Retrieve(warp=None)  # features depend on the sides, too; warps would take long to compile
+    assert equal(fit(Loader(images, 9), objective=objective)[0], fit(images, objective=objective)[0])
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 331, 332, 333, 1000])
@@ -89,9 +90,9 @@ def test_many_runs_learn_as_well_as_one(short_runs, images):
 
 
 def test_all_runs_and_epochs_share_their_programs(short_runs, images, compilations):
-    fit(Loader(images, 50), epochs=3)
+    fit(Loader(images, 50))
     with compilations:
-        fit(Loader(images, 70), epochs=3)
+        fit(Loader(images, 70))
     assert compilations.count == 0
 
 
@@ -155,12 +156,12 @@ def test_the_sample_of_a_stream_depends_on_the_seed_alone(images, most, monkeypa
 def test_each_item_of_a_stream_has_the_same_chance(monkeypatch):
     monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 5)
     numbers, counts = np.repeat(np.arange(20, dtype=np.uint8)[:, None], 12, axis=1), np.zeros(20)
-    for seed in range(2000):
+    for seed in range(500):
         sample = summarize(Loader(numbers, 6), seed).sample
         assert len(np.unique(sample)) == 5
         counts[sample[:, 0].astype(int)] += 1
-    # 500 times each, with a deviation of 19.
-    assert (np.abs(counts - 500) < 5 * 19).all()
+    # 125 times each, with a deviation of 10.
+    assert (np.abs(counts - 125) < 5 * 10).all()
 
 
 @pytest.mark.parametrize(
@@ -203,8 +204,7 @@ def test_training_on_a_stream_resumes(short_runs, images, tmp_path):
     assert found == history
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("as_stream", [True, False])
+@pytest.mark.parametrize(("dtype", "as_stream"), [(np.uint8, False), (np.float32, False), (np.float32, True)])
 def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
     monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
@@ -224,8 +224,9 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
     assert peak < mapped.nbytes / 2
 
 
-@pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
-@pytest.mark.parametrize("bytes_at_once", [5000, 2**28])
+@pytest.mark.parametrize(
+    ("objective", "bytes_at_once"), [("reconstruct", 5000), ("retrieve", 5000), ("reconstruct", 2**28)]
+)
 def test_an_array_trains_the_same_on_the_device_and_in_parts_from_the_host(
     images, objective, bytes_at_once, monkeypatch
 ):
@@ -252,8 +253,8 @@ def scans(monkeypatch):
 
 @pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
 def test_an_array_is_sent_to_the_device_once(images, objective, scans):
-    fit(images, epochs=3, objective=objective)
-    assert len(scans) == 3
+    fit(images, objective=objective)
+    assert len(scans) == 2
     for tables, rows in scans:
         assert all(table is first for table, first in zip(tables, scans[0][0], strict=True))
         assert isinstance(tables[0], jax.Array)
