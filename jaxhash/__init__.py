@@ -3,8 +3,8 @@
 Where to begin, by what you want to do (each name's docstring says more):
 
 - learn: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`,
-  `KeepNeighbors`, `GroupByKind`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network
-  of yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
+  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network of
+  yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
   `reconstruction_loss`, `straight_through_round`.
 - codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
     from jaxhash.training.augment import AffineWarp, PhotoWarp
+    from jaxhash.training.duplicates import FindDuplicates
     from jaxhash.training.epoch import History
     from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
     from jaxhash.training.losses import reconstruction_loss
@@ -133,6 +134,7 @@ _MODULES = {
     "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
     "training.augment": ("AffineWarp", "PhotoWarp"),
+    "training.duplicates": ("FindDuplicates",),
     "training.epoch": ("History",),
     "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit"),
     "training.losses": ("reconstruction_loss",),
@@ -156,6 +158,7 @@ __all__ = [
     "DistanceCounts",
     "DivergenceError",
     "Embedded",
+    "FindDuplicates",
     "GroupByKind",
     "HashIndex",
     "History",

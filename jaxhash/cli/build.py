@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxhash.cli.collection import (
     MAX_SIDE,
+    PURPOSES,
     Changes,
     Collection,
     load_collection,
@@ -33,6 +34,7 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever
+from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.epoch import History
 from jaxhash.training.fitting import CodeWarning, fit
 from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
@@ -43,6 +45,7 @@ BATCH_SIZE = 256
 # Training steps, from which the number of epochs follows. Convolutions are slow.
 IMAGE_STEPS, VECTOR_STEPS = 400, 1500
 MIN_EPOCHS = 5
+DUPLICATE_BITS = 64  # shorter codes make images equal that are only alike
 
 # Among fewer items the nearest ten are not similar. In fewer dimensions the direction of a vector means little.
 MIN_ITEMS_TO_CONTRAST, MIN_DIMENSIONS = 200, 16
@@ -160,7 +163,10 @@ def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, o
         )
     check_embedding(output, old.embedding, options.embedder)
     if options.purpose not in (None, old.purpose):
-        raise ValueError(f"{output} was built for {old.purpose} images, not for {options.purpose}; try --retrain")
+        names = {"similar": "similar images", "duplicates": "duplicates"}
+        raise ValueError(
+            f"{output} was built for {names[old.purpose]}, not for {names[options.purpose]}; try --retrain"
+        )
     if options.num_bits not in (None, num_bits):
         raise ValueError(f"{output} has codes of {num_bits} bits, not {options.num_bits}; try --retrain")
     if holds_images and options.side not in (None, old.side):
@@ -209,20 +215,22 @@ def learn_collection(items: Items, source: str, options: BuildOptions, status: S
         DivergenceError: as `fit` does.
     """
     values, source = items.values, str(Path(source).absolute())
-    num_bits = options.num_bits or suggest_num_bits(len(values))
+    purpose = options.purpose or PURPOSES[0]
+    finds_duplicates = purpose == "duplicates"
+    num_bits = options.num_bits or (DUPLICATE_BITS if finds_duplicates else suggest_num_bits(len(values)))
     epochs = options.epochs or choose_epochs(values)
     with _print_code_warnings():
         model, _ = fit(
-            _make_model(values, num_bits),
+            ConvAutoencoder(values.shape[1:], num_bits) if finds_duplicates else _make_model(values, num_bits),
             values,
             epochs=epochs,
             batch_size=BATCH_SIZE,
-            objective=choose_objective(values),
+            objective=FindDuplicates() if finds_duplicates else choose_objective(values),
             on_epoch=_make_epoch_callback(epochs, status),
         )
     retriever = Retriever(model, build_index(encode(model, values), num_bits))
     ids = np.arange(len(values), dtype=np.int32)
-    return Collection(retriever, source, ids, tuple(items.names), items.digests)
+    return Collection(retriever, source, ids, tuple(items.names), items.digests, purpose=purpose)
 
 
 def _make_model(values: np.ndarray, num_bits: int) -> Autoencoder:

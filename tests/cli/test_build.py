@@ -275,3 +275,24 @@ def test_without_pillow_vectors_work_and_images_name_the_extra(original, embeddi
     photo = original / "photos" / "003.png"
     assert "pip install 'jaxhash[images]'" in error_of(capsys, "query", original / "photos.npz", photo)
     assert run(capsys, "query", embeddings / "v", 0).out
+
+
+def test_codes_for_duplicates_are_long_and_of_an_objective_of_their_own(original, tmp_path, capsys, monkeypatch):
+    asked, output = {}, tmp_path / "f"
+
+    def pretend_to_fit(model, values, **options):
+        asked.update(options)
+        return model, None
+
+    monkeypatch.setattr(build, "fit", pretend_to_fit)
+    run(capsys, "build", original / "photos", "-o", output, "--side", SIDE, "--for", "duplicates")
+    collection = load_collection(output)
+    assert asked["objective"] == jh.FindDuplicates()
+    assert (collection.purpose, collection.retriever.index.num_bits) == ("duplicates", 64)
+    assert "built for\tduplicates" in run(capsys, "info", output).out
+    again = ("build", original / "photos", "-o", output)
+    assert "0 new, 0 changed, 0 gone" in run(capsys, *again).out
+    assert load_collection(output).purpose == "duplicates"
+    assert "built for duplicates, not for similar images" in error_of(capsys, *again, "--for", "similar")
+    embedded = (*again, "--for", "duplicates", "--embedder", "a:b", "--retrain")
+    assert "choose --embedder or --for" in error_of(capsys, *embedded)
