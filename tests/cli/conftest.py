@@ -9,6 +9,7 @@ from command_line import BITS, COUNT, SIDE, save_image
 
 import jaxhash as jh
 from jaxhash import __main__ as command
+from jaxhash.cli import build
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,12 @@ def original(tmp_path_factory, digits):
     arguments = ("build", root / "photos", "-o", root / "photos.npz", *options)
     assert command.main([str(argument) for argument in arguments]) == 0
     return root
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Leaves new models as they are: training takes seconds to compile."""
+    monkeypatch.setattr(build, "fit", lambda model, *_, **__: (model, jh.History()))
 
 
 @pytest.fixture
