@@ -3,8 +3,8 @@
 Where to begin, by what you want to do (each name's docstring says more):
 
 - learn: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`,
-  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network of
-  yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
+  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network
+  of yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
   `reconstruction_loss`, `straight_through_round`.
 - codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
@@ -78,10 +78,11 @@ if TYPE_CHECKING:
     from jaxhash.query.vector_reranking import rerank_vectors
     from jaxhash.query.weighted import weighted_search
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
+    from jaxhash.training.advice import CodeWarning, QualityWarning
     from jaxhash.training.augment import AffineWarp, PhotoWarp
     from jaxhash.training.duplicates import FindDuplicates
     from jaxhash.training.epoch import History
-    from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
+    from jaxhash.training.fitting import CheckpointError, DivergenceError, fit
     from jaxhash.training.losses import reconstruction_loss
     from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
     from jaxhash.training.pretraining import pretrain
@@ -133,10 +134,11 @@ _MODULES = {
     "query.vector_reranking": ("rerank_vectors",),
     "query.weighted": ("weighted_search",),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
+    "training.advice": ("CodeWarning", "QualityWarning"),
     "training.augment": ("AffineWarp", "PhotoWarp"),
     "training.duplicates": ("FindDuplicates",),
     "training.epoch": ("History",),
-    "training.fitting": ("CheckpointError", "CodeWarning", "DivergenceError", "fit"),
+    "training.fitting": ("CheckpointError", "DivergenceError", "fit"),
     "training.losses": ("reconstruction_loss",),
     "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
     "training.pretraining": ("pretrain",),
@@ -172,6 +174,7 @@ __all__ = [
     "PhotoWarp",
     "ProbeTables",
     "ProbedMatches",
+    "QualityWarning",
     "RadiusMatches",
     "Reconstruct",
     "Redundant",

@@ -24,31 +24,21 @@ from jaxhash.cli.embedder import SIDE as EMBEDDED_SIDE
 from jaxhash.cli.embedder import Embedder, Embedding, check_embedding
 from jaxhash.cli.embedding_cache import EmbeddingCache
 from jaxhash.cli.images import check_pillow
+from jaxhash.cli.settings import choose_settings
 from jaxhash.cli.sources import Items, read_folder
 from jaxhash.cli.terminal import StatusLine, escape_name
 from jaxhash.cli.vectors import read_vectors
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
-from jaxhash.models.autoencoder import Autoencoder
-from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever
-from jaxhash.training.duplicates import FindDuplicates
+from jaxhash.training.advice import CodeWarning
 from jaxhash.training.epoch import History
-from jaxhash.training.fitting import CodeWarning, fit
-from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
-from jaxhash.training.vector_objectives import KeepNeighbors
+from jaxhash.training.fitting import fit
 
 SIDE = 32
-BATCH_SIZE = 256
-# Training steps, from which the number of epochs follows. Convolutions are slow.
-IMAGE_STEPS, VECTOR_STEPS = 400, 1500
-MIN_EPOCHS = 5
 DUPLICATE_BITS = 64  # shorter codes make images equal that are only alike
-
-# Among fewer items the nearest ten are not similar. In fewer dimensions the direction of a vector means little.
-MIN_ITEMS_TO_CONTRAST, MIN_DIMENSIONS = 200, 16
 
 
 class BuildOptions(NamedTuple):
@@ -218,38 +208,21 @@ def learn_collection(items: Items, source: str, options: BuildOptions, status: S
     purpose = options.purpose or PURPOSES[0]
     finds_duplicates = purpose == "duplicates"
     num_bits = options.num_bits or (DUPLICATE_BITS if finds_duplicates else suggest_num_bits(len(values)))
-    epochs = options.epochs or choose_epochs(values)
+    settings = choose_settings(values, num_bits, finds_duplicates=finds_duplicates)
+    epochs = options.epochs or settings.epochs
+    status.update("learning")
     with _print_code_warnings():
         model, _ = fit(
-            ConvAutoencoder(values.shape[1:], num_bits) if finds_duplicates else _make_model(values, num_bits),
+            settings.model,
             values,
             epochs=epochs,
-            batch_size=BATCH_SIZE,
-            objective=FindDuplicates() if finds_duplicates else choose_objective(values),
+            batch_size=settings.batch_size,
+            objective=settings.objective,
             on_epoch=_make_epoch_callback(epochs, status),
         )
     retriever = Retriever(model, build_index(encode(model, values), num_bits))
     ids = np.arange(len(values), dtype=np.int32)
     return Collection(retriever, source, ids, tuple(items.names), items.digests, purpose=purpose)
-
-
-def _make_model(values: np.ndarray, num_bits: int) -> Autoencoder:
-    if values.ndim == 4:
-        return ConvAutoencoder(values.shape[1:], num_bits)
-    return Autoencoder(values.shape[1], num_bits, (), output_activation="linear")
-
-
-def choose_epochs(values: np.ndarray) -> int:
-    """Returns the number of epochs that comes to the usual number of steps."""
-    steps = IMAGE_STEPS if values.ndim == 4 else VECTOR_STEPS
-    return max(MIN_EPOCHS, round(steps / -(-len(values) // BATCH_SIZE)))
-
-
-def choose_objective(values: np.ndarray) -> Objective:
-    """Returns an objective for retrieval if neighbours tell what is similar, otherwise one for reconstruction."""
-    if len(values) < MIN_ITEMS_TO_CONTRAST or (values.ndim == 2 and values.shape[1] < MIN_DIMENSIONS):
-        return Reconstruct()
-    return Retrieve() if values.ndim == 4 else KeepNeighbors()
 
 
 def _make_epoch_callback(epochs: int, status: StatusLine) -> Callable[[int, History], None]:

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from jaxhash.core.checks import check_integer, check_num_bits
+from jaxhash.models.image_shape import check_image_shape
 from jaxhash.models.input_rule import make_untrained_rule
 from jaxhash.models.word_counts import compute_log_shares, normalize_lengths
 
@@ -49,6 +50,8 @@ class Autoencoder(nnx.Module):
             values in [0, 1] and trains by binary cross-entropy. "softmax" is for word counts and trains by their
             cross-entropy (see `jaxhash.models.word_counts`). All others train by squared error. "linear" is for
             vectors of any mean and scale: `fit` measures both, and the model holds them.
+        image_shape: `(h, w)` or `(h, w, c)` of images that come laid flat: training warps them as images. Those that
+            come as `[n, h, w]` or `[n, h, w, c]` need none.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -59,12 +62,16 @@ class Autoencoder(nnx.Module):
         hidden_dims: Sequence[int] = (1000, 700, 300, 150, 75),
         *,
         output_activation: str | Activation = "sigmoid",
+        image_shape: Sequence[int] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
         self.input_dim = check_integer("input_dim", input_dim, 1)
         self.num_bits = check_num_bits(num_bits)
         self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
         self.output_activation = check_activation(output_activation)
+        self.image_shape: Any = None if image_shape is None else check_image_shape(image_shape)
+        if self.image_shape and math.prod(self.image_shape) != self.input_dim:
+            raise ValueError(f"image_shape must hold input_dim={self.input_dim} values, got {image_shape}")
         rngs = nnx.Rngs(0) if rngs is None else rngs
         widths = (self.input_dim, *self.hidden_dims, self.num_bits)
         self.encoder = nnx.Sequential(*make_dense_layers(widths, rngs))
@@ -93,12 +100,14 @@ class Autoencoder(nnx.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that make such a model."""
-        return {
+        config = {
             "input_dim": self.input_dim,
             "num_bits": self.num_bits,
             "hidden_dims": self.hidden_dims,
             "output_activation": self.output_activation,
         }
+        # Files of models without it are as they were.
+        return config | ({"image_shape": self.image_shape} if self.image_shape else {})
 
     @property
     def layer_shapes(self) -> list[tuple[int, ...]]:

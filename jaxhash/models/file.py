@@ -72,8 +72,10 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
 
 def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
     """Raises `ValueError`, before anything is allocated, for arguments of a model larger than its file."""
-    expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
-    if config.keys() != expected:
+    parameters = inspect.signature(make.__init__).parameters
+    expected = set(parameters) - {"self", "rngs"}
+    needed = {name for name in expected if parameters[name].default is not None}
+    if not needed <= config.keys() <= expected:
         raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
     stored = sum(array.size for array in arrays.values())
     for name, value in config.items():

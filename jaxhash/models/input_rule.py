@@ -63,7 +63,9 @@ def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
         raise ValueError(f"images must be finite, but row {first + int(np.argmin(finite))} holds NaN or infinity")
     if items.size and (items.min() < low or items.max() > high):
         row = int(np.argmax(((items < low) | (items > high)).any(axis=tuple(range(1, items.ndim)))))
+        are_bytes = takes_bytes and items.min() >= 0 and 1 < items.max() <= 255
         raise ValueError(
             f"images must lie in [{low:g}, {high:g}]{' (or be uint8)' if takes_bytes else ''} for this model, but row "
             f"{first + row} spans {items[row].min()} to {items[row].max()}"
+            f"{': divide by 255, or give uint8' if are_bytes else ''}"
         )

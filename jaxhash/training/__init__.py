@@ -16,9 +16,10 @@
   before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
 """
 
+from jaxhash.training.advice import CodeWarning, QualityWarning
 from jaxhash.training.augment import AffineWarp, PhotoWarp
 from jaxhash.training.epoch import History
-from jaxhash.training.fitting import CheckpointError, CodeWarning, DivergenceError, fit
+from jaxhash.training.fitting import CheckpointError, DivergenceError, fit
 from jaxhash.training.losses import reconstruction_loss
 from jaxhash.training.objectives import Batch, Objective, Reconstruct, Retrieve
 from jaxhash.training.positives import Positives
@@ -37,6 +38,7 @@ __all__ = [
     "Objective",
     "PhotoWarp",
     "Positives",
+    "QualityWarning",
     "Reconstruct",
     "Retrieve",
     "fit",

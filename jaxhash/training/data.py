@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxhash.core.checks import is_stream, is_traced
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.inputs import check_training_items
+from jaxhash.training.advice import warn_if_sorted, warn_of_lost_quality
 from jaxhash.training.objectives import Objective
 from jaxhash.training.positives import Positives
 
@@ -81,6 +82,7 @@ class TrainingData:
         else:
             self._init_array(cast(ArrayLike, images))
         self.num_items = None if isinstance(images, Iterator) else self.count
+        warn_of_lost_quality(self.sample, getattr(objective, "warp", None) is not None, stacklevel=3)
 
     @property
     def sample(self) -> np.ndarray:
@@ -119,6 +121,8 @@ class TrainingData:
         else:
             for items in self._check_batches(images):
                 self._add(items)
+            if self.count * self._kept[:1].nbytes > BYTES_IN_RUN and self.count > len(self._kept):
+                warn_if_sorted(self._first_mean, self.sample, stacklevel=4)
             start = lambda: merge_batches(self._check_batches(images), batch_size)  # noqa: E731
         if not self.count:
             raise ValueError("images must come in at least one batch; an iterator can only be gone through once")
@@ -144,6 +148,9 @@ class TrainingData:
         if not self.count:
             capacity = min(ITEMS_IN_SAMPLE, max(1, BYTES_IN_RUN // max(1, items[:1].nbytes)))
             self._kept = np.empty((capacity, *items.shape[1:]), items.dtype)
+        room = len(self._kept) - self.count
+        if 0 <= room < len(items):  # later items will take places
+            self._first_mean = np.concatenate([self.sample, items[:room]]).mean(axis=0, dtype=np.float64)
         number = np.arange(self.count, self.count + len(items))
         drawn = (self._rng.random(len(items)) * (number + 1)).astype(np.int64)
         slot = np.where(number < len(self._kept), number, drawn)
@@ -245,7 +252,7 @@ def _check_images(model: Autoencoder, images: ArrayLike) -> np.ndarray:
     if is_traced(images):
         raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
     items, item_shape = check_training_items(model, images)
-    shape = model.input_shape if len(model.input_shape) > 1 else item_shape
+    shape = getattr(model, "image_shape", None) or item_shape
     if len(shape) == 2:
         shape = (*shape, 1)
     return items.reshape(len(items), *(shape if len(shape) == 3 else (math.prod(shape),)))

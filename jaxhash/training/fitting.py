@@ -2,7 +2,6 @@
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,10 +23,10 @@ from jaxhash.models.code_layer import (
     compute_noise,
     make_batch_statistics,
 )
-from jaxhash.models.encoding import encode
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
 from jaxhash.models.patch_encoder import PatchEncoder
+from jaxhash.training.advice import warn_of_useless_bits
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
@@ -36,9 +35,6 @@ from jaxhash.training.objectives import Objective, Reconstruct
 from jaxhash.training.views import ViewData
 
 Path = str | os.PathLike[str]
-
-# Of fewer images, different bits may agree by chance.
-ITEMS_TO_TELL_COPIES = 100
 
 
 class DivergenceError(FloatingPointError):
@@ -68,10 +64,6 @@ class CheckpointError(OSError):
         self.model, self.history = model, history
 
 
-class CodeWarning(UserWarning):
-    """Some bits of a trained model are useless: constant, or copies of others."""
-
-
 def fit(
     model: Autoencoder,
     images: ArrayLike | Iterable[ArrayLike],
@@ -81,7 +73,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
-    objective: str | Objective = "reconstruct",
+    objective: str | Objective | None = None,
     binarization: str = "rounding",
     checkpoint: Path | None = None,
 ) -> tuple[Autoencoder, History]:
@@ -103,8 +95,12 @@ def fit(
     items and one deviation of all their values, which the model holds. The loss is in units of this deviation, what
     `reconstruct` returns in the vectors' own units.
 
+    A `PatchEncoder` learns its dictionary first, and then from the features of several views of each image, computed
+    once and kept in a temporary file (4 KiB an image with "retrieve"). So even an iterator serves for many epochs.
+
     Args:
-        model: an autoencoder.
+        model: an autoencoder, or a `PatchEncoder`, which has no decoder and needs an objective other than
+            "reconstruct".
         images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
             iterable of such arrays, all of one dtype. An iterator, such as a generator, can be gone through only once,
             and serves for a single epoch without a checkpoint.
@@ -115,10 +111,11 @@ def fit(
         seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
-        objective: "reconstruct"; or "retrieve" for similar codes of similar images; or, for vectors, "keep neighbors"
-            for codes whose neighbours are those of the vectors, or "group by kind" for similar codes of similar
-            vectors; or a `Reconstruct`, `Retrieve`, `KeepNeighbors` or `GroupByKind` with other settings; or an
-            objective of your own, any hashable object with the methods of `Objective`.
+        objective: "reconstruct", the default for models with a decoder; or "retrieve", the default for others, for
+            similar codes of similar images; or, for vectors, "keep neighbors" for codes whose neighbours are those of
+            the vectors, or "group by kind" for similar codes of similar vectors; or a `Reconstruct`, `Retrieve`,
+            `KeepNeighbors` or `GroupByKind` with other settings; or an objective of your own, any hashable object with
+            the methods of `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
@@ -138,20 +135,25 @@ def fit(
 
     Warns:
         CodeWarning: bits are the same for all images, or copies of one another.
+        QualityWarning: images come in a form that training makes less of: laid flat for "retrieve", with channels
+            first, or sorted in a stream.
     """
     check_model(model)
     epochs = check_integer("epochs", epochs, 1)
     batch_size = check_integer("batch_size", batch_size, 1)
     check_integer("seed", seed, 0, maximum=2**32 - 1)
-    objective = check_objective(objective, model.num_bits)
+    objective = check_objective(objective or ("reconstruct" if model.has_decoder else "retrieve"), model.num_bits)
     check_binarization(binarization)
     _check_decoder(model, objective)
     if checkpoint is not None or (epochs > 1 and not isinstance(model, PatchEncoder)):
         _check_repeatable(images)
 
     model = nnx.clone(model)
-    holds_views = isinstance(model, PatchEncoder)
-    data = (ViewData if holds_views else TrainingData)(model, images, objective, batch_size, seed)
+    data: TrainingData
+    if isinstance(model, PatchEncoder):
+        data = ViewData(model, images, objective, batch_size, seed)
+    else:
+        data = TrainingData(model, images, objective, batch_size, seed)
     batch_size = min(batch_size, data.count)
     if optimizer is None:
         optimizer = default_optimizer(data.num_items and epochs * -(-data.num_items // batch_size))
@@ -166,7 +168,7 @@ def fit(
         if on_epoch is not None:
             on_epoch(state.epoch, state.history)
     trained = _finish(spec, data, state)
-    _warn_of_useless_bits(_get_part(trained), data.sample)
+    warn_of_useless_bits(_get_part(trained), data.sample)
     return trained, state.history
 
 
@@ -300,17 +302,3 @@ def _extend(history: History, losses: np.ndarray, codes: np.ndarray, num_bits: i
         (*history.num_codes, statistics.num_codes),
         (*history.dead_bits, len(statistics.dead_bits)),
     )
-
-
-def _warn_of_useless_bits(model: Autoencoder, sample: np.ndarray) -> None:
-    statistics = bit_statistics(encode(model, sample), model.num_bits)
-    dead = len(statistics.dead_bits)
-    copied = len(statistics.duplicated_bits) if len(sample) >= ITEMS_TO_TELL_COPIES else 0
-    if dead or copied:
-        warnings.warn(
-            f"of {model.num_bits} bits {dead} are the same for all images and {copied} pairs are copies of each other "
-            f"({statistics.num_codes} distinct codes for {len(sample)} images): try fewer bits, more or more varied "
-            "images, more epochs or a smaller learning rate",
-            CodeWarning,
-            stacklevel=3,
-        )

@@ -145,16 +145,6 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
     assert len(found_in(run(capsys, "query", tmp_path / "v", 0).out)[1]) == min(10, shape[0])
 
 
-def test_the_objective_and_the_epochs_follow_from_the_items():
-    images, vectors = np.empty((200, 4, 4, 3), np.uint8), np.empty((200, 16), np.float32)
-    assert [build.choose_objective(v) for v in (images, vectors)] == [jh.Retrieve(), jh.KeepNeighbors()]
-    few = [images[:199], vectors[:199], vectors[:, :15]]
-    assert [build.choose_objective(v) for v in few] == [jh.Reconstruct()] * 3
-    assert build.choose_epochs(images) == build.IMAGE_STEPS
-    assert build.choose_epochs(np.empty((2000, 1, 1, 3), np.uint8)) == build.IMAGE_STEPS / 8
-    assert build.choose_epochs(np.empty((10**6, 1, 1, 3), np.uint8)) == build.MIN_EPOCHS
-
-
 @pytest.mark.parametrize(
     ("array", "part"),
     [

@@ -1,5 +1,6 @@
 """The README's table of what can go wrong: each row is tested, here or where this says."""
 
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -14,13 +15,14 @@ TESTS = Path(__file__).parents[1]
 
 TESTED = {
     "`CodeWarning`": "training/test_fitting.py::test_one_constant_image_trains_with_a_warning_of_dead_bits",
+    "`QualityWarning`": "training/test_advice.py::test_fit_tells_of_flat_pictures_and_takes_their_shape",
     "All neighbours at the same distance": "whole/test_troubles.py::test_items_of_one_code_are_told_apart_by_vectors",
     "No results": "query/test_estimate.py::test_the_estimate_sees_the_crowding_that_the_rule_does_not",
     "`DivergenceError`": "training/test_fitting.py::test_divergence_leaves_the_last_good_model",
     "Out of memory": "query/test_pairs.py::test_too_many_pairs_are_an_error_before_they_take_memory",
     "Neighbours make no sense": "whole/test_troubles.py::test_codes_of_another_model_are_near_nothing",
     "Single queries are slow": "query/test_prepare.py::test_a_prepared_index_probes_from_the_first_query_on",
-    "A forked process hangs": "whole/test_limits.py::test_a_spawned_process_finds_the_same",
+    "A forked process hangs": "whole/test_troubles.py::test_a_spawned_process_finds_the_same",
     "`CorruptFileError`": "files/test_archive.py::test_every_flipped_byte_is_noticed",
 }
 
@@ -53,3 +55,17 @@ def test_codes_of_another_model_are_near_nothing(rng):
     index = jh.build_index(jh.encode(old, items), num_bits=16)
     assert (np.asarray(jh.search(index, jh.encode(new, items), k=1).distances) > 0).any()
     assert (np.asarray(jh.search(index, jh.encode(old, items), k=1).distances) == 0).all()
+
+
+def search_file(path, queries):
+    return np.asarray(jh.search(jh.load_index(path), queries, k=3).ids)
+
+
+@pytest.mark.slow  # a new process imports JAX
+def test_a_spawned_process_finds_the_same(rng, tmp_path):
+    codes = rng.integers(0, 2**32, (100, 1), dtype=np.uint32)
+    index = jh.build_index(codes, num_bits=32)
+    jh.save_index(tmp_path / "index", index)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(search_file, (tmp_path / "index", codes[:5]))
+    np.testing.assert_array_equal(found, jh.search(index, codes[:5], k=3).ids)
