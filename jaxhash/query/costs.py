@@ -82,9 +82,9 @@ MACHINES = {
 def costs() -> Costs:
     """The costs on this machine, or on the machine of the table that is most like it."""
     name, counts_in_vectors = describe_processor()
-    if name in MACHINES:
-        return MACHINES[name]
-    return next(row for row in MACHINES.values() if row.counts_in_vectors == counts_in_vectors)
+    # Names alone don't tell: hosts give one to several generations of processors.
+    alike = {key: row for key, row in MACHINES.items() if row.counts_in_vectors == counts_in_vectors}
+    return alike.get(name) or next(iter(alike.values()))
 
 
 def describe_processor() -> tuple[str, bool]:

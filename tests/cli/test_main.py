@@ -51,7 +51,7 @@ def test_options_reach_the_demo(monkeypatch):
     monkeypatch.setattr(demo, "run_demo", lambda *arguments: calls.append(arguments))
     options = ("--dataset", "mnist", "--data-dir", "in", "--epochs", "3", "--bits", "17", "--output", "out")
     assert status_of("demo", *options) == status_of("demo") == 0
-    assert calls == [("mnist", "in", 3, 17, "out"), (None, None, None, None, "jaxhash-demo")]
+    assert calls == [("mnist", "in", 3, 17, "out"), ("mnist-5k", None, None, None, "jaxhash-demo")]
 
 
 WITHOUT_EXTRAS = """

@@ -170,8 +170,8 @@ def test_a_processor_is_described_by_name_and_kind():
 
 
 def test_an_unknown_machine_takes_the_costs_of_one_of_its_kind(monkeypatch):
-    for counts_in_vectors in (False, True):
-        monkeypatch.setattr(costs_module, "describe_processor", lambda kind=counts_in_vectors: ("new", kind))
+    for described in itertools.product(("new", *costs_module.MACHINES), (False, True)):
+        monkeypatch.setattr(costs_module, "describe_processor", lambda described=described: described)
         costs.cache_clear()
-        assert costs().counts_in_vectors == counts_in_vectors
+        assert costs().counts_in_vectors == described[1]
     costs.cache_clear()
