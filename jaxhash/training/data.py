@@ -122,7 +122,7 @@ class TrainingData:
             for items in self._check_batches(images):
                 self._add(items)
             if self.count * self._kept[:1].nbytes > BYTES_IN_RUN and self.count > len(self._kept):
-                warn_if_sorted(self._first_mean, self.sample, stacklevel=4)
+                warn_if_sorted(self._first_mean, len(self._kept), self.sample, stacklevel=4)
             start = lambda: merge_batches(self._check_batches(images), batch_size)  # noqa: E731
         if not self.count:
             raise ValueError("images must come in at least one batch; an iterator can only be gone through once")
