@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.training import data
+from jaxhash.training import data, fitting
 from jaxhash.training.advice import find_picture_shape
 
 SIDE = 16
@@ -19,10 +19,21 @@ def make_pictures(rng, *shape):
     return blocks.repeat(4, axis=1).repeat(4, axis=2)
 
 
+class StoppedError(Exception):
+    pass
+
+
+def stop(*_):
+    raise StoppedError
+
+
 def quality_warnings(model, images, **options):
-    with warnings.catch_warnings(record=True) as caught:
+    """What `fit` warns of before the first epoch, which is not run."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        jh.fit(model, images, **(FAST | options))
+        patch.setattr(fitting, "run_epoch", stop)
+        with pytest.raises(StoppedError):
+            jh.fit(model, images, **(FAST | options))
     return [str(warning.message) for warning in caught if warning.category is jh.QualityWarning]
 
 

@@ -1,5 +1,6 @@
 """Files nobody thought of; `fuzz/loading.py` is the same for as long as one likes."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -17,9 +18,13 @@ quietly = pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, when
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(tmp_path_factory):
-    """The first model of a kind takes longer, and would be complained of."""
+    """The first model of a kind takes longer, and would be complained of; so would a collection of garbage."""
     for file in FILES:
         complaint(tmp_path_factory.mktemp("warm") / "f", file.read_bytes())
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @quietly
