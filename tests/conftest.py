@@ -4,6 +4,9 @@ from pathlib import Path
 
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time goes into compiling: a fifth less of it this way. `tests/stacks.sh` and what is marked slow in
+# `.ci/run` are compiled as users have it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax

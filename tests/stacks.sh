@@ -32,7 +32,7 @@ stack() {
 import sys, flax, jax, numpy
 print(f"Python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__version__}, numpy {numpy.__version__}")')"
     # shellcheck disable=SC2086 # words are settings
-    if ! env $settings "$environment/bin/python" -m pytest -q -p no:cacheprovider -m "" "$@"; then
+    if ! env JAX_DISABLE_MOST_OPTIMIZATIONS=0 $settings "$environment/bin/python" -m pytest -q -p no:cacheprovider -m "" "$@"; then
         echo "== $name: FAILED"
         failed=1
     fi
