@@ -82,7 +82,8 @@ if TYPE_CHECKING:
     from jaxhash.training.augment import AffineWarp, PhotoWarp
     from jaxhash.training.duplicates import FindDuplicates
     from jaxhash.training.epoch import History
-    from jaxhash.training.fitting import CheckpointError, DivergenceError, fit
+    from jaxhash.training.errors import CheckpointError, DivergenceError
+    from jaxhash.training.fitting import fit
     from jaxhash.training.losses import reconstruction_loss
     from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
     from jaxhash.training.pretraining import pretrain
@@ -138,7 +139,8 @@ _MODULES = {
     "training.augment": ("AffineWarp", "PhotoWarp"),
     "training.duplicates": ("FindDuplicates",),
     "training.epoch": ("History",),
-    "training.fitting": ("CheckpointError", "DivergenceError", "fit"),
+    "training.errors": ("CheckpointError", "DivergenceError"),
+    "training.fitting": ("fit",),
     "training.losses": ("reconstruction_loss",),
     "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
     "training.pretraining": ("pretrain",),

@@ -19,7 +19,8 @@
 from jaxhash.training.advice import CodeWarning, QualityWarning
 from jaxhash.training.augment import AffineWarp, PhotoWarp
 from jaxhash.training.epoch import History
-from jaxhash.training.fitting import CheckpointError, DivergenceError, fit
+from jaxhash.training.errors import CheckpointError, DivergenceError
+from jaxhash.training.fitting import fit
 from jaxhash.training.losses import reconstruction_loss
 from jaxhash.training.objectives import Batch, Objective, Reconstruct, Retrieve
 from jaxhash.training.positives import Positives

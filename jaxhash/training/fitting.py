@@ -30,38 +30,12 @@ from jaxhash.training.advice import warn_of_useless_bits
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
+from jaxhash.training.errors import CheckpointError, DivergenceError
 from jaxhash.training.named_objectives import check_objective
 from jaxhash.training.objectives import Objective, Reconstruct
 from jaxhash.training.views import ViewData
 
 Path = str | os.PathLike[str]
-
-
-class DivergenceError(FloatingPointError):
-    """The training loss became infinite or not a number.
-
-    Attributes:
-        model: as it was after the last good epoch; `None` if unknown.
-        history: of the good epochs.
-    """
-
-    def __init__(self, message: str, model: Autoencoder | None = None, history: History | None = None):
-        super().__init__(message)
-        self.model = model
-        self.history = History() if history is None else history
-
-
-class CheckpointError(OSError):
-    """A checkpoint could not be written; the error holds the trained model.
-
-    Attributes:
-        model: as it was at the end of the epoch that should have been saved.
-        history: up to then.
-    """
-
-    def __init__(self, error: OSError, model: Autoencoder, history: History):
-        super().__init__(error.errno, error.strerror, error.filename)
-        self.model, self.history = model, history
 
 
 def fit(
@@ -114,8 +88,8 @@ def fit(
         objective: "reconstruct", the default for models with a decoder; or "retrieve", the default for others, for
             similar codes of similar images; or, for vectors, "keep neighbors" for codes whose neighbours are those of
             the vectors, or "group by kind" for similar codes of similar vectors; or a `Reconstruct`, `Retrieve`,
-            `KeepNeighbors` or `GroupByKind` with other settings; or an objective of your own, any hashable object with
-            the methods of `Objective`.
+            `KeepNeighbors` or `GroupByKind` with other settings, or a `FindDuplicates`; or an objective of your own,
+            any hashable object with the methods of `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
