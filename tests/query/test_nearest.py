@@ -16,7 +16,7 @@ import jaxhash as jh
 from jaxhash.query import kernels, nearest
 from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
 
-WIDTHS = [1, 17, 32, 33, 64, 65, 256, 1024]
+WIDTHS = [1, 17, 32, 33, 64, 65, 256, 1024, *(pytest.param(b, marks=pytest.mark.slow) for b in (31, 63, 128))]
 TRACED_WIDTHS = [17, 64, 1024]  # each takes a second to compile
 
 

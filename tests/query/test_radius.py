@@ -10,7 +10,7 @@ from samples import collection, same
 
 import jaxhash as jh
 
-WIDTHS = [1, 6, 17, 33, 64, 256, 1024]
+WIDTHS = [1, 6, 17, 33, 64, 256, 1024, *(pytest.param(b, marks=pytest.mark.slow) for b in (3, 65))]
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)

@@ -15,7 +15,7 @@ import jaxhash as jh
 from jaxhash.query import weighted
 
 # Distances of one byte, the most of one byte, and of two; words in part and in full. Each takes seconds to compile.
-WIDTHS = [1, 17, 33, 64, 1024]
+WIDTHS = [1, 17, 33, 64, 1024, *(pytest.param(b, marks=pytest.mark.slow) for b in (32, 65, 128, 256))]
 LEVELS = [[0], [0, 8], [1, 2, 15], [0, 9]]
 
 

@@ -114,9 +114,8 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
 
 
 def test_models_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
-    vectors = np.random.default_rng(0).integers(
-        0, 256, (200, 64), dtype=np.uint8
-    )  # warps of images take long to compile
+    # No images: their warps take long to compile.
+    vectors = np.random.default_rng(0).integers(0, 256, (200, 64), dtype=np.uint8)
     options = {"epochs": 2, "batch_size": 50, "objective": "retrieve"}
 
     def make():  # other tests train in 32-bit mode
