@@ -47,7 +47,7 @@ def report_times(report: Report, data: Dataset, retriever: Retriever[HashIndex])
     report.add_text(
         "A call from Python has a cost of its own, whatever it finds; queries that are asked together share it. A "
         "dictionary is quick as long as there are few addresses to look up: for codes of 64 bits and radius "
-        f"{RADII[-1]} there are {_count_addresses(64, RADII[-1]):,}. The index takes the way that costs least."
+        f"{RADII[-1]} there are {_count_addresses(64, RADII[-1]):,}."
     )
 
 
