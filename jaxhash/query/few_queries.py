@@ -11,7 +11,7 @@ import numpy as np
 from jaxhash.core.batching import entry_point
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.cost_model import sizes_of
-from jaxhash.query.host_selection import expand_items, group_words, join_words
+from jaxhash.query.host_codes import count_differing, expand_items, group_words, join_words
 from jaxhash.query.results import Neighbors
 
 # Codes that share a minimum, by which the distance of the k-th nearest code is bounded.
@@ -47,11 +47,7 @@ def _nearest(table: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, 
         query: words `[p]`.
         k: at most u.
     """
-    distances = np.bitwise_count(table[0] ^ query[0])
-    if len(table) > 1:
-        distances = distances.astype(np.uint16)
-    for word in range(1, len(table)):
-        distances += np.bitwise_count(table[word] ^ query[word])
+    distances = count_differing(table, query)
     rank = _find_candidates(distances, k)
     keys = (distances[rank].astype(np.int64) << 32) | rank
     keys.sort()

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxhash.core.batching import entry_point, in_parallel, pad_rows, padded_length
 from jaxhash.core.checks import is_on_host
-from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
+from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.cost_model import Sizes, sizes_of
 from jaxhash.query.costs import costs
-from jaxhash.query.hits import expand_runs
+from jaxhash.query.host_codes import count_differing, expand_items, group_words, join_words
 from jaxhash.query.kernels import group_minima
 from jaxhash.query.results import Neighbors
 
@@ -28,6 +28,10 @@ LEAST_QUERIES, LEAST_RESULTS = 8, 32
 
 # Groups compared at a time. Where ties make it more, the compiled program selects.
 GROUPS_AT_ONCE = 2**17
+
+# Where one in so many codes is wanted, or more, all codes are compared: their groups' minima would spare few.
+MANY = 64
+CODES_AT_ONCE = 2**19
 
 
 def _minima(codes: jax.Array, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,8 +64,11 @@ def search_on_host(
     """
     lead = queries.shape[:-1]
     flat = queries.reshape(-1, queries.shape[-1])
-    affordable = 1 << max(0, (GROUPS_AT_ONCE // (2 * k)).bit_length() - 1)
-    size = min(size, affordable, max(LEAST_QUERIES, padded_length((len(flat) + 1) // 2, size)))
+    if wants_many(index, k):
+        size = max(1, CODES_AT_ONCE // sizes_of(index).num_codes)
+    else:
+        affordable = 1 << max(0, (GROUPS_AT_ONCE // (2 * k)).bit_length() - 1)
+        size = min(size, affordable, max(LEAST_QUERIES, padded_length((len(flat) + 1) // 2, size)))
 
     def answer(start: int) -> tuple[np.ndarray, np.ndarray]:
         rows = flat[start : start + size]
@@ -83,13 +90,15 @@ def select_nearest(index: HashIndex, queries: np.ndarray, k: int, size: int) -> 
         Distances and ids, int32 `[q, k]`; `None` if too many codes are within the bound on the k-th distance.
     """
     sizes = sizes_of(index)
-    padded = np.pad(queries, ((0, size - len(queries)), (0, 0)))  # so that the last batch has the others' program
-    minima, block_minima = (np.asarray(array)[:, : len(queries)] for array in _compiled_minima(index.codes, padded))
-    found = _find_near_groups(minima, block_minima, sizes, index.codes.shape[2], k)
-    if found is None:
-        return None
-    query, group, bound = found
-    keys = _compare_groups(index, queries, query, group, bound)
+    if wants_many(index, k):
+        keys = _compare_all(index, queries, k)
+    else:
+        padded = np.pad(queries, ((0, size - len(queries)), (0, 0)))  # so that the last batch has the others' program
+        minima, block_minima = (np.asarray(array)[:, : len(queries)] for array in _compiled_minima(index.codes, padded))
+        found = _find_near_groups(minima, block_minima, sizes, index.codes.shape[2], k)
+        if found is None:
+            return None
+        keys = _compare_groups(index, queries, *found)
     starts = np.searchsorted(keys, np.arange(len(queries), dtype=np.uint64) << np.uint64(48))
     keys = keys[starts[:, None] + np.arange(k)]
     distances = (keys >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
@@ -141,64 +150,39 @@ def _find_kth(rows: np.ndarray, k: int) -> np.ndarray:
     return np.partition(rows.astype(dtype), k - 1, axis=1)[:, k - 1].astype(rows.dtype)
 
 
+def wants_many(index: HashIndex, k: int) -> bool:
+    """Whether the k nearest are so large a part of the codes that all of these are compared."""
+    return k * MANY >= sizes_of(index).num_codes
+
+
+def _compare_all(index: HashIndex, queries: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest codes of each query and all at the distance of the last, as sorted keys."""
+    num_codes = sizes_of(index).num_codes
+    words = [word.reshape(-1)[None, :num_codes] for word in group_words(index)]
+    distances = count_differing(words, [wanted[:, None] for wanted in join_words(queries)])
+    near = np.flatnonzero(distances <= _find_kth(distances, k)[:, None])
+    query = near // num_codes
+    return _sort_keys(query, distances.reshape(-1)[near], near - query * num_codes)
+
+
 def _compare_groups(
     index: HashIndex, queries: np.ndarray, query: np.ndarray, group: np.ndarray, bound: np.ndarray
 ) -> np.ndarray:
-    """The codes of groups that are within their query's bound, as sorted keys of query, distance and rank."""
+    """The codes of groups that are within their query's bound, as sorted keys."""
     words, wanted = group_words(index), join_words(queries)
-    distances = np.bitwise_count(words[0][group] ^ wanted[0][query][:, None])
-    if len(words) > 1:
-        distances = distances.astype(np.uint16)
-    for word in range(1, len(words)):
-        distances += np.bitwise_count(words[word][group] ^ wanted[word][query][:, None])
+    distances = count_differing([word[group] for word in words], [word[query][:, None] for word in wanted])
     near = np.flatnonzero(distances <= bound[query][:, None])
     group_size = words.shape[2]
     place = near // group_size
     rank = group[place] * group_size + (near - place * group_size)
     valid = rank < sizes_of(index).num_codes
-    keys = query[place[valid]].astype(np.uint64) << np.uint64(48)
-    keys |= distances.reshape(-1)[near[valid]].astype(np.uint64) << np.uint64(31)
-    keys |= rank[valid].astype(np.uint64)
+    return _sort_keys(query[place[valid]], distances.reshape(-1)[near[valid]], rank[valid])
+
+
+def _sort_keys(query: np.ndarray, distances: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Sorted keys uint64: 16 bits for the query's number, 17 for the distance and 31 for the rank of the code."""
+    keys = query.astype(np.uint64) << np.uint64(48)
+    keys |= distances.astype(np.uint64) << np.uint64(31)
+    keys |= rank.astype(np.uint64)
     keys.sort()
     return keys
-
-
-def group_words(index: HashIndex) -> np.ndarray:
-    """All codes by rank, two words joined: uint64 or, of a single word, uint32 `[ceil(w / 2), groups, g]`."""
-    return memory_of(index).remember("grouped words", lambda: _group_words(index))
-
-
-def _group_words(index: HashIndex) -> np.ndarray:
-    group_size = index.codes.shape[2]
-    table = np.concatenate([np.zeros((0, index.num_words), np.uint32), *code_runs(index)])
-    spare = -len(table) % group_size
-    words = join_words(np.pad(table, ((0, spare), (0, 0)), mode="edge"))
-    return np.ascontiguousarray(words).reshape(len(words), -1, group_size)
-
-
-def join_words(codes: np.ndarray) -> np.ndarray:
-    """Pairs of words of codes uint32 `[n, w]` as uint64 `[ceil(w / 2), n]`; codes of one word stay uint32.
-
-    The pairs stand as they do in memory: for distances, the order of words is the same to us.
-    """
-    width = codes.shape[1]
-    if width == 1:
-        return codes.T
-    even = np.pad(codes, ((0, 0), (0, 1))) if width % 2 else np.ascontiguousarray(codes)
-    return even.view(np.uint64).T
-
-
-def expand_items(
-    index: HashIndex, sizes: Sizes, distances: np.ndarray, ranks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The first k items of codes `[q, k]` in order: their distances, and where they stand in `ids`."""
-    if sizes.num_items == sizes.num_codes:
-        return distances, ranks
-    offsets = np.asarray(index.offsets)
-    first = offsets[ranks]
-    counts = offsets[ranks + 1] - first
-    left = ranks.shape[1] - (np.cumsum(counts, axis=1, dtype=np.int64) - counts)
-    taken = np.clip(left, 0, counts).astype(np.int32).ravel()
-    some = taken > 0
-    places = expand_runs(first.ravel()[some], taken[some])
-    return np.repeat(distances.ravel(), taken).reshape(distances.shape), places.reshape(ranks.shape)

@@ -49,8 +49,9 @@ def test_one_code_of_many_items_fills_all_slots():
 
 
 def test_where_too_many_codes_tie_the_compiled_program_answers(monkeypatch):
-    codes, ids, queries = example(17, 5000, 20)
-    index = jh.build_index(codes, 17, ids=ids)
+    codes, ids, queries = example(40, 5000, 20)
+    index = jh.build_index(codes, 40, ids=ids)
+    assert not host_selection.wants_many(index, 40)
     expected = jh.search(index, queries, k=40, method="scan")
     monkeypatch.setattr(host_selection, "GROUPS_AT_ONCE", 1)
     assert host_selection.select_nearest(index, queries, 40, 32) is None
