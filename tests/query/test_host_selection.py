@@ -49,8 +49,8 @@ def test_one_code_of_many_items_fills_all_slots():
 
 
 def test_where_too_many_codes_tie_the_compiled_program_answers(monkeypatch):
-    codes, ids, queries = example(40, 5000, 20)
-    index = jh.build_index(codes, 40, ids=ids)
+    codes, ids, queries = example(64, 20_000, 20)
+    index = jh.build_index(codes, 64, ids=ids)
     assert not host_selection.wants_many(index, 40)
     expected = jh.search(index, queries, k=40, method="scan")
     monkeypatch.setattr(host_selection, "GROUPS_AT_ONCE", 1)
