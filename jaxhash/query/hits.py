@@ -11,12 +11,12 @@ import numpy as np
 
 from jaxhash.codes.sorting import find_run_starts
 from jaxhash.core.batching import entry_point, pad_rows
-from jaxhash.index.address_table import AddressTable, get_tables
+from jaxhash.index.address_table import AddressTable, extract_addresses, get_tables
 from jaxhash.index.hash_index import HashIndex, find_words
 from jaxhash.query.cost_model import Plan, queries_at_once, scan_cost, sizes_of
 from jaxhash.query.costs import costs
 from jaxhash.query.kernels import near_groups
-from jaxhash.query.probe import probe
+from jaxhash.query.probe import Buckets, probe
 from jaxhash.query.results import RadiusMatches
 
 # Candidates compared at a time: bounds the memory beside the answer to about a hundred megabytes.
@@ -119,6 +119,9 @@ def _probe(
             for half in np.array_split(queries, 2):
                 yield from _probe(index, half, radius, tables)
             return
+    if tables[0][0].bits.size == index.num_bits:
+        yield _hits_in_buckets(queries, *found[0])
+        return
     query, rank = [], []
     for (table, buckets), count in zip(found, counts, strict=True):
         if count == len(buckets.sizes):  # one code in each bucket
@@ -129,6 +132,12 @@ def _probe(
             query.append(np.repeat(buckets.queries, buckets.sizes))
         rank.append(place if table.ranks is None else table.ranks[place])
     yield hits_among(index, queries, np.concatenate(query), np.concatenate(rank), radius)
+
+
+def _hits_in_buckets(queries: np.ndarray, table: AddressTable, buckets: Buckets) -> Hits:
+    """The hits by a table of all bits: a bucket is a code, its address tells the distance, and all are within it."""
+    differing = buckets.addresses ^ extract_addresses(queries, table.bits)[buckets.queries]
+    return Hits(len(queries), sort_keys(buckets.queries, np.bitwise_count(differing), buckets.firsts))
 
 
 def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int) -> Hits:
@@ -143,11 +152,17 @@ def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
     """
     distance = _distances(index, queries, query, rank)
     near = np.flatnonzero(distance <= radius)
-    keys = query[near].astype(np.uint64) << np.uint64(48)
-    keys |= distance[near].astype(np.uint64) << np.uint64(31)
-    keys |= rank[near].astype(np.uint64)
-    keys.sort()
+    keys = sort_keys(query[near], distance[near], rank[near])
     return Hits(len(queries), keys[find_run_starts(keys)])
+
+
+def sort_keys(query: np.ndarray, distance: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Sorted keys, as `Hits` has them: uint64 `[m]`, of queries, distances and ranks `[m]`."""
+    keys = query.astype(np.uint64) << np.uint64(48)
+    keys |= distance.astype(np.uint64) << np.uint64(31)
+    keys |= rank.astype(np.uint64)
+    keys.sort()
+    return keys
 
 
 def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:

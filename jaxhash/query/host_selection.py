@@ -15,6 +15,7 @@ from jaxhash.core.checks import is_on_host
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.cost_model import Sizes, sizes_of
 from jaxhash.query.costs import costs
+from jaxhash.query.hits import sort_keys
 from jaxhash.query.host_codes import count_differing, expand_items, group_words, join_words
 from jaxhash.query.kernels import group_minima
 from jaxhash.query.results import Neighbors
@@ -30,7 +31,7 @@ LEAST_QUERIES, LEAST_RESULTS = 8, 32
 GROUPS_AT_ONCE = 2**17
 
 # Where one in so many codes is wanted, or more, all codes are compared: their groups' minima would spare few.
-MANY = 64
+MANY = 100
 CODES_AT_ONCE = 2**19
 
 
@@ -162,7 +163,7 @@ def _compare_all(index: HashIndex, queries: np.ndarray, k: int) -> np.ndarray:
     distances = count_differing(words, [wanted[:, None] for wanted in join_words(queries)])
     near = np.flatnonzero(distances <= _find_kth(distances, k)[:, None])
     query = near // num_codes
-    return _sort_keys(query, distances.reshape(-1)[near], near - query * num_codes)
+    return sort_keys(query, distances.reshape(-1)[near], near - query * num_codes)
 
 
 def _compare_groups(
@@ -176,13 +177,4 @@ def _compare_groups(
     place = near // group_size
     rank = group[place] * group_size + (near - place * group_size)
     valid = rank < sizes_of(index).num_codes
-    return _sort_keys(query[place[valid]], distances.reshape(-1)[near[valid]], rank[valid])
-
-
-def _sort_keys(query: np.ndarray, distances: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Sorted keys uint64: 16 bits for the query's number, 17 for the distance and 31 for the rank of the code."""
-    keys = query.astype(np.uint64) << np.uint64(48)
-    keys |= distances.astype(np.uint64) << np.uint64(31)
-    keys |= rank.astype(np.uint64)
-    keys.sort()
-    return keys
+    return sort_keys(query[place[valid]], distances.reshape(-1)[near[valid]], rank[valid])

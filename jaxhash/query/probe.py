@@ -29,6 +29,7 @@ class Buckets(NamedTuple):
     """Pairs of a query and a bucket that it hits, in no particular order."""
 
     queries: np.ndarray  # int64 [h], the number of the query
+    addresses: np.ndarray  # uint32 [h], that of the bucket
     firsts: np.ndarray  # int64 [h], the bucket's first position in its table
     sizes: np.ndarray  # int32 [h], the number of its codes
 
@@ -105,7 +106,8 @@ def _collect_buckets(table: AddressTable, address: np.ndarray, masks: np.ndarray
     mask = position - query * len(masks)
     upper = (address >> np.uint32(5))[query] ^ masks[mask]
     row, bit = _find_set_bits(words.reshape(-1)[position])
-    return Buckets(query[row], *table.find_buckets(upper[row], bit))
+    word = upper[row]
+    return Buckets(query[row], (word << np.uint32(5)) | bit, *table.find_buckets(word, bit))
 
 
 def _find_set_bits(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
