@@ -4,9 +4,10 @@ from pathlib import Path
 
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time goes into compiling: a fifth less of it this way. `tests/stacks.sh` and what is marked slow in
-# `.ci/run` are compiled as users have it.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Most of the time goes into compiling: half of it is spared this way. `tests/stacks.sh` and what is marked slow in
+# `.ci/run` are compiled as users have it. Processes of tests inherit both.
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
 import hypothesis
 import jax

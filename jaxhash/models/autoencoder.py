@@ -19,6 +19,7 @@ from flax import nnx
 
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.models.image_shape import check_image_shape
+from jaxhash.models.initial_weights import he_normal, zeros
 from jaxhash.models.input_rule import make_untrained_rule
 from jaxhash.models.word_counts import compute_log_shares, normalize_lengths
 
@@ -34,9 +35,6 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
 }
 
 ITEMS_IN_BLOCK = 2**12
-
-# One object for all models: it is part of the graph definition, by which compiled programs are found.
-HE_NORMAL = nnx.initializers.he_normal()
 
 
 class Autoencoder(nnx.Module):
@@ -208,7 +206,7 @@ def check_activation(activation: str | Activation) -> str | Activation:
 
 def make_dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
     """Makes dense layers from each width to the next."""
-    return [nnx.Linear(a, b, kernel_init=HE_NORMAL, rngs=rngs) for a, b in pairwise(widths)]
+    return [nnx.Linear(a, b, kernel_init=he_normal, bias_init=zeros, rngs=rngs) for a, b in pairwise(widths)]
 
 
 def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
