@@ -20,6 +20,8 @@ from jaxhash.query import costs, timings
 hypothesis.settings.register_profile("jaxhash", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("jaxhash")
 
+MOST_PROGRAMS = 4000
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -43,10 +45,12 @@ class CompilationCounter:
     def __init__(self):
         self.count = 0
         self.on = False
+        self.kept = 0  # since caches were last cleared, on or off
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def _listen(self, event, duration, **_):
         self.count += self.on and event == self.EVENT
+        self.kept += event == self.EVENT
 
     def __enter__(self):
         self.count, self.on = 0, True
@@ -59,6 +63,18 @@ class CompilationCounter:
 @pytest.fixture(scope="session")
 def _counter():
     return CompilationCounter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clear_programs(_counter):
+    """Frees compiled programs from time to time.
+
+    Each is mapped into memory in nine parts, and Linux ends a process at the 65,530th.
+    """
+    yield
+    if _counter.kept > MOST_PROGRAMS:
+        jax.clear_caches()
+        _counter.kept = 0
 
 
 @pytest.fixture

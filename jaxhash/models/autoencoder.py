@@ -127,6 +127,16 @@ class Autoencoder(nnx.Module):
         inputs = normalize_lengths(items) if self.output_activation == "softmax" else self.standardize(items)
         return apply_layers(self.encoder.layers, inputs)
 
+    def scale_logits(self, factors: np.ndarray) -> None:
+        """Multiplies each code logit and its threshold by a positive factor, float32 `[b]`: bits stay as they are.
+
+        Powers of two are exact.
+        """
+        last: Any = self.encoder.layers[-1]
+        last.kernel = nnx.Param(last.kernel[...] * factors[None])
+        last.bias = nnx.Param(last.bias[...] * factors)
+        self.logit_mean = nnx.BatchStat(self.logit_mean[...] * factors)
+
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Computes the outputs before their activation, `[n, input_dim]`, of bits as float32 `[n, b]`."""
         return self.restore(apply_layers(self.decoder.layers, bits))

@@ -239,6 +239,8 @@ def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencod
         statistics = _measure_statistics(compute_logits(model, data.sample))
     # New variables, since `rest` still holds those of the given model.
     model.logit_mean = nnx.BatchStat(statistics.mean)
+    if hasattr(spec.objective, "scale_logits") and not isinstance(spec.model, PatchEncoder):
+        model.scale_logits(spec.objective.scale_logits(np.sqrt(statistics.variance)))
     rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)
     scaling = jax.device_get((model.input_shift[...], model.input_scale[...]))
     model.input_rule = nnx.BatchStat(jnp.asarray(scale_rule(rule, *scaling)))

@@ -3,7 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxhash.models.dictionary import Dictionary, compute_components, count_pooled, count_values, pool_responses
+from jaxhash.models import dictionary as dictionary_module
+from jaxhash.models.dictionary import Dictionary, compute_components, count_pooled, count_values
+
+# One program for each shape, not one for each operation.
+pool_responses = jax.jit(dictionary_module.pool_responses)
 
 
 def make_dictionary(rng, shape, num_atoms=5, num_components=3):

@@ -33,7 +33,9 @@ def test_it_equals_the_oracle(n, num_bits, k, seed):
         same(found, tuple(array.astype(np.int32) for array in expected))
 
 
-@pytest.mark.parametrize(("num_bits", "k"), [(17, 40), (64, 700), (256, 40), (1024, 40)])
+@pytest.mark.parametrize(
+    ("num_bits", "k"), [(17, 40), (64, 700), (256, 40), pytest.param(1024, 40, marks=pytest.mark.slow)]
+)
 def test_large_collections_give_what_the_compiled_program_gives(num_bits, k):
     codes, ids, queries = example(num_bits, 20_000, 21)
     index = jh.build_index(codes, num_bits, ids=ids)

@@ -1,5 +1,6 @@
 """Training on arrays that are too large for the device, and on streams of batches."""
 
+import functools
 import tracemalloc
 
 import jax
@@ -32,8 +33,13 @@ def fit(images, **options):
     return jh.fit(jh.Autoencoder(12, 8, (16,)), images, **({"epochs": 2, "batch_size": 32} | options))
 
 
+@functools.cache
+def make_model():
+    return jh.Autoencoder(12, 8, ())
+
+
 def summarize(images, seed):
-    return TrainingData(jh.Autoencoder(12, 8, ()), images, jh.Reconstruct(), 32, seed)
+    return TrainingData(make_model(), images, jh.Reconstruct(), 32, seed)
 
 
 def equal(a, b):

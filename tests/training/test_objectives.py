@@ -33,6 +33,36 @@ def test_features_train_the_fine_bits_alone(rng):
     assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, features) == 0
 
 
+def test_fine_bits_are_scaled_to_weigh_a_quarter():
+    deviations = np.array([2.0] * 14 + [2.0, 0.1, 30.0, 0.0], np.float32)
+    factors = jh.Retrieve(coarse_share=0.1).scale_logits(deviations)
+    assert factors.tolist() == [1] * 14 + [0.25, 4, 2.0**-6, 1]
+    assert jh.Retrieve(coarse_share=1.0).scale_logits(deviations).tolist() == [1] * 18
+    assert jh.Retrieve(coarse_share=0.1).scale_logits(np.zeros(18, np.float32)).tolist() == [1] * 18
+
+
+def test_scaling_logits_changes_the_weights_of_bits_alone(rng):
+    model = jh.Autoencoder(12, 20, (10,))
+    items = rng.integers(0, 256, (50, 12), dtype=np.uint8)
+    model.logit_mean[...] = jnp.asarray(rng.normal(size=20), jnp.float32)
+    codes, weights = jh.encode_weighted(model, items)
+    model.scale_logits(np.repeat(np.array([1, 2.0**-10], np.float32), 10))
+    scaled_codes, scaled = jh.encode_weighted(model, items)
+    np.testing.assert_array_equal(codes, scaled_codes)
+    assert np.asarray(scaled)[:, 10:].max() == 1
+    assert np.asarray(weights)[:, 10:].max() > 1
+
+
+def test_bits_of_kinds_weigh_more_after_training(digits):
+    images = digits.train_images[:300]
+    given = jh.Autoencoder(64, 20, (16,))
+    before = np.asarray(given.encoder.layers[-1].kernel[...])
+    model, _ = jh.fit(given, images, epochs=1, objective="retrieve")
+    weights = np.asarray(jh.encode_weighted(model, images)[1])
+    assert weights[:, 14:].mean() < weights[:, :14].mean() / 2
+    np.testing.assert_array_equal(given.encoder.layers[-1].kernel[...], before)
+
+
 def test_only_copies_cost_anything():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])

@@ -8,11 +8,13 @@ from jaxhash.training import positives
 from jaxhash.training.positives import (
     compute_basis,
     compute_features,
-    compute_raw_features,
     find_neighbors,
     find_similar,
     keep_mutual,
 )
+
+# One program for each shape, not one for each operation.
+compute_raw_features = jax.jit(positives.compute_raw_features)
 
 
 def test_principal_components_are_the_directions_of_the_greatest_variance(rng):

@@ -8,7 +8,9 @@ import os
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={4 // int(sys.argv[3])}"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={4 // int(sys.argv[3])}"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
