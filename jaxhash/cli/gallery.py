@@ -1,6 +1,7 @@
 """Galleries of search results: an HTML page with thumbnails, or one PNG."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +10,6 @@ import numpy as np
 from jaxhash.cli import page
 from jaxhash.cli.images import ImageError, guard_pillow, make_thumbnail, read_image
 from jaxhash.cli.terminal import escape_name
-
-try:
-    from jaxhash import plots
-except ModuleNotFoundError as missing:
-    if missing.name is None or missing.name.split(".")[0] != "matplotlib":
-        raise
-    plots = None  # type: ignore[assignment]
 
 SIDE = 128  # pixels of a thumbnail
 MOST_ON_PAGE, MOST_IN_PICTURE = 200, 12
@@ -33,7 +27,7 @@ def check_gallery(path: str) -> None:
     """Raises unless a gallery can be rendered for this path."""
     if not path.lower().endswith((".html", ".png")):
         raise ValueError(f"a gallery must be called .html or .png, got {path}")
-    if path.lower().endswith(".png") and plots is None:
+    if path.lower().endswith(".png") and not find_spec("matplotlib"):
         raise ImportError("a gallery in one picture needs matplotlib: pip install 'jaxhash[demo]' (or ask for .html)")
 
 
@@ -66,6 +60,8 @@ def _render_thumbnail(path: str, line: str, kind: str) -> str:
 
 def _draw_picture(results: Sequence[QueryResult]) -> bytes:
     """Draws each query and then what it found, by `plots.search_results`."""
+    from jaxhash import plots  # matplotlib takes half a second to import
+
     most = min(MOST_IN_PICTURE, max(len(result.paths) for result in results))
     queries = np.stack([_read_square(result.query) for result in results])
     images: list[np.ndarray] = []

@@ -91,6 +91,9 @@ class GroupByKind(_VectorObjective):
     one, and of the similarities of codes, a flat one. Near vectors come to share bits, which their neighbours pass on;
     the order of an item's own neighbours is lost. For that use `KeepNeighbors`.
 
+    A hidden layer helps: with `hidden_dims=(512,)`, held-out features of CIFAR-10 had a mean average precision of the
+    first 1,000 by 32 bits of .487 in place of .469, although only models without one start in closed form.
+
     Attributes:
         nearness: the temperature of the softmax of squared distances, in mean distances.
         temperature: the temperature of the softmax of codes, of the mean product of two codes' signs.

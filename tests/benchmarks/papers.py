@@ -116,8 +116,8 @@ def two_codes(data, options):
         reached, whole = average_precision(ranked, data), average_precision(exact, data)
         name = type(objective).__name__
         for what, measures in [
-            (f"first {SHORT}", judged(short, short_queries, data, SHORT)),
-            (f"all {LONG}", judged(codes, queries, data, LONG)),
+            (f"first {SHORT}", judged(short, short_queries, None, data, SHORT)),
+            (f"all {LONG}", judged(codes, queries, None, data, LONG)),
             ("reranked", judged_by_ids(ranked[:, :100], data)),
         ]:
             cells = [cell([measures[column]] if column in measures else [], COLUMNS[column]) for column in columns]

@@ -46,6 +46,10 @@ COLUMNS = {
     "P@100": ".3f",
     "P in radius 2": ".3f",
     "10-NN vote": ".3f",
+    "mAP, weighted": ".3f",
+    "mAP of first 1,000, weighted": ".3f",
+    "P@100, weighted": ".3f",
+    "10-NN vote, weighted": ".3f",
     "distinct codes": ",.0f",
     "bucket median": ".1f",
     "bucket max": ",.0f",
@@ -84,7 +88,7 @@ def make_model(method, images, num_bits, seed, options):
 
 
 def learned(method, images, num_bits, seed, options):
-    """The encoder of a trained model, and its losses."""
+    """What gives the codes and weights of images, by a trained model, and its losses."""
     model = make_model(method, images, num_bits, seed, options)
     if method == PRETRAINED:
         model = jh.pretrain(model, images, epochs=1, seed=seed)
@@ -94,13 +98,14 @@ def learned(method, images, num_bits, seed, options):
     losses = {"running loss": history.loss[-1]}
     if model.has_decoder:
         losses["loss"] = jh.reconstruction_loss(model, images)
-    return lambda images: np.asarray(jh.encode(model, images)), losses
+    return lambda images: tuple(np.asarray(array) for array in jh.encode_weighted(model, images)), losses
 
 
 def learn(method, images, num_bits, seed, options):
-    """An encoder, and what is reported of its training."""
+    """What gives codes and weights, `None` if it has none, and what is reported of its training."""
     if method in BASELINES:
-        return BASELINES[method](images, num_bits, seed), {}
+        encode = BASELINES[method](images, num_bits, seed)
+        return lambda images: (encode(images), None), {}
     return learned(method, images, num_bits, seed, options)
 
 
@@ -120,22 +125,37 @@ def average_precision(ids, data):
     return ((precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)).mean()
 
 
-def judged(codes, queries, data, num_bits):
-    """All measures of a database's codes and the queries' codes."""
+def judged(codes, queries, weights, data, num_bits):
+    """All measures of a database's codes, the queries' codes, and their weights if they have any."""
     counts = jh.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
     index = jh.build_index(codes, num_bits)
     ids = np.asarray(jh.search(index, queries, k=min(FIRST, len(codes))).ids)
     stats = jh.bit_statistics(codes, num_bits)
-    return {
-        "mAP": counts.mean_average_precision(),
-        "P in radius 2": counts.precision_in_radius(2),
-        "distinct codes": stats.num_codes,
-        "bucket median": stats.median_density,
-        "bucket max": stats.max_density,
-        "dead bits": len(stats.dead_bits),
-        "largest correlation": stats.max_correlation,
-        "us a query": microseconds_of(lambda: jh.search(index, queries, k=10)) / len(queries),
-    } | judged_by_ids(ids, data)
+    return (
+        {
+            "mAP": counts.mean_average_precision(),
+            "P in radius 2": counts.precision_in_radius(2),
+            "distinct codes": stats.num_codes,
+            "bucket median": stats.median_density,
+            "bucket max": stats.max_density,
+            "dead bits": len(stats.dead_bits),
+            "largest correlation": stats.max_correlation,
+            "us a query": microseconds_of(lambda: jh.search(index, queries, k=10)) / len(queries),
+        }
+        | judged_by_ids(ids, data)
+        | judged_by_weights(index, codes, queries, weights, data)
+    )
+
+
+def judged_by_weights(index, codes, queries, weights, data):
+    """Measures of rankings by weighted distance."""
+    if weights is None:
+        return {}
+    labels = data.train_labels, data.test_labels
+    counts = jh.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
+    ids = np.asarray(jh.weighted_search(index, queries, weights, k=min(FIRST, len(codes))).ids)
+    found = {"mAP": counts.mean_average_precision()} | judged_by_ids(ids, data)
+    return {f"{name}, weighted": value for name, value in found.items()}
 
 
 def microseconds_of(function):
@@ -156,9 +176,8 @@ def run(method, data, num_bits, seed, options):
     start = time.perf_counter()
     encode, losses = learn(method, data.train_images, num_bits, seed, options)
     seconds = time.perf_counter() - start
-    return (
-        judged(encode(data.train_images), encode(data.test_images), data, num_bits) | losses | {"training s": seconds}
-    )
+    codes, _ = encode(data.train_images)
+    return judged(codes, *encode(data.test_images), data, num_bits) | losses | {"training s": seconds}
 
 
 def cell(values, form):

@@ -92,10 +92,10 @@ def test_no_folder_goes_round_in_circles():
         list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_no_function_imports_from_the_package():
+def test_only_commands_and_what_needs_matplotlib_are_imported_in_functions():
     for path in PACKAGE.rglob("*.py"):
         nested = [name for name, inside in imports_of(path) if inside and name.startswith("jaxhash")]
-        assert not nested or path.stem == "__main__", path
+        assert not nested or path.stem == "__main__" or (path.stem, nested) == ("gallery", ["jaxhash"]), path
 
 
 def run(code):
