@@ -2,7 +2,8 @@
 
 On CPU, XLA's `top_k` is a serial loop over rows that takes longer than the scan itself. Numpy's partition, comparison
 and sort are vectorised, and read what the scan has written without a copy. What is selected is exact: a bound on the
-distance of the k-th nearest code comes from the minima, and all codes within that bound are compared.
+distance of the k-th nearest code comes from the minima, and all codes within that bound are compared. Where many of the
+codes are wanted, all are compared without one.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from jaxhash.core.checks import is_on_host
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.query.cost_model import Sizes, sizes_of
 from jaxhash.query.costs import costs
-from jaxhash.query.hits import sort_keys
+from jaxhash.query.hits import Hits, sort_keys
 from jaxhash.query.host_codes import count_differing, expand_items, group_words, join_words
 from jaxhash.query.kernels import group_minima
 from jaxhash.query.results import Neighbors
@@ -60,7 +61,7 @@ def search_on_host(
         index: a `HashIndex` on CPU with at least k codes.
         queries: uint32 `[..., w]`.
         k: how many items to find.
-        size: the largest batch, a power of two.
+        size: the largest batch of the compiled scan, a power of two.
         search_compiled: the compiled search, for batches of which too many codes are equally near.
     """
     lead = queries.shape[:-1]
@@ -102,8 +103,8 @@ def select_nearest(index: HashIndex, queries: np.ndarray, k: int, size: int) -> 
         keys = _compare_groups(index, queries, *found)
     starts = np.searchsorted(keys, np.arange(len(queries), dtype=np.uint64) << np.uint64(48))
     keys = keys[starts[:, None] + np.arange(k)]
-    distances = (keys >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
-    distances, entries = expand_items(index, sizes, distances, (keys & np.uint64(2**31 - 1)).astype(np.int64))
+    nearest = Hits(len(queries), keys)
+    distances, entries = expand_items(index, sizes, nearest.distances, nearest.ranks)
     return distances, np.asarray(index.ids)[entries]
 
 
