@@ -239,6 +239,7 @@ def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencod
         statistics = _measure_statistics(compute_logits(model, data.sample))
     # New variables, since `rest` still holds those of the given model.
     model.logit_mean = nnx.BatchStat(statistics.mean)
+    # The bits of a `PatchEncoder` are all of one kind.
     if hasattr(spec.objective, "scale_logits") and not isinstance(spec.model, PatchEncoder):
         model.scale_logits(spec.objective.scale_logits(np.sqrt(statistics.variance)))
     rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)

@@ -48,7 +48,7 @@ class Objective(Protocol):
     bits form a code of their own, checked against the model. `init_weights(model, items, seed)` sets the weights of a
     model that has not been trained; the items are those given to `fit`, or a sample of them. `scale_logits(deviations)`
     takes the standard deviations of the code logits after training, float32 `[b]`, and returns a positive factor for
-    each: it changes no bit, but how much each bit weighs in `encode_weighted`.
+    each: it changes no bit, but how much each bit weighs in `encode_weighted`. It is not asked for a `PatchEncoder`.
 
     Example:
         Reconstruction with a penalty on set bits, which makes codes sparse:

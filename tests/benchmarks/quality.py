@@ -3,7 +3,8 @@
 Prints a table for each data set, in Markdown. The training images are the database, the test images the queries, and
 the label decides what is relevant. Mean average precision is over the whole ranking and all orders of ties; that of
 the first 1,000, the protocol of most papers, takes ties by code and divides by what is relevant among these. Codes,
-buckets, dead bits and the largest correlation of two bits are those of the database. The running loss is the mean over
+buckets, dead bits and the largest correlation of two bits are those of the database. Columns that say "weighted" are
+of rankings by weights of the query, all others by Hamming distance. The running loss is the mean over
 the last epoch's steps, the other that of all training images with their final codes. Training time includes compiling;
 a query is one of a batch of all, for its 10 nearest items. "pretrained" goes through the images once for each layer,
 which takes no more time than two or three epochs of `fit`, and then `--epochs` times with all of them. Numbers are

@@ -40,7 +40,7 @@ def hosts(cases, folder, count=2, limit=480):
     return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 
-@pytest.mark.slow  # two hosts of two devices answer as the whole in any run
+@pytest.mark.slow  # a minute; two hosts of two devices search, save and build in any run
 def test_shards_on_eight_devices_answer_as_the_whole():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", FOLDER / "equality.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)

@@ -95,7 +95,7 @@ def test_no_folder_goes_round_in_circles():
 def test_only_commands_and_what_needs_matplotlib_are_imported_in_functions():
     for path in PACKAGE.rglob("*.py"):
         nested = [name for name, inside in imports_of(path) if inside and name.startswith("jaxhash")]
-        assert not nested or path.stem == "__main__" or path.stem == "gallery", path
+        assert not nested or path.stem == "__main__" or (path.stem, nested) == ("gallery", ["jaxhash.plots"]), path
 
 
 def run(code):
