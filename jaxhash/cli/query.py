@@ -14,7 +14,7 @@ from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
 from jaxhash.cli.terminal import escape_name
 from jaxhash.cli.vectors import load_vectors, read_row
-from jaxhash.codes.bits import hamming_distance
+from jaxhash.codes.weights import ALL_PLANES, pack_planes_on_host
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
 from jaxhash.files.atomic import replace_file
@@ -25,12 +25,16 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
 from jaxhash.query.duplicates import deduplicate, duplicate_groups
+from jaxhash.query.few_queries import search_few
+from jaxhash.query.kernels import Weights
 from jaxhash.query.radius import radius_search
 from jaxhash.query.weighted import weighted_search
 from jaxhash.retriever import load_retriever
 from jaxhash.training.checkpoints import read_progress
 
 NEIGHBOURS = 10
+# Distances that numpy computes in less time than a program of a search is compiled in.
+MOST_COMPARED = 2**23
 
 
 def run_query(
@@ -129,9 +133,19 @@ def _find_nearest(
     """Finds the nearest items by weighted distance: for each query their Hamming distances and ids."""
     index = collection.retriever.index
     k = min(check_integer("k", k, 1), int(index.num_items))
-    ids = np.asarray(weighted_search(index, codes, weights, k=k).ids)
+    ids = _search_weighted(index, codes, weights, k)
     found = collection.find_codes(ids.reshape(-1).tolist()).reshape(*ids.shape, codes.shape[1])
-    return list(zip(np.asarray(hamming_distance(codes[:, None], found)), ids, strict=True))
+    distances = np.bitwise_count(codes[:, None] ^ found).sum(2, dtype=np.int32)
+    return list(zip(distances, ids, strict=True))
+
+
+def _search_weighted(index: HashIndex, codes: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
+    """Returns the ids that `weighted_search` finds, int32 `[q, k]`, soon: this process makes no other search."""
+    num_codes = int(index.num_codes)
+    if k > num_codes or len(codes) * num_codes > MOST_COMPARED:
+        return np.asarray(weighted_search(index, codes, weights, k=k).ids)
+    planes = pack_planes_on_host(weights, ALL_PLANES)
+    return np.asarray(search_few(index, codes, k, Weights(planes, ALL_PLANES)).ids)
 
 
 def _find_within(index: HashIndex, codes: np.ndarray, radius: int) -> list[tuple[np.ndarray, np.ndarray]]:

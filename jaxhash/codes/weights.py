@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import pack_bits
-from jaxhash.core.checks import dtype_of, is_on_host, is_traced
+from jaxhash.core.checks import dtype_of, is_on_host, is_traced, num_words
 
 MAX_WEIGHT = 15
 ALL_PLANES = (0, 1, 2, 3)
@@ -46,6 +46,14 @@ def check_weights(weights: ArrayLike, lead: tuple[int, ...], num_bits: int) -> t
 @jax.jit
 def _union(weights: jax.Array) -> jax.Array:
     return jnp.bitwise_or.reduce(weights, axis=None)
+
+
+def pack_planes_on_host(weights: np.ndarray, exponents: tuple[int, ...]) -> np.ndarray:
+    """Packs what `pack_planes` packs, by numpy."""
+    bits = np.stack([weights >> power & 1 for power in exponents], axis=-2)
+    spare = 32 * num_words(bits.shape[-1]) - bits.shape[-1]
+    padded = np.pad(bits.astype(bool), [(0, 0)] * (bits.ndim - 1) + [(0, spare)])
+    return np.packbits(padded, axis=-1).view(">u4").astype(np.uint32)
 
 
 @partial(jax.jit, static_argnames="exponents")

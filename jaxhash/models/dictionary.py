@@ -65,10 +65,10 @@ def extract_windows(images: jax.Array) -> jax.Array:
     """Patches at every `STRIDE`-th position: `[n, i, j, d]` from `[n, h, w, c]`."""
     height, width = images.shape[1:3]
     side, stride = patch_side(height, width), STRIDE if min(height, width) >= SIDE_OF_STRIDE else 1
-    shifts = [(row, column) for row in range(side) for column in range(side)]
     last_row, last_column = height - side + 1, width - side + 1
-    windows = [images[:, r : r + last_row : stride, c : c + last_column : stride] for r, c in shifts]
-    return jnp.concatenate(windows, axis=3)
+    # One side after the other: all windows at once take the compiler four times as long.
+    strips = jnp.concatenate([images[:, :, column : column + last_column : stride] for column in range(side)], axis=3)
+    return jnp.concatenate([strips[:, row : row + last_row : stride] for row in range(side)], axis=3)
 
 
 def normalize_patches(patches: jax.Array) -> jax.Array:

@@ -102,7 +102,8 @@ def _fill_state(state: Any, arrays: Arrays) -> Any:
     if found["input_scale"] <= 0:
         raise ValueError(f"input_scale must be above 0, got {found['input_scale']}")
     tree = nnx.to_pure_dict(state)
-    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.numpy.asarray(found[_join_path(path)]), tree)
+    # `jnp.asarray` would compile a program for each shape.
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(found[_join_path(path)]), tree)
     nnx.replace_by_pure_dict(state, filled)
     return state
 

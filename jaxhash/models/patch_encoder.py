@@ -76,7 +76,7 @@ class PatchEncoder(Autoencoder):
         hidden_dims: Sequence[int] = (1024, 512),
         *,
         num_atoms: int = 400,
-        num_components: int = 256,
+        num_components: int = 512,
         rngs: nnx.Rngs | None = None,
     ):
         self.image_shape = check_image_shape(image_shape)

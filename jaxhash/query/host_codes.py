@@ -50,6 +50,20 @@ def expand_items(
     return np.repeat(distances.ravel(), taken).reshape(distances.shape), places.reshape(ranks.shape)
 
 
+def weigh_differing(words: np.ndarray, wanted: np.ndarray, planes: np.ndarray, exponents: Iterable[int]) -> np.ndarray:
+    """The weighted distances between codes, in words `[p, u]`, and a query `[p]`: int32 `[u]`.
+
+    Args:
+        words: the codes.
+        wanted: the query.
+        planes: the bit planes of its weights, in words `[planes, p]`.
+        exponents: of two, the weight of a bit in each plane.
+    """
+    differing = words ^ wanted[:, None]
+    counts = [np.bitwise_count(differing & plane[:, None]).sum(0, dtype=np.int32) for plane in planes]
+    return sum(count << power for count, power in zip(counts, exponents, strict=True))
+
+
 def count_differing(words: Iterable[np.ndarray], wanted: Iterable[np.ndarray]) -> np.ndarray:
     """The distances between codes and queries, given word by word: uint8, or uint16 of several words."""
     (word, query), *others = zip(words, wanted, strict=True)

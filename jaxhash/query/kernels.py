@@ -38,7 +38,7 @@ class Weights:
     exponents: ascending (static).
     """
 
-    planes: jax.Array
+    planes: Any
     exponents: tuple[int, ...]
 
 

@@ -82,7 +82,7 @@ class PhotoWarp:
         grey: how often an image loses its colours.
     """
 
-    crop: tuple[float, float] = (0.6, 0.95)
+    crop: tuple[float, float] = (0.8, 1.0)
     flip: bool = True
     brightness: float = 0.2
     contrast: float = 0.2

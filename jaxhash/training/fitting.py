@@ -70,7 +70,7 @@ def fit(
     `reconstruct` returns in the vectors' own units.
 
     A `PatchEncoder` learns its dictionary first, and then from the features of several views of each image, computed
-    once and kept in a temporary file (4 KiB an image with "retrieve"). So even an iterator serves for many epochs.
+    once and kept in a temporary file (8 KiB an image with "retrieve"). So even an iterator serves for many epochs.
 
     Args:
         model: an autoencoder, or a `PatchEncoder`, which has no decoder and needs an objective other than

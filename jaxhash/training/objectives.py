@@ -18,7 +18,7 @@ from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logit
 from jaxhash.models.inputs import to_floats
 from jaxhash.training.augment import DefaultWarp, Warp
 from jaxhash.training.losses import contrast, correlations, decoder_loss, mean_loss, unexplained_variance
-from jaxhash.training.positives import Positives, add_self, find_directions, find_similar
+from jaxhash.training.positives import Positives, add_self, find_directions, find_similar, keep_mutual
 
 # Bits that tell kinds of items apart, at least, if there are so many.
 MIN_COARSE_BITS = 14
@@ -200,13 +200,13 @@ class Retrieve:
         return find_similar(items, self.num_neighbors, seed)
 
     def pair_views(self, features: np.ndarray, seed: int) -> Positives:
-        """Finds the nearest neighbours of images with several views: half of the time another view is the positive.
+        """Finds the mutual neighbours of images with several views: half of the time another view is the positive.
 
         Args:
             features: float32 `[n, p]`, of the images as they are.
             seed: that of `fit`.
         """
-        return Positives(add_self(find_directions(features, self.num_neighbors, seed)))
+        return Positives(add_self(keep_mutual(find_directions(features, self.num_neighbors, seed))))
 
     def scale_logits(self, deviations: np.ndarray) -> np.ndarray:
         """Factors, powers of two, by which fine bits weigh about a quarter of what coarse ones do: float32 `[b]`.

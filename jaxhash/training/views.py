@@ -1,7 +1,7 @@
 """Training data of a `PatchEncoder`: the features of several views of each image, computed once.
 
 Features take far longer than a training step. So the views are not warped anew in each epoch: a few of each image are
-kept, as float16 in a temporary file, and in each step one is drawn. An image of 256 components takes 512 bytes a view.
+kept, as float16 in a temporary file, and in each step one is drawn. With 512 components an image takes 1 KiB a view.
 """
 
 import tempfile

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxhash as jh
-from jaxhash.codes.weights import ALL_PLANES, check_weights, pack_planes
+from jaxhash.codes.weights import ALL_PLANES, check_weights, pack_planes, pack_planes_on_host
 
 
 @pytest.mark.parametrize("num_bits", [1, 17, 32, 70])
@@ -14,7 +14,9 @@ def test_planes_are_the_binary_digits_of_weights(num_bits, rng):
     assert planes.shape == (3, 2, 4, -(-num_bits // 32))
     digits = np.asarray(jh.unpack_bits(planes, num_bits)).astype(int)
     np.testing.assert_array_equal(sum(digits[:, :, power] << power for power in ALL_PLANES), weights)
-    np.testing.assert_array_equal(pack_planes(weights, (1, 3)), np.asarray(planes)[:, :, [1, 3]])
+    for pack in (pack_planes, pack_planes_on_host):
+        np.testing.assert_array_equal(pack(weights, (1, 3)), np.asarray(planes)[:, :, [1, 3]])
+    assert pack_planes_on_host(weights, (1,)).dtype == np.uint32
 
 
 def test_weights_for_all_queries_are_repeated_and_their_planes_in_use_named():

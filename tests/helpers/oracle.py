@@ -34,6 +34,23 @@ def nearest(codes, ids, queries, k):
     return distances, found
 
 
+def unpack(codes):
+    """Codes to bits `[n, 32 w]`."""
+    return np.unpackbits(np.ascontiguousarray(codes, ">u4").view(np.uint8), axis=1)
+
+
+def nearest_weighted(codes, ids, queries, weights, k):
+    """Weighted distances and ids `[q, k]`."""
+    bits, wanted = unpack(codes)[:, : weights.shape[1]], unpack(queries)[:, : weights.shape[1]]
+    distances = np.full((len(queries), k), NO_DISTANCE, np.int32)
+    found = np.full((len(queries), k), NO_ID, np.int32)
+    for row, (query, weight) in enumerate(zip(wanted, weights, strict=True)):
+        totals = (bits != query) @ weight
+        order = sorted(range(len(codes)), key=lambda i: (totals[i], tuple(codes[i]), ids[i]))[:k]
+        distances[row, : len(order)], found[row, : len(order)] = totals[order], ids[order]
+    return distances, found
+
+
 def within(codes, ids, queries, radius):
     """For each query, distances and ids of all matches."""
     ranked = [ranking(codes, ids, query) for query in queries]

@@ -26,6 +26,13 @@ def test_a_model_comes_back_bit_for_bit(model, tmp_path):
     assert jh.encode(again, images).shape == (20, 2)
 
 
+def test_loading_compiles_nothing(tmp_path, compilations):
+    jh.save_model(tmp_path / "model.npz", jh.Autoencoder(19, 41, (23,)))  # shapes that no other test has
+    with compilations:
+        jh.load_model(tmp_path / "model.npz")
+    assert compilations.count == 0
+
+
 def test_a_model_of_vectors_comes_back_with_its_shift_and_scale(tmp_path):
     vectors = np.random.default_rng(0).normal(3, 2, (64, 12)).astype(np.float32)
     model, _ = jh.fit(jh.Autoencoder(12, 40, (), output_activation="linear"), vectors, epochs=1)

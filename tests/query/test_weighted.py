@@ -26,18 +26,6 @@ def example(num_bits, n=300, q=9, seed=0):
     return codes, rng.permutation(3 * n)[:n], queries, rng.integers(0, 16, (q, num_bits))
 
 
-def slow(codes, ids, queries, weights, num_bits, k):
-    """Distances and ids by unpacking all bits and sorting all items."""
-    bits, wanted = (np.asarray(jh.unpack_bits(array, num_bits)) for array in (codes, queries))
-    distances = np.full((len(queries), k), oracle.NO_DISTANCE, np.int32)
-    found = np.full((len(queries), k), oracle.NO_ID, np.int32)
-    for row, (query, weight) in enumerate(zip(wanted, weights, strict=True)):
-        totals = (bits != query) @ weight
-        order = sorted(range(len(codes)), key=lambda i: (totals[i], tuple(codes[i]), ids[i]))[:k]
-        distances[row, : len(order)], found[row, : len(order)] = totals[order], ids[order]
-    return distances, found
-
-
 def test_three_codes_by_hand():
     codes = jh.pack_bits([[0, 0, 0], [1, 0, 0], [0, 1, 1]])
     index = jh.build_index(codes, 3)
@@ -52,7 +40,7 @@ def test_weighted_search_equals_the_slow_form(num_bits):
     index = jh.build_index(codes, num_bits, ids=ids)
     for k in (1, 20, 310) if num_bits == 33 else (20,):
         found = jh.weighted_search(index, queries, weights, k=k)
-        same(tuple(found), slow(codes, ids, queries, weights, num_bits, k))
+        same(tuple(found), oracle.nearest_weighted(codes, ids, queries, weights, k))
         assert isinstance(found, jh.Neighbors)
 
 
@@ -69,7 +57,7 @@ def test_any_planes_may_be_unused(n, k, seed, levels):
     codes, ids, queries, _ = example(40, n, 5, seed)
     weights = np.random.default_rng(seed).choice(levels, (5, 40))
     found = jh.weighted_search(jh.build_index(codes, 40, ids=ids), queries, weights, k=k)
-    same(tuple(found), slow(codes, ids, queries, weights, 40, k))
+    same(tuple(found), oracle.nearest_weighted(codes, ids, queries, weights, k))
 
 
 def test_large_collections_and_batches_equal_the_slow_form():
@@ -78,7 +66,7 @@ def test_large_collections_and_batches_equal_the_slow_form():
     rows = [0, 150, 299]
     same(
         (np.asarray(found.distances)[rows], np.asarray(found.ids)[rows]),
-        slow(codes, ids, queries[rows], weights[rows], 64, 10),
+        oracle.nearest_weighted(codes, ids, queries[rows], weights[rows], 10),
     )
 
 
