@@ -72,6 +72,9 @@ class AffineWarp:
 class PhotoWarp:
     """Crops, mirrors and recolours each photograph by random amounts of its own, each uniform within its limits.
 
+    The defaults are for codes by kind: on held-out training images of CIFAR-10, mirroring and changes of colour each
+    earn much, and crops below 0.8 of a side cost some.
+
     Attributes:
         crop: the smallest and the largest share of the side that is kept, at a random place, and enlarged.
         flip: whether half of the images are mirrored left to right.
