@@ -24,4 +24,4 @@ def test_weights_for_all_queries_are_repeated_and_their_planes_in_use_named():
     assert weights.shape == (2, 3, 2)
     assert exponents == (0, 3)
     with pytest.raises(ValueError, match="got 16"):
-        check_weights([[16, 1]], (1,), 2)
+        check_weights([[15, 16]], (1,), 2)
