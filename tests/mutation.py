@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 300  # seconds; who takes longer loops for ever, and is noticed
+LIMIT = 300  # seconds; tests that take longer loop for ever, so the change is noticed
 OPERATORS = [
     (ast.Lt, ast.LtE),
     (ast.Gt, ast.GtE),
@@ -91,7 +91,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     rng, found, tried = random.Random(options.seed), 0, 0  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
-        copied = shutil.copytree(ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".git", ".*_cache"))
+        copied = shutil.copytree(ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".*", "venv"))
         for module in options.modules:
             source, tests = (ROOT / module).read_text(), tests_of(module)
             if not passes(copied, tests):

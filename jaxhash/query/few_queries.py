@@ -27,7 +27,7 @@ def search_few(index: HashIndex, queries: Any, k: int, weights: Weights | None =
         index: a `HashIndex` on CPU with at least k codes.
         queries: uint32 `[..., w]`, a numpy or JAX array.
         k: how many items to find.
-        weights: the bit planes of the queries' weights, `[..., p, w]` in numpy, for the nearest by weighted distance.
+        weights: of the queries' bits, planes in numpy, for the nearest by weighted distance.
     """
     queries = np.asarray(queries)
     sizes, words = sizes_of(index), group_words(index)

@@ -56,8 +56,8 @@ def weigh_differing(words: np.ndarray, wanted: np.ndarray, planes: np.ndarray, e
     Args:
         words: the codes.
         wanted: the query.
-        planes: the bit planes of its weights, in words `[planes, p]`.
-        exponents: of two, the weight of a bit in each plane.
+        planes: the bit planes of its weights, in words `[m, p]`.
+        exponents: of the weight of a bit in each plane, a power of two.
     """
     differing = words ^ wanted[:, None]
     counts = [np.bitwise_count(differing & plane[:, None]).sum(0, dtype=np.int32) for plane in planes]

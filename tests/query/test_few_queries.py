@@ -27,29 +27,19 @@ def test_nearest_by_hand():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.sampled_from([1, 17, 64, 90, 300]), st.sampled_from([1, 4, 60]), st.integers(0, 99))
-def test_it_equals_the_oracle(n, num_bits, k, seed):
+def test_it_equals_the_oracle_also_by_weights(n, num_bits, k, seed):
     rng = np.random.default_rng((seed, num_bits, n))
     codes, queries = (oracle.pack(oracle.clustered(rng, count, num_bits)) for count in (n, 2))
     ids = rng.permutation(3 * n)[:n]
     index = jh.build_index(codes, num_bits, ids=ids)
-    if k <= int(index.num_codes):
-        expected = oracle.nearest(codes, ids, queries, k)
-        same(search_few(index, queries, k), jh.Neighbors(*(array.astype(np.int32) for array in expected)))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 400), st.sampled_from([1, 17, 64, 90, 300]), st.sampled_from([1, 4, 60]), st.integers(0, 99))
-def test_by_weights_it_equals_the_slow_form(n, num_bits, k, seed):
-    rng = np.random.default_rng((seed, num_bits, n))
-    codes, queries = (oracle.pack(oracle.clustered(rng, count, num_bits)) for count in (n, 2))
-    ids = rng.permutation(3 * n)[:n]
-    index = jh.build_index(codes, num_bits, ids=ids)
-    weights = rng.integers(0, 16, (2, num_bits))
-    if k <= int(index.num_codes):
-        for exponents, some in ((ALL_PLANES, weights), ((0, 2), weights & 5)):
-            planes = Weights(pack_planes_on_host(some, exponents), exponents)
-            expected = oracle.nearest_weighted(codes, ids, queries, some, k)
-            same(tuple(search_few(index, queries, k, planes)), expected)
+    k = min(k, int(index.num_codes))
+    expected = oracle.nearest(codes, ids, queries, k)
+    same(search_few(index, queries, k), jh.Neighbors(*(array.astype(np.int32) for array in expected)))
+    for exponents, largest in ((ALL_PLANES, 15), ((0, 2), 5)):
+        weights = rng.integers(0, 16, (2, num_bits)) & largest
+        planes = Weights(pack_planes_on_host(weights, exponents), exponents)
+        expected = oracle.nearest_weighted(codes, ids, queries, weights, k)
+        same(tuple(search_few(index, queries, k, planes)), expected)
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (1, 2)])
