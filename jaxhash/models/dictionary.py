@@ -42,15 +42,18 @@ class Dictionary(NamedTuple):
 def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
     """Computes the features of images: float32 `[n, p]` from float32 `[n, h, w, c]` in [0, 1]; traceable."""
 
-    def project(images: jax.Array) -> jax.Array:
-        return (pool_responses(dictionary, images) - dictionary.mean[None]) @ dictionary.components
+    def pool(images: jax.Array) -> jax.Array:
+        return pool_responses(dictionary, images)
 
-    return lax.platform_dependent(images, cpu=lambda images: _in_blocks(project, images), default=project)
+    pooled = lax.platform_dependent(images, cpu=lambda images: _in_blocks(pool, images), default=pool)
+    return (pooled - dictionary.mean[None]) @ dictionary.components
 
 
 def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
     """The pooled responses of images: unit length, float32 `[n, f]` from float32 `[n, h, w, c]`."""
-    responses = normalize_patches(extract_windows(images)) @ dictionary.atoms - dictionary.offsets[None, None, None]
+    responses = extract_normalized_windows(images) @ dictionary.atoms - dictionary.offsets[None, None, None]
+    # Else the offsets are subtracted anew for each cell, which takes half as long again.
+    responses = lax.optimization_barrier(responses)
     cells = [
         jnp.sqrt(jax.nn.relu(sign * responses[:, rows, columns] - THRESHOLD).mean((1, 2)))
         for rows in _split(responses.shape[1])
@@ -61,10 +64,19 @@ def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
     return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=1, keepdims=True), 1e-6)
 
 
+def extract_normalized_windows(images: jax.Array) -> jax.Array:
+    """`normalize_patches` of `extract_windows`, in less than half of the time: pixels are summed before patches."""
+    side, stride = _find_sides(images)
+    means = jnp.stack([images.mean(3), (images**2).mean(3)], axis=3) / side**2
+    means = lax.reduce_window(means, 0.0, lax.add, (1, side, side, 1), (1, stride, stride, 1), "valid")
+    mean, square = jnp.split(means, 2, axis=3)
+    return (extract_windows(images) - mean) * lax.rsqrt(jax.nn.relu(square - mean**2) + VARIANCE_FLOOR)
+
+
 def extract_windows(images: jax.Array) -> jax.Array:
     """Patches at every `STRIDE`-th position: `[n, i, j, d]` from `[n, h, w, c]`."""
     height, width = images.shape[1:3]
-    side, stride = patch_side(height, width), STRIDE if min(height, width) >= SIDE_OF_STRIDE else 1
+    side, stride = _find_sides(images)
     last_row, last_column = height - side + 1, width - side + 1
     # One side after the other: all windows at once take the compiler four times as long.
     strips = jnp.concatenate([images[:, :, column : column + last_column : stride] for column in range(side)], axis=3)
@@ -75,6 +87,12 @@ def normalize_patches(patches: jax.Array) -> jax.Array:
     """Patches `[..., d]`, each less its mean and over its deviation."""
     centered = patches - patches.mean(-1, keepdims=True)
     return centered * lax.rsqrt((centered**2).mean(-1, keepdims=True) + VARIANCE_FLOOR)
+
+
+def _find_sides(images: jax.Array) -> tuple[int, int]:
+    """The side of a patch, and the distance between neighbouring ones, of images `[n, h, w, c]`."""
+    height, width = images.shape[1:3]
+    return patch_side(height, width), STRIDE if min(height, width) >= SIDE_OF_STRIDE else 1
 
 
 def patch_side(height: int, width: int) -> int:
