@@ -1,7 +1,8 @@
 """The command `demo`: retells the source post on real images, then shows what came of it, and reports on one page.
 
-Two models of the post's network are trained, one to reconstruct images, as in the post, and one to retrieve them. The
-report begins with what they find and how long that takes; then it says how they came about.
+Two models are trained: the post's network to reconstruct images, as in the post, and one to retrieve them, which is the
+post's network too, but for coloured images. The report begins with what they find and how long that takes; then it says
+how they came about.
 """
 
 import os
@@ -23,6 +24,7 @@ from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
 from jaxhash.models.autoencoder import Autoencoder, summary
 from jaxhash.models.encoding import encode
+from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.retriever import Retriever, save_retriever
 from jaxhash.training.epoch import History
 from jaxhash.training.fitting import fit
@@ -60,7 +62,7 @@ def run_demo(
     num_bits = suggest_num_bits(count) if num_bits is None else num_bits
     epochs = max(MIN_EPOCHS, round(STEPS * BATCH_SIZE / count)) if epochs is None else epochs
     _report_data(report, data, num_bits)
-    summary(_make_model(data, num_bits))
+    summary(_make_model(data, num_bits, OBJECTIVES[0]))
     models = [_learn(data, num_bits, epochs, objective) for objective in OBJECTIVES]
 
     report_answers(report, data, models)
@@ -91,9 +93,12 @@ def _report_data(report: Report, data: Dataset, num_bits: int) -> None:
     )
 
 
-def _make_model(data: Dataset, num_bits: int) -> Autoencoder:
-    """Makes the post's network."""
-    return Autoencoder(int(np.prod(data.train_images.shape[1:])), num_bits)
+def _make_model(data: Dataset, num_bits: int, objective: str) -> Autoencoder:
+    """Makes the post's network, but a `PatchEncoder` to retrieve coloured images, of which pixels tell too little."""
+    shape = data.train_images.shape[1:]
+    if objective == "retrieve" and shape[2:] == (3,):
+        return PatchEncoder(shape, num_bits)
+    return Autoencoder(int(np.prod(shape)), num_bits)
 
 
 def _learn(data: Dataset, num_bits: int, epochs: int, objective: str) -> Learned:
@@ -101,7 +106,7 @@ def _learn(data: Dataset, num_bits: int, epochs: int, objective: str) -> Learned
     print(f"\nLearning to {objective}: {epochs} epochs, batches of {BATCH_SIZE}")
     times = [time.perf_counter()]
     model, history = fit(
-        _make_model(data, num_bits),
+        _make_model(data, num_bits, objective),
         data.train_images,
         epochs=epochs,
         batch_size=BATCH_SIZE,

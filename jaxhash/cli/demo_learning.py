@@ -12,6 +12,7 @@ from jaxhash.datasets import Dataset
 from jaxhash.index.density import describe, expected_matches
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.models.encoding import encode, reconstruct
+from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.query.radius import radius_search
 from jaxhash.retriever import Retriever
 from jaxhash.training.epoch import History
@@ -37,12 +38,7 @@ class Learned(NamedTuple):
 def report_learning(report: Report, data: Dataset, models: Sequence[Learned], batch_size: int) -> None:
     """Reports on models that were trained for one number of epochs, the first of them to reconstruct."""
     report.add_heading("How the codes were learned")
-    report.add_text(
-        "Both models are the post's autoencoder, with a layer of bits in its middle: to reconstruct is to rebuild each "
-        "image from its bits, as in the post. To retrieve is also to give an image and one of its nearest images, both "
-        "turned, scaled and shifted a little, codes that differ less from each other than from others of the batch. "
-        f"{len(models[0].history.loss)} epochs each, in batches of {batch_size}."
-    )
+    report.add_text(f"{_explain_models(models)} {len(models[0].history.loss)} epochs each, in batches of {batch_size}.")
     _report_times(report, models)
     for model in models:
         caption = f"Trained to {model.objective}: loss, distinct codes and entropy of the bits by epoch:"
@@ -50,6 +46,22 @@ def report_learning(report: Report, data: Dataset, models: Sequence[Learned], ba
     _report_reconstructions(report, data, models[0])
     _report_codes(report, models)
     _report_matches(report, data, models)
+
+
+def _explain_models(models: Sequence[Learned]) -> str:
+    codes = "codes that differ less from each other than from others of the batch."
+    if isinstance(models[-1].retriever.model, PatchEncoder):
+        return (
+            "One model is the post's autoencoder, with a layer of bits in its middle, and learns to rebuild each image "
+            "from its bits. The other sees images by what their patches have in common with 400 learned ones, and "
+            "learns to give an image and one of its nearest images, both cropped, mirrored and recoloured a little, "
+            + codes
+        )
+    return (
+        "Both models are the post's autoencoder, with a layer of bits in its middle: to reconstruct is to rebuild each "
+        "image from its bits, as in the post. To retrieve is also to give an image and one of its nearest images, both "
+        "turned, scaled and shifted a little, " + codes
+    )
 
 
 def _report_times(report: Report, models: Sequence[Learned]) -> None:

@@ -119,6 +119,7 @@ def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, mon
     labels = np.arange(11, dtype=np.int32) % 3
     few = jh.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])
     monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
+    assert isinstance(demo._make_model(few, 2, "retrieve"), jh.PatchEncoder)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)
     assert "6x6 coloured pixels" in " ".join(capsys.readouterr().out.split())

@@ -3,6 +3,6 @@
 import jaxhash as jh
 
 
-def make_small_model(data, num_bits):
-    """In place of the post's network, which takes its time."""
+def make_small_model(data, num_bits, objective):
+    """In place of the demo's models, which take their time."""
     return jh.Autoencoder(data.train_images[0].size, num_bits, (32,))
