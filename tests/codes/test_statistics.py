@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import clustered, pack
-from scipy.stats import entropy
+from scipy.special import entr
 
 import jaxhash as jh
 from jaxhash.codes import statistics
+
+
+def entropy(counts):
+    """In bits, along the first axis."""
+    return entr(counts / np.sum(counts, axis=0)).sum(axis=0) / np.log(2)
 
 
 def statistics_of(bits, **options):
@@ -26,7 +31,7 @@ def test_statistics_by_hand():
     assert stats.dead_bits.tolist() == [2]
     assert stats.duplicated_bits.tolist() == [[0, 1]]
     assert stats.num_codes == 4
-    assert stats.code_entropy == pytest.approx(entropy([2, 1, 1, 2], base=2))
+    assert stats.code_entropy == pytest.approx(entropy([2, 1, 1, 2]))
     assert (stats.min_density, stats.median_density, stats.mean_density, stats.max_density) == (1, 1.5, 1.5, 2)
 
 
@@ -49,10 +54,10 @@ def test_statistics_equal_those_of_numpy(n, num_bits, seed):
     with np.errstate(invalid="ignore"):
         correlation = np.atleast_2d(np.corrcoef(bits.T.astype(float)))
     np.testing.assert_allclose(stats.correlation, np.nan_to_num(correlation, nan=0.0), atol=1e-12)
-    np.testing.assert_allclose(stats.entropy, entropy([bits.mean(0), 1 - bits.mean(0)], base=2), atol=1e-12)
+    np.testing.assert_allclose(stats.entropy, entropy([bits.mean(0), 1 - bits.mean(0)]), atol=1e-12)
     distinct, counts = np.unique(bits, axis=0, return_counts=True)
     assert stats.num_codes == len(distinct)
-    assert stats.code_entropy == pytest.approx(entropy(counts, base=2))
+    assert stats.code_entropy == pytest.approx(entropy(counts))
     assert stats[-4:] == (counts.min(), np.median(counts), n / len(counts), counts.max())
 
 

@@ -416,4 +416,4 @@ def _folder(tmp_path_factory):
 
 
 TestCollection = Collection.TestCase
-TestCollection.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestCollection.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)

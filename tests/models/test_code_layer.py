@@ -125,7 +125,11 @@ def test_the_key_alone_decides_random_bits(binarization):
 
 
 @pytest.mark.parametrize(
-    ("objective", "binarizations"), [("reconstruct", BINARIZATIONS), ("retrieve", ("rounding", "stochastic"))]
+    ("objective", "binarizations"),
+    [
+        ("reconstruct", BINARIZATIONS),
+        pytest.param("retrieve", ("rounding", "stochastic"), marks=pytest.mark.slow),
+    ],
 )
 def test_each_binarization_trains_its_own_codes_and_repeats_them_by_seed(objective, binarizations):
     vectors = (

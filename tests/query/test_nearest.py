@@ -17,7 +17,7 @@ from jaxhash.query import kernels, nearest
 from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
 
 WIDTHS = [1, 17, 32, 33, 64, 65, 256, 1024, *(pytest.param(b, marks=pytest.mark.slow) for b in (31, 63, 128))]
-TRACED_WIDTHS = [17, 64, 1024]  # each takes a second to compile
+TRACED_WIDTHS = [17, 64, pytest.param(1024, marks=pytest.mark.slow)]  # each takes seconds to compile
 
 
 def example(num_bits, n=150, q=9, seed=0):
@@ -358,7 +358,7 @@ def test_one_shape_is_compiled_once(compilations):
     assert compilations.count == 0
 
 
-@pytest.mark.parametrize("num_bits", [64, 256])
+@pytest.mark.parametrize("num_bits", [64, pytest.param(256, marks=pytest.mark.slow)])
 def test_minima_kept_in_memory_change_nothing(num_bits, monkeypatch):
     codes, ids, queries = example(num_bits, 5000, q=20)
     index = jh.build_index(codes, num_bits, ids=ids)

@@ -45,7 +45,7 @@ def test_any_collection_has_the_pairs_of_comparing_all(n, num_bits, seed, radius
 @pytest.mark.parametrize("num_bits", [12, 64, 200])
 @pytest.mark.parametrize("agreeing", [0, 1, 2, 3, None])
 def test_every_way_of_comparing_finds_each_pair_once(num_bits, agreeing, monkeypatch):
-    codes, ids = example(num_bits, 600)
+    codes, ids = example(num_bits, 250)
     for radius in (1, 3, 6):
         cut = near_codes.Cut((), 0) if agreeing == 0 else agreeing and near_codes._make_cut(num_bits, radius, agreeing)
         monkeypatch.setattr(near_codes, "_plan_cut", lambda *_, cut=cut: cut)

@@ -99,7 +99,7 @@ def test_any_number_of_bits_can_be_coarse_and_fine(num_bits, share, rng):
 def test_codes_for_retrieval_find_more_of_a_kind(digits):
     def found(objective):
         model, _ = jh.fit(
-            jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=20, batch_size=64, objective=objective
+            jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=8, batch_size=64, objective=objective
         )
         codes, queries = jh.encode(model, digits.train_images), jh.encode(model, digits.test_images)
         return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16).mean_average_precision()
@@ -289,7 +289,7 @@ def test_short_codes_have_a_contrast_of_their_own():
 def test_training_with_short_bits_makes_the_first_bits_a_better_code(digits):
     def short_precision(objective):
         model = jh.Autoencoder(64, 48, (128, 64))
-        model, _ = jh.fit(model, digits.train_images, epochs=20, batch_size=64, objective=objective)
+        model, _ = jh.fit(model, digits.train_images, epochs=8, batch_size=64, objective=objective)
         codes, queries = (jh.first_bits(jh.encode(model, x), 8) for x in (digits.train_images, digits.test_images))
         return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 8).mean_average_precision()
 

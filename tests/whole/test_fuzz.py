@@ -28,7 +28,7 @@ def warm(tmp_path_factory):
 
 
 @quietly
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choices=st.randoms(use_true_random=False))
 def test_any_file_loads_or_is_refused_in_bounded_time_and_memory(choices, tmp_path):
     assert complaint(tmp_path / "f", mutation.mutated(choices, FILES)) is None
