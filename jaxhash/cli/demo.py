@@ -104,9 +104,12 @@ def _make_model(data: Dataset, num_bits: int, objective: str) -> Autoencoder:
 def _learn(data: Dataset, num_bits: int, epochs: int, objective: str) -> Learned:
     """Trains a model, encodes the training images and indexes their codes."""
     print(f"\nLearning to {objective}: {epochs} epochs, batches of {BATCH_SIZE}")
+    model = _make_model(data, num_bits, objective)
+    if isinstance(model, PatchEncoder):
+        print("  views of all images first, most of the work")
     times = [time.perf_counter()]
     model, history = fit(
-        _make_model(data, num_bits, objective),
+        model,
         data.train_images,
         epochs=epochs,
         batch_size=BATCH_SIZE,
