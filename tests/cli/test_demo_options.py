@@ -114,6 +114,7 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
     assert (tmp_path / "training-retrieve.png").read_bytes() == b"old"
 
 
+@pytest.mark.slow  # all programs of the demo once more, for one small shape
 def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (11, 6, 6, 3), dtype=np.uint8)
     labels = np.arange(11, dtype=np.int32) % 3

@@ -65,7 +65,7 @@ def test_an_empty_document_has_no_gradient():
     model = jh.Autoencoder(4, 2, (), output_activation="softmax")
     empty, some = jnp.zeros((1, 4), jnp.float32), jnp.ones((1, 4), jnp.float32)
     assert mean_length(empty) == 1
-    assert (jax.grad(lambda x: mean_loss(model, x, empty))(some) == 0).all()
+    assert not np.asarray(jax.jit(jax.grad(lambda x: mean_loss(model, x, empty)))(some)).any()
     assert jnp.isfinite(normalize_lengths(empty)).all()
 
 

@@ -65,7 +65,7 @@ def test_any_collection_is_searched_among_allowed_items(n, seed, num_bits):
             same((found.distances, found.ids), tuple(np.concatenate(parts) for parts in zip(*within, strict=True)))
 
 
-@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("copies", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_inside_jit_and_vmap_masks_may_be_traced(copies):
     codes, ids, queries, masks = example(33)
     if not copies:

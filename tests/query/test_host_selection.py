@@ -34,7 +34,7 @@ def test_it_equals_the_oracle(n, num_bits, k, seed):
 
 
 @pytest.mark.parametrize(
-    ("num_bits", "k"), [(17, 40), (64, 700), (256, 40), pytest.param(1024, 40, marks=pytest.mark.slow)]
+    ("num_bits", "k"), [(17, 40), (64, 700), *(pytest.param(b, 40, marks=pytest.mark.slow) for b in (256, 1024))]
 )
 def test_large_collections_give_what_the_compiled_program_gives(num_bits, k):
     codes, ids, queries = example(num_bits, 20_000, 21)

@@ -51,7 +51,7 @@ def test_patches_come_from_all_places(rng):
 def test_a_dictionary_describes_what_it_was_learned_from(rng):
     images = rng.integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
     dictionary = learn_dictionary(images, 6, 30, seed=0)
-    pooled = np.asarray(pool_responses(dictionary, jnp.asarray(images, jnp.float32) / 255))
+    pooled = np.asarray(jax.jit(pool_responses)(dictionary, jnp.asarray(images, jnp.float32) / 255))
     components = (pooled - np.asarray(dictionary.mean)) @ np.asarray(dictionary.components)
     np.testing.assert_allclose(components.mean(axis=0), np.zeros(30), atol=1e-4)
     assert (np.diff(components.std(axis=0)) < 1e-3).all()

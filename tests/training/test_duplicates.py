@@ -41,7 +41,7 @@ def test_the_loss_by_hand(model, warp):
     loss, bits = jax.jit(lambda key: objective(model, Batch(items), key, layer))(jax.random.key(0))
 
     views = np.asarray(warp(None, np.concatenate([items, items]) / np.float32(255)))
-    logits = np.asarray(layer.normalize(model.code_logits(jnp.asarray(views))))
+    logits = np.asarray(jax.jit(lambda views: layer.normalize(model.code_logits(views)))(views))
     signs = np.tanh(logits)  # the gain of the code layer is 2
     similarity = signs[:6] @ signs[6:].T / BITS / 0.2
     right = np.diag(similarity)

@@ -27,7 +27,7 @@ def digits():
 def test_features_train_the_fine_bits_alone(rng):
     bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
-    gradient = np.asarray(jax.grad(jh.Retrieve()._features_loss)(bits, features))
+    gradient = np.asarray(jax.jit(jax.grad(jh.Retrieve()._features_loss))(bits, features))
     assert (gradient[:, :14] == 0).all()
     assert (gradient[:, 14:] != 0).any(axis=0).all()
     assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, features) == 0
@@ -66,10 +66,10 @@ def test_bits_of_kinds_weigh_more_after_training(digits):
 def test_only_copies_cost_anything():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])
-    objective = jh.Retrieve(contrast=0.0)
-    assert objective._contrast_loss(apart) == 0
+    loss_of = jax.jit(jh.Retrieve(contrast=0.0)._contrast_loss)
+    assert loss_of(apart) == 0
     # Two entries of the matrix exceed 0.9 by 0.1.
-    assert objective._contrast_loss(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
+    assert loss_of(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
 
 
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
@@ -78,8 +78,8 @@ def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     plain = jh.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
     # Each is its own positive, so that the code logits are standardised over the same items.
     batch = Batch(images, images, jnp.zeros((20, 4), jnp.float32))
-    loss, bits = plain(model, batch, KEY, code_layer(8))
-    expected, expected_bits = jh.Reconstruct()(model, Batch(images), KEY, code_layer(8))
+    loss, bits = jax.jit(plain)(model, batch, KEY, code_layer(8))
+    expected, expected_bits = jax.jit(jh.Reconstruct())(model, Batch(images), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
 
@@ -268,8 +268,8 @@ def test_wrong_settings_are_refused():
 def test_short_codes_are_decoded_by_themselves(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    loss, bits = jh.Reconstruct(short_bits=3)(model, Batch(images), KEY, code_layer(8))
-    plain, same_bits = jh.Reconstruct()(model, Batch(images), KEY, code_layer(8))
+    loss, bits = jax.jit(jh.Reconstruct(short_bits=3))(model, Batch(images), KEY, code_layer(8))
+    plain, same_bits = jax.jit(jh.Reconstruct())(model, Batch(images), KEY, code_layer(8))
     np.testing.assert_array_equal(bits, same_bits)
     alone = np.array(bits)
     alone[:, 3:] = 0.5
@@ -281,8 +281,9 @@ def test_short_codes_are_decoded_by_themselves(rng):
 
 def test_short_codes_have_a_contrast_of_their_own():
     signs = jax.random.uniform(KEY, (20, 30), jnp.float32, minval=-1, maxval=1)
-    whole, short = jh.Retrieve()._contrast_loss(signs), jh.Retrieve(short_bits=7)._contrast_loss(signs)
-    assert short == pytest.approx(float(whole + contrast(signs[:, :7], 0.25)), rel=1e-5)
+    whole, short = (jax.jit(jh.Retrieve(short_bits=bits)._contrast_loss)(signs) for bits in (None, 7))
+    alone = jax.jit(contrast)(signs[:, :7], 0.25)
+    assert short == pytest.approx(float(whole + alone), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")

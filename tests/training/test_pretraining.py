@@ -8,6 +8,7 @@ import jaxhash as jh
 from jaxhash.training.pretraining import Machine, apply_below, contrastive_divergence, sample_hidden, train_layer
 
 KEY = jax.random.key(0)
+compiled_divergence = jax.jit(contrastive_divergence, static_argnums=(2, 3))
 SMALL = {"input_dim": 64, "num_bits": 12, "hidden_dims": (48, 32)}
 ONCE = {"epochs": 1, "batch_size": 64}
 
@@ -38,7 +39,7 @@ def test_one_step_of_divergence_is_that_of_numpy(visible, hidden, rng):
         rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (4,), (3,), (6, 4)]
     )
     machine = Machine(*map(jnp.asarray, (kernel, visible_bias, hidden_bias)))
-    direction, error = contrastive_divergence(machine, jnp.asarray(data), visible, hidden, KEY)
+    direction, error = compiled_divergence(machine, jnp.asarray(data), visible, hidden, KEY)
     given = data @ kernel + hidden_bias
     sample = np.asarray(sample_hidden(hidden, jnp.asarray(given), KEY))
     back = MEANS[visible](sample @ kernel.T + visible_bias)
@@ -61,7 +62,7 @@ def test_the_layers_below_are_applied_as_in_the_encoder(images):
 
 def test_data_reconstructed_exactly_give_no_step():
     machine = Machine(jnp.zeros((3, 2)), jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3, -0.3]))
-    direction, error = contrastive_divergence(machine, jnp.tile(machine.visible_bias, (5, 1)), "linear", "relu", KEY)
+    direction, error = compiled_divergence(machine, jnp.tile(machine.visible_bias, (5, 1)), "linear", "relu", KEY)
     assert error == 0
     assert all((part == 0).all() for part in direction)
 

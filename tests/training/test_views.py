@@ -86,5 +86,7 @@ def test_all_bits_of_views_are_coarse(rng):
     model = DenseEncoder(6, 32, (), rngs=nnx.Rngs(0))
     batch = Batch(*(jnp.asarray(rng.normal(size=(16, 6)), jnp.float32) for _ in range(2)))
     layer = CodeLayer(make_batch_statistics(32), jnp.float32(0), "rounding")
-    few, all_bits = (jh.Retrieve(coarse_share=share)(model, batch, jax.random.key(0), layer) for share in (0.1, 1.0))
+    few, all_bits = (
+        jax.jit(jh.Retrieve(coarse_share=share))(model, batch, jax.random.key(0), layer) for share in (0.1, 1.0)
+    )
     assert few[0] == all_bits[0]

@@ -113,6 +113,7 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
     same(*in_modes(lambda: jh.search(jh.load_index(tmp_path / "narrow"), queries, k=3)))
 
 
+@pytest.mark.slow  # compiles all of training in 64-bit mode, which tests/stacks.sh runs too
 def test_models_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
     # No images: their warps take long to compile.
     vectors = np.random.default_rng(0).integers(0, 256, (200, 64), dtype=np.uint8)
