@@ -20,7 +20,7 @@ def images():
 @pytest.fixture(scope="module")
 def trained(images):
     model = jh.PatchEncoder((10, 10, 3), 16, (32,), num_atoms=8, num_components=16)
-    return jh.fit(model, images[0], epochs=4, batch_size=64, objective="retrieve")
+    return jh.fit(model, images[0], epochs=8, batch_size=64, objective="retrieve")
 
 
 def test_images_of_a_kind_get_similar_codes(trained, images):

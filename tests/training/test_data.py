@@ -215,7 +215,7 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
     monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
     monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
     monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 100)
-    rows = np.tile(images, (1, 60))[np.arange(2000) % 1000]
+    rows = np.tile(images, (1, 60))[np.arange(3000) % 1000]
     np.save(tmp_path / "images.npy", rows if dtype == np.uint8 else (rows / 255).astype(dtype))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
 
