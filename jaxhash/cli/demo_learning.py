@@ -50,12 +50,13 @@ def report_learning(report: Report, data: Dataset, models: Sequence[Learned], ba
 
 def _explain_models(models: Sequence[Learned]) -> str:
     codes = "codes that differ less from each other than from others of the batch."
-    if isinstance(models[-1].retriever.model, PatchEncoder):
+    finder = models[-1].retriever.model
+    if isinstance(finder, PatchEncoder):
         return (
             "One model is the post's autoencoder, with a layer of bits in its middle, and learns to rebuild each image "
-            "from its bits. The other sees images by what their patches have in common with 400 learned ones, and "
-            "learns to give an image and one of its nearest images, both cropped, mirrored and recoloured a little, "
-            + codes
+            "from its bits. The other sees what the patches of an image have in common with "
+            f"{finder.num_atoms:,} learned ones, and learns to give an image and one of its nearest images, both "
+            "cropped, mirrored and recoloured a little, " + codes
         )
     return (
         "Both models are the post's autoencoder, with a layer of bits in its middle: to reconstruct is to rebuild each "

@@ -26,8 +26,9 @@ GRID = 3
 VARIANCE_FLOOR = 10 / 255**2
 # What a patch must have in common with an atom to count.
 THRESHOLD = 0.5
-# On CPU so many images at a time: their responses stay in the caches, and all takes a quarter of the time.
-IMAGES_IN_CACHE = 16
+# On CPU so many images at a time: their responses stay in the caches, and all takes a quarter of the time. More are
+# projected at once, as the components do not fit into the caches.
+IMAGES_IN_CACHE, IMAGES_AT_ONCE = 16, 256
 
 
 class Dictionary(NamedTuple):
@@ -45,8 +46,17 @@ def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
     def pool(images: jax.Array) -> jax.Array:
         return pool_responses(dictionary, images)
 
-    pooled = lax.platform_dependent(images, cpu=lambda images: _in_blocks(pool, images), default=pool)
-    return (pooled - dictionary.mean[None]) @ dictionary.components
+    def project(pooled: jax.Array) -> jax.Array:
+        return (pooled - dictionary.mean[None]) @ dictionary.components
+
+    def project_in_blocks(images: jax.Array) -> jax.Array:
+        return project(_in_blocks(pool, images, IMAGES_IN_CACHE))
+
+    return lax.platform_dependent(
+        images,
+        cpu=lambda images: _in_blocks(project_in_blocks, images, IMAGES_AT_ONCE),
+        default=lambda images: project(pool(images)),
+    )
 
 
 def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
@@ -121,8 +131,9 @@ def _split(count: int) -> list[slice]:
     return [slice(0, outer), slice(outer, count - outer), slice(count - outer, count)]
 
 
-def _in_blocks(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """Applies a function to `IMAGES_IN_CACHE` images at a time; `batch_size` of `lax.map` takes a third longer."""
-    padded = jnp.pad(images, ((0, -len(images) % IMAGES_IN_CACHE), (0, 0), (0, 0), (0, 0)))
-    blocks = padded.reshape(-1, IMAGES_IN_CACHE, *images.shape[1:])
-    return lax.map(function, blocks).reshape(len(padded), -1)[: len(images)]
+def _in_blocks(function: Callable[[jax.Array], jax.Array], images: jax.Array, most: int) -> jax.Array:
+    """Applies a function to blocks of at most so many images; `batch_size` of `lax.map` takes a third longer."""
+    num_blocks = max(1, -(-len(images) // most))
+    padded = jnp.pad(images, ((0, -len(images) % num_blocks), (0, 0), (0, 0), (0, 0)))
+    found = lax.map(function, padded.reshape(num_blocks, len(padded) // num_blocks, *images.shape[1:]))
+    return found.reshape(-1, found.shape[-1])[: len(images)]

@@ -52,7 +52,7 @@ def test_pooled_responses_are_those_of_a_walk_over_all_patches(shape, side, stri
     np.testing.assert_allclose(pool_responses(dictionary, jnp.asarray(images)), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 16, 19])
+@pytest.mark.parametrize("count", [0, 1, 16, 19, 300])
 def test_images_do_not_see_each_other_whatever_their_number(count, rng):
     dictionary, images = make_dictionary(rng, (9, 8, 3)), jnp.asarray(rng.random((count, 9, 8, 3)), jnp.float32)
     found = jax.jit(compute_components)(dictionary, images)
