@@ -1,8 +1,8 @@
 """The command `demo`: retells the source post on real images, then shows what came of it, and reports on one page.
 
-Two models are trained: the post's network to reconstruct images, as in the post, and one to retrieve them, which is the
-post's network too, but for coloured images. The report begins with what they find and how long that takes; then it says
-how they came about.
+Two models are trained: the post's network to reconstruct images, as in the post, and another to retrieve them. For
+coloured images this is a `PatchEncoder`, for others the post's network again. The report begins with what they find and
+how long that takes; then it says how they came about.
 """
 
 import os

@@ -36,8 +36,8 @@ def report_answers(report: Report, data: Dataset, models: Sequence[Learned]) -> 
     report.add_text(
         f"The {NEIGHBOURS} nearest of {len(data.train_images):,} images to each of {len(data.test_images):,}: how many "
         "have the label of the query, and for how many queries the majority names the right one. Codes of both kinds "
-        "have the same length; how each was learned is told below. Ranked by "
-        "weighted distance, a bit counts the more the surer the query is of it."
+        "have the same length; how each was learned is told below. Ranked by weighted distance, a bit counts the more "
+        "the surer the query is of it."
     )
     labels = (data.train_labels, data.test_labels)
     rows = [

@@ -2,6 +2,7 @@
 
 import io
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,13 +115,23 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
     assert (tmp_path / "training-retrieve.png").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(("shape", "words"), [((8, 8), "Both models are the post's"), ((8, 8, 3), "400 learned ones")])
+def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(shape, words):
+    images, labels = np.zeros((2, *shape), np.uint8), np.zeros(2, np.int32)
+    data = jh.Dataset("two", images, labels, images, labels)
+    models = [demo._make_model(data, 8, objective) for objective in demo.OBJECTIVES]
+    assert type(models[0]) is jh.Autoencoder
+    assert isinstance(models[1], jh.PatchEncoder) == (len(shape) == 3)
+    learned = [SimpleNamespace(retriever=SimpleNamespace(model=model)) for model in models]
+    assert words in demo_learning._explain_models(learned)
+
+
 @pytest.mark.slow  # all programs of the demo once more, for one small shape
 def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (11, 6, 6, 3), dtype=np.uint8)
     labels = np.arange(11, dtype=np.int32) % 3
     few = jh.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])
     monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
-    assert isinstance(demo._make_model(few, 2, "retrieve"), jh.PatchEncoder)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)
     assert "6x6 coloured pixels" in " ".join(capsys.readouterr().out.split())
