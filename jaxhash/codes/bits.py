@@ -210,4 +210,4 @@ def codes_from_integers(ints: ArrayLike, num_bits: int) -> jax.Array:
         raise ValueError(f"ints must lie between 0 and 2**{num_bits} - 1, got {values.min()} to {values.max()}")
     whole = values.astype(np.uint64) << np.uint64(64 - num_bits)
     words = np.stack([whole >> np.uint64(32), whole & np.uint64(0xFFFFFFFF)], axis=-1).astype(np.uint32)
-    return jnp.asarray(words[..., : num_words(num_bits)])
+    return jax.device_put(words[..., : num_words(num_bits)])  # `jnp.asarray` would compile a program for each shape

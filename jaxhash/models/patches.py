@@ -7,7 +7,6 @@ windows of a patch's size.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -73,7 +72,7 @@ def encode_patches(
         np.asarray(encode(model, extract_patches(array[start : start + size], patch_size, stride=stride)))
         for start in range(0, max(1, len(array)), size)
     ]
-    return jnp.asarray(np.concatenate(parts))
+    return jax.device_put(np.concatenate(parts))  # `jnp.asarray` would compile a program for each shape
 
 
 def _find_positions(

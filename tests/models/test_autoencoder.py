@@ -45,7 +45,7 @@ def test_vectors_train_alike_whatever_their_mean_and_scale():
 
 
 def test_a_model_is_scaled_by_the_first_vectors_it_is_trained_on():
-    vectors = np.random.default_rng(0).normal(3, 0.5, (50, 6)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(3, 0.5, (64, 6)).astype(np.float32)
     model, _ = jh.fit(jh.Autoencoder(6, 5, (), output_activation="linear"), vectors, epochs=1)
     np.testing.assert_allclose(model.input_shift[...], vectors.mean(0), rtol=1e-6)
     np.testing.assert_allclose(model.input_scale[...], (vectors - vectors.mean(0)).std(), rtol=1e-5)

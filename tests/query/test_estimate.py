@@ -5,7 +5,7 @@ from oracle import clustered, pack, within
 import jaxhash as jh
 
 
-@pytest.mark.parametrize("radius", [0, 1, 3, 50])
+@pytest.mark.parametrize("radius", [1, 50])
 def test_matches_are_estimated_by_the_mean_over_the_sample(rng, radius):
     codes = pack(clustered(rng, 430, 16))
     index, queries = jh.build_index(codes[:400], 16), codes[400:]

@@ -30,7 +30,7 @@ def test_every_method_finds_the_same_matches(num_bits, n):
 @pytest.mark.parametrize("num_bits", [1, 17, 64, 256])
 def test_every_method_finds_the_same_neighbors(num_bits):
     index, queries = collection(num_bits)
-    for k in (1, 20, 450):
+    for k in (1, 20, 450) if num_bits in (17, 64) else (20,):  # each width and k is compiled
         expected = jh.search(index, queries, k=k, method="scan")
         same(jh.search(index, queries, k=k, method="probe"), expected)
         same(jh.search(index, queries, k=k), expected)

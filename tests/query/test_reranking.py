@@ -24,13 +24,13 @@ def by_sorting(long_codes, query, candidates, k):
 
 @settings(max_examples=60)
 @given(
-    st.sampled_from([1, 33, 70]),  # of this, m and k few values: each is compiled
+    # Bits, candidates and k, few values: each is compiled.
+    st.sampled_from([(1, 30, 4), (33, 1, 4), (33, 30, 4), (33, 30, 35), (70, 1, 35), (70, 30, 4)]),
     st.integers(1, 40),
-    st.sampled_from([1, 30]),
-    st.sampled_from([4, 35]),
     st.integers(0, 2**32),
 )
-def test_equal_to_sorting_the_candidates(num_bits, most, m, k, seed):
+def test_equal_to_sorting_the_candidates(sizes, most, seed):
+    num_bits, m, k = sizes
     rng = np.random.default_rng(seed)
     long_codes = oracle.pack(oracle.clustered(rng, 40, num_bits))
     queries = oracle.pack(oracle.clustered(rng, 3, num_bits))

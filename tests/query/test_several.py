@@ -44,7 +44,7 @@ def parts_of(rng, n, num_bits, multi):
         inside = (ids >= low) & (ids < high)
         parts.append(jh.build_index(codes[inside], num_bits, ids=ids[inside] - low, multi=multi))
         offsets.append(low)
-    queries = np.concatenate([codes[:3], oracle.pack(oracle.clustered(rng, 3, num_bits))])
+    queries = np.concatenate([codes[np.arange(3) % n], oracle.pack(oracle.clustered(rng, 3, num_bits))])
     return jh.build_index(codes, num_bits, ids=ids, multi=multi), parts, np.array(offsets), queries
 
 

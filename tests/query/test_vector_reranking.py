@@ -46,12 +46,11 @@ def example(n=60, q=5, m=30, d=6, seed=0):
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(["inner_product", "euclidean"]),
-    st.sampled_from([1, 40]),
-    st.sampled_from([3, 30]),
-    st.sampled_from([4, 35]),
+    st.sampled_from([(1, 3, 4), (40, 30, 4), (40, 30, 35), (40, 3, 35)]),  # few values: each is compiled
     st.integers(0, 2**32),
 )
-def test_equal_to_sorting_the_candidates_ties_included(metric, n, m, k, seed):
+def test_equal_to_sorting_the_candidates_ties_included(metric, sizes, seed):
+    n, m, k = sizes
     vectors, queries, candidates = example(n, 3, m, seed=seed)
     scores, ids = slow(vectors, queries, candidates, k, metric)
     for table in (vectors, jnp.asarray(vectors)):

@@ -45,7 +45,7 @@ def test_weighted_search_equals_the_slow_form(num_bits):
         assert isinstance(found, jh.Neighbors)
 
 
-@pytest.mark.parametrize("num_bits", [33, 256])
+@pytest.mark.parametrize("num_bits", [33, pytest.param(256, marks=pytest.mark.slow)])
 def test_with_all_weights_one_it_is_search(num_bits):
     codes, ids, queries, _ = example(num_bits)
     index = jh.build_index(codes, num_bits, ids=ids)
@@ -75,46 +75,46 @@ def test_large_collections_and_batches_equal_the_slow_form():
 def test_queries_keep_their_leading_shape():
     codes, ids, queries, weights = example(33, q=12)
     index = jh.build_index(codes, 33, ids=ids)
-    flat = jh.weighted_search(index, queries, weights, k=3)
-    cube = jh.weighted_search(index, queries.reshape(2, 6, 2), weights.reshape(2, 6, 33), k=3)
-    np.testing.assert_array_equal(cube.ids, np.reshape(flat.ids, (2, 6, 3)))
-    same(jh.weighted_search(index, queries[0], weights[0], k=3), jax.tree.map(lambda array: array[0], flat))
-    assert jh.weighted_search(index, queries[:0], weights[:0], k=3).ids.shape == (0, 3)
+    flat = jh.weighted_search(index, queries, weights, k=20)
+    cube = jh.weighted_search(index, queries.reshape(2, 6, 2), weights.reshape(2, 6, 33), k=20)
+    np.testing.assert_array_equal(cube.ids, np.reshape(flat.ids, (2, 6, 20)))
+    same(jh.weighted_search(index, queries[0], weights[0], k=20), jax.tree.map(lambda array: array[0], flat))
+    assert jh.weighted_search(index, queries[:0], weights[:0], k=20).ids.shape == (0, 20)
 
 
 def test_under_jit_and_vmap_it_gives_the_same():
-    codes, ids, queries, weights = example(65, q=8)
-    index = jh.build_index(codes, 65, ids=ids)
-    found = jh.weighted_search(index, queries, weights, k=5)
-    search = partial(jh.weighted_search, k=5)
+    codes, ids, queries, weights = example(33, q=16)
+    index = jh.build_index(codes, 33, ids=ids)
+    found = jh.weighted_search(index, queries, weights, k=20)
+    search = partial(jh.weighted_search, k=20)
     same(jax.jit(search)(index, queries, weights), found)
     same(jax.jit(lambda weights: search(index, queries, weights))(weights), found)
     same(jax.vmap(lambda query, weight: search(index, query, weight))(queries, weights), found)
-    shared = jh.weighted_search(index, queries, weights[0], k=5)
+    shared = jh.weighted_search(index, queries, weights[0], k=20)
     same(jax.vmap(lambda query: search(index, query, weights[0]))(queries), shared)
 
 
 def test_planes_that_are_zero_everywhere_are_left_out(monkeypatch):
-    codes, ids, queries, _ = example(64)
+    codes, ids, queries, _ = example(33)
     seen = []
     real = weighted._compiled_weighted
     monkeypatch.setattr(
         weighted, "_compiled_weighted", lambda *a, **options: seen.append(options["exponents"]) or real(*a, **options)
     )
-    index = jh.build_index(codes, 64, ids=ids)
-    for weight in (np.ones(64, int), np.full(64, 8), np.full(64, 9), np.zeros(64, int)):
-        jh.weighted_search(index, queries, weight, k=1)
+    index = jh.build_index(codes, 33, ids=ids)
+    for weight in (np.ones(33, int), np.full(33, 8), np.full(33, 9), np.zeros(33, int)):
+        jh.weighted_search(index, queries, weight, k=20)
     assert seen == [(0,), (3,), (0, 3), (0,)]
 
 
 def test_weights_on_a_device_stay_there():
     codes, ids, queries, weights = example(64, q=16)
     index = jh.build_index(codes, 64, ids=ids)
-    expected = jh.weighted_search(index, queries, weights, k=3)
+    expected = jh.weighted_search(index, queries, weights, k=20)
     on_device = jnp.asarray(queries), jnp.asarray(weights.astype(np.uint8))
-    jh.weighted_search(index, *on_device, k=3)
+    jh.weighted_search(index, *on_device, k=20)
     with jax.transfer_guard("disallow"):
-        found = jh.weighted_search(index, *on_device, k=3)
+        found = jh.weighted_search(index, *on_device, k=20)
     same(found, expected)
 
 
