@@ -269,6 +269,7 @@ def test_every_radius_past_the_number_of_bits_means_all():
         jax.tree.map(np.testing.assert_array_equal, jh.radius_search(index, queries, radius=radius), everything)
 
 
+@pytest.mark.slow  # each operation is compiled by itself
 def test_disabling_jit_changes_nothing():
     codes, ids, queries = example(64, 60)
     index = jh.build_index(codes, 64, ids=ids)
