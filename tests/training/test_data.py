@@ -210,7 +210,10 @@ def test_training_on_a_stream_resumes(short_runs, images, tmp_path):
     assert found == history
 
 
-@pytest.mark.parametrize(("dtype", "as_stream"), [(np.uint8, False), pytest.param(np.float32, False, marks=pytest.mark.slow), (np.float32, True)])
+@pytest.mark.parametrize(
+    ("dtype", "as_stream"),
+    [(np.uint8, False), pytest.param(np.float32, False, marks=pytest.mark.slow), (np.float32, True)],
+)
 def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
     monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
