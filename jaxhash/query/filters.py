@@ -128,7 +128,8 @@ def index_of_few(index: HashIndex, allowed: np.ndarray) -> HashIndex | None:
     ends = np.asarray(index.offsets)[1 : num_codes + 1]
     rank = entries if num_codes == num_items else np.searchsorted(ends, entries, side="right")
     starts = find_run_starts(rank)
-    items = codes_of_ranks(index, rank[starts]), np.append(starts, len(entries)), ids[entries]
+    offsets = np.append(starts, len(entries)).astype(np.int32)  # not int64, in JAX's 64-bit mode
+    items = codes_of_ranks(index, rank[starts]), offsets, ids[entries]
     return HashIndex(**jax.device_put(layout(*items, room, room)), num_bits=index.num_bits, multi=index.multi)
 
 

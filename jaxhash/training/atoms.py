@@ -33,7 +33,7 @@ def learn_dictionary(images: np.ndarray, num_atoms: int, num_components: int, se
     mean, whitening = _find_whitening(np.asarray(patches))
     whitened = (patches - mean[None]) @ whitening
     atoms = whitening @ find_atoms(whitened, num_atoms, jax.random.key(seed)).T
-    bare = Dictionary(atoms, mean @ atoms, jnp.zeros(0), jnp.zeros((0, 0)))
+    bare = Dictionary(atoms, mean @ atoms, jnp.zeros(0, jnp.float32), jnp.zeros((0, 0), jnp.float32))
     chosen = images[np.sort(rng.permutation(len(images))[:IMAGES_FOR_COMPONENTS])]
     pooled = in_batches(lambda batch: _compiled_pool(bare, batch), chosen, IMAGES_AT_ONCE)
     return bare._replace(**find_components(pooled, num_components, jax.random.key(seed)))
@@ -72,7 +72,8 @@ def find_atoms(patches: jax.Array, num_atoms: int, key: jax.Array) -> jax.Array:
         spare = jax.random.choice(jax.random.fold_in(key, round_), patches, (num_atoms,))
         return _to_unit(jnp.where(jnp.linalg.norm(sums, axis=1, keepdims=True) > 1e-6, sums, spare))
 
-    return lax.fori_loop(0, ROUNDS, improve, _to_unit(jax.random.normal(key, (num_atoms, patches.shape[1]))))
+    start = _to_unit(jax.random.normal(key, (num_atoms, patches.shape[1]), jnp.float32))
+    return lax.fori_loop(0, ROUNDS, improve, start)
 
 
 def _to_unit(rows: jax.Array) -> jax.Array:
@@ -87,7 +88,7 @@ def find_components(values: jax.Array, count: int, key: jax.Array) -> dict[str, 
     """
     mean = values.mean(0)
     centered = values - mean[None]
-    start = jax.random.normal(key, (values.shape[1], min(count + SPARE, *values.shape)))
+    start = jax.random.normal(key, (values.shape[1], min(count + SPARE, *values.shape)), jnp.float32)
 
     def turn(_: jax.Array, axes: jax.Array) -> jax.Array:
         return jnp.linalg.qr(centered.T @ (centered @ axes))[0]

@@ -25,7 +25,8 @@ def pool_slowly(dictionary, image, side, stride, cells):
         for column, left in enumerate(lefts):
             patch = image[top : top + side, left : left + side].astype(np.float64).reshape(-1)
             patch = (patch - patch.mean()) / np.sqrt(patch.var() + 10 / 255**2)
-            response = patch @ np.asarray(dictionary.atoms, np.float64) - dictionary.offsets
+            atoms, offsets = (np.asarray(array, np.float64) for array in dictionary[:2])
+            response = patch @ atoms - offsets
             cell = tuple(
                 next(number for number, end in enumerate(ends) if place < end)
                 for place, ends in zip((row, column), cells, strict=True)
@@ -61,8 +62,9 @@ def test_images_do_not_see_each_other_whatever_their_number(count, rng):
 
 
 def test_flat_images_have_features(rng):
-    dictionary = make_dictionary(rng, (8, 8, 1))._replace(offsets=jnp.zeros(5))
-    np.testing.assert_array_equal(pool_responses(dictionary, jnp.ones((1, 8, 8, 1))), np.zeros((1, 90)))
+    dictionary = make_dictionary(rng, (8, 8, 1))._replace(offsets=jnp.zeros(5, jnp.float32))
+    images = jnp.ones((1, 8, 8, 1), jnp.float32)
+    np.testing.assert_array_equal(pool_responses(dictionary, images), np.zeros((1, 90)))
 
 
 def test_brightness_and_contrast_hardly_matter(rng):

@@ -20,7 +20,7 @@ def test_atoms_are_the_directions_of_patches_and_of_their_negatives(rng):
 
 
 def test_atoms_that_no_patch_is_near_start_anew():
-    patches = jnp.tile(jnp.eye(4)[:1], (40, 1))  # all the same, so that one atom takes all
+    patches = jnp.tile(jnp.eye(4, dtype=jnp.float32)[:1], (40, 1))  # all the same, so that one atom takes all
     np.testing.assert_allclose(jnp.abs(find_atoms(patches, 4, KEY)), np.eye(4)[[0, 0, 0, 0]], atol=1e-6)
 
 

@@ -41,8 +41,8 @@ def test_distances_of_pairs_are_those_of_their_difference_over_the_mean():
 
 def test_codes_agree_that_are_the_less_similar_the_further_vectors_are():
     distances = jnp.asarray(np.random.default_rng(0).random((5, 5)), jnp.float32)
-    weights = jnp.full((5, 5), 0.2)
-    for similarities, expected in [(3 - 2 * distances, 0), (distances, 2), (jnp.zeros((5, 5)), 1)]:
+    weights, zeros = jnp.full((5, 5), 0.2, jnp.float32), jnp.zeros((5, 5), jnp.float32)
+    for similarities, expected in [(3 - 2 * distances, 0), (distances, 2), (zeros, 1)]:
         assert float(disagreement(similarities, distances, weights)) == pytest.approx(expected, abs=1e-3)
 
 
