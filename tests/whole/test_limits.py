@@ -15,7 +15,8 @@ from jax.experimental import checkify
 from samples import same
 
 import jaxhash as jh
-from jaxhash.query import hits
+from jaxhash.query import filters, hits
+from jaxhash.training.atoms import learn_dictionary
 
 
 def sample_codes(num_bits, n=2000, q=16):
@@ -111,6 +112,22 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
     in_modes(lambda: jh.save_index(tmp_path / next(names), jh.build_index(codes, 64)))
     assert (tmp_path / "narrow").read_bytes() == (tmp_path / "wide").read_bytes()
     same(*in_modes(lambda: jh.search(jh.load_index(tmp_path / "narrow"), queries, k=3)))
+
+
+def test_few_allowed_items_are_found_alike_in_32_and_64_bit_mode(in_modes, monkeypatch):
+    monkeypatch.setattr(filters, "WORTH_GATHERING", 1)
+    codes, queries = sample_codes(64, n=500)
+    search = partial(jh.search, k=3, allowed=np.arange(500) < 2)
+    same(*in_modes(lambda: search(jh.build_index(codes, 64), queries)))  # an index keeps its filters
+
+
+@pytest.mark.slow  # as the next one
+def test_dictionaries_are_learned_alike_in_32_and_64_bit_mode(in_modes):
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
+    narrow, wide = in_modes(lambda: learn_dictionary(images, 6, 30, seed=0))
+    for array, other in zip(narrow, wide, strict=True):
+        assert array.dtype == other.dtype == np.float32
+        np.testing.assert_allclose(array, other, atol=1e-3)
 
 
 @pytest.mark.slow  # compiles all of training in 64-bit mode, which tests/stacks.sh runs too
