@@ -113,7 +113,7 @@ def test_documents_train_to_retrieve(model, counts):
     assert history.loss[-1] < history.loss[0]
 
 
-@pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
+@pytest.mark.parametrize("binarization", [pytest.param("gaussian_noise", marks=pytest.mark.slow), "stochastic"])
 def test_documents_train_with_each_binarization(binarization, model, counts):
     _, history = jh.fit(model, counts, epochs=5, batch_size=32, binarization=binarization)
     assert history.loss[-1] < history.loss[0]

@@ -49,7 +49,7 @@ def test_items_of_one_code_by_hand():
     assert nothing.distances.tolist() == [jh.Neighbors.NO_DISTANCE] * 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 2**32), st.sampled_from([9, 64]))
 def test_any_collection_is_searched_among_allowed_items(n, seed, num_bits):
     codes, ids, queries, masks = example(num_bits, n, seed)

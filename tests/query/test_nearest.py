@@ -364,7 +364,7 @@ def test_one_shape_is_compiled_once(compilations):
 
 @pytest.mark.parametrize("num_bits", [64, pytest.param(256, marks=pytest.mark.slow)])
 def test_minima_kept_in_memory_change_nothing(num_bits, monkeypatch):
-    codes, ids, queries = example(num_bits, 5000, q=20)
+    codes, ids, queries = example(num_bits, 2500, q=20)
     index = jh.build_index(codes, num_bits, ids=ids)
     expected = oracle.nearest(codes, ids, queries, 7)
     monkeypatch.setattr(kernels, "WORTH_A_BRANCH", 0)

@@ -63,7 +63,7 @@ def test_any_planes_may_be_unused(n, seed, levels_and_k):
 
 
 def test_large_collections_and_batches_equal_the_slow_form():
-    codes, ids, queries, weights = example(33, 30_000, 272)
+    codes, ids, queries, weights = example(33, 5000, 272)
     found = jh.weighted_search(jh.build_index(codes, 33, ids=ids), queries, weights, k=10)
     rows = [0, 150, 271]
     same(

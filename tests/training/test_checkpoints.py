@@ -68,7 +68,7 @@ def test_a_resumed_training_ends_bit_equal_to_an_undisturbed_one(epoch, images, 
     assert history == undisturbed[1]
 
 
-@pytest.mark.parametrize("binarization", ["gaussian_noise", "stochastic"])
+@pytest.mark.parametrize("binarization", ["gaussian_noise", pytest.param("stochastic", marks=pytest.mark.slow)])
 def test_noise_and_samples_go_on_after_a_resume(binarization, images, tmp_path):
     path, options = tmp_path / "checkpoint", {"objective": "reconstruct", "binarization": binarization}
     with pytest.raises(KilledError):

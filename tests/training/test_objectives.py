@@ -112,7 +112,7 @@ def test_codes_for_retrieval_find_more_of_a_kind(digits):
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_retrieve_trains_on_few_items_and_on_vectors(count, rng):
     vectors = rng.normal(size=(count, 6)).astype(np.float32)
     model = jh.Autoencoder(6, 4, (5,), output_activation="linear")
@@ -189,7 +189,7 @@ class Supervised:
 
 
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
-@pytest.mark.parametrize("bytes_on_device", [2**30, 0])
+@pytest.mark.parametrize("bytes_on_device", [2**30, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_user_made_objective_trains_with_its_own_positives(digits, bytes_on_device, monkeypatch):
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", bytes_on_device)
     objective = Supervised(tuple(digits.train_labels.tolist()))

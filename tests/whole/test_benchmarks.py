@@ -173,6 +173,7 @@ def test_the_peers_of_search_are_timed_without_ours(benchmark_named, capsys, mon
     assert not capsys.readouterr().out
 
 
+@pytest.mark.slow  # measures; nothing in the package depends on it
 def test_calibration_gives_a_row_for_the_table_of_costs(benchmark_named, capsys, monkeypatch):
     calibrate = benchmark_named("calibrate")
     for name, value in (("SECONDS", 0), ("QUERIES", 16), ("FAR", 24)):

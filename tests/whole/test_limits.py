@@ -52,7 +52,7 @@ def test_eight_threads_that_compile_at_once_find_the_nearest():
     within = oracle.within(codes, np.arange(len(codes)), queries, 4)
 
     def work(number):
-        for turn in range(50):
+        for turn in range(20):
             row = (number + turn) % len(queries)
             if turn % 2:
                 found = jh.search(index, queries[row], k=11)
