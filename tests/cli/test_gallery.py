@@ -31,9 +31,11 @@ def test_a_gallery_says_where_an_image_is_gone(folder, capsys):
     paths = found_in(run(capsys, "query", folder / "photos.npz", photo, "-k", 3).out)[1]
     gone = Path(paths[1])
     kept = gone.rename(folder / "kept.png")  # paths lead to the photos of all tests, not to a copy of them
-    for kind in ("html", "png"):
-        run(capsys, "query", folder / "photos.npz", photo, "-k", 3, "--gallery", folder / f"g.{kind}")
-    kept.rename(gone)
+    try:
+        for kind in ("html", "png"):
+            run(capsys, "query", folder / "photos.npz", photo, "-k", 3, "--gallery", folder / f"g.{kind}")
+    finally:
+        kept.rename(gone)
     page = Page((folder / "g.html").read_text(encoding="utf-8"))
     assert len(page.images) == 3
     assert ("p", "can't be shown") in page.texts

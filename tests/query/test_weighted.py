@@ -63,9 +63,9 @@ def test_any_planes_may_be_unused(n, seed, levels_and_k):
 
 
 def test_large_collections_and_batches_equal_the_slow_form():
-    codes, ids, queries, weights = example(33, 5000, 272)
-    found = jh.weighted_search(jh.build_index(codes, 33, ids=ids), queries, weights, k=10)
-    rows = [0, 150, 271]
+    codes, ids, queries, weights = example(64, 30_000, 300)  # enough for minima to be kept in memory
+    found = jh.weighted_search(jh.build_index(codes, 64, ids=ids), queries, weights, k=10)
+    rows = [0, 150, 299]
     same(
         (np.asarray(found.distances)[rows], np.asarray(found.ids)[rows]),
         oracle.nearest_weighted(codes, ids, queries[rows], weights[rows], 10),
