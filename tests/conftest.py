@@ -6,11 +6,16 @@ from pathlib import Path
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time goes into compiling: half of it is spared this way. `tests/stacks.sh` and what is marked slow in
-# `.ci/run` are compiled as users have it. Processes of tests inherit both. XLA ends the process at a flag that it
-# doesn't know: jaxlib 0.10 knows this one, 0.12 doesn't.
+# `.ci/run` are compiled as users have it. Processes of tests inherit all of it. XLA ends the process at a flag that it
+# doesn't know: jaxlib 0.10 knows these, 0.12 only the second.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and [*map(int, version("jaxlib").split(".")[:2])] < [0, 11]:
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    flags = (
+        os.environ.get("XLA_FLAGS"),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 
 import hypothesis
 import jax
