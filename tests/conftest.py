@@ -6,8 +6,9 @@ from pathlib import Path
 # Before jax: its warnings about the platform would be errors here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time goes into compiling: half of it is spared this way. `tests/stacks.sh` and what is marked slow in
-# `.ci/run` are compiled as users have it. Processes of tests inherit all of it. XLA ends the process at a flag that it
-# doesn't know: jaxlib 0.10 knows these, 0.12 only the second.
+# `.ci/run` are compiled as users have it. Threads to compile parts of a program would only take cores from other tests.
+# Processes of tests inherit all of it. XLA ends the process at a flag that it doesn't know: jaxlib 0.10 knows these,
+# 0.12 only the second.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and [*map(int, version("jaxlib").split(".")[:2])] < [0, 11]:
     flags = (

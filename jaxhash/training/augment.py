@@ -73,7 +73,7 @@ class PhotoWarp:
     """Crops, mirrors and recolours each photograph by random amounts of its own, each uniform within its limits.
 
     The defaults are for codes by kind: on held-out training images of CIFAR-10, mirroring, tint and the loss of colours
-    each earn much, and crops below 0.8 of a side cost some. The other changes hardly matter there.
+    each earn some, and crops below 0.8 of a side cost some. The other changes hardly matter there.
 
     Attributes:
         crop: the smallest and the largest share of the side that is kept, at a random place, and enlarged.
