@@ -28,9 +28,7 @@ forked once JAX has run in them (a lock held by another thread is never released
 method "spawn" of `multiprocessing` and load the index there.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -256,13 +254,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """Keeps `jaxhash.search` the function, although importing the module of that name would replace it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.search if name == "search" and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

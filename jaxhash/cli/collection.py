@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxhash.cli.embedder import Embedding
 from jaxhash.cli.sources import DIGEST_WORDS, Items
 from jaxhash.core.checks import check_choice, check_integer
-from jaxhash.files.archive import Archive, Arrays, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.autoencoder import Autoencoder
@@ -27,7 +27,6 @@ from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_ar
 KIND = "collection"
 PURPOSES = ("similar", "duplicates")
 MAX_SIDE = 1024
-FLOAT = np.dtype(np.float32)
 
 
 class Changes(NamedTuple):
@@ -128,29 +127,14 @@ def update_collection(old: Collection, items: Items, source: str) -> tuple[Colle
 def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:
     """Saves a collection to one file; raises what `save_index` raises."""
     meta, arrays = retriever_to_arrays(collection.retriever)
-    meta = meta | {KIND: _describe(collection)}
+    embedding = None if collection.embedding is None else collection.embedding._asdict()
+    described = {"source": collection.source, "images": collection.holds_images}
+    meta = meta | {KIND: described | {"embedding": embedding, "purpose": collection.purpose}}
     arrays = arrays | {"collection.ids": collection.ids, "collection.digests": collection.digests}
     if collection.holds_images:
         text = b"".join(os.fsencode(name) + b"\0" for name in collection.names)  # file names hold no zero byte
         arrays["collection.names"] = np.frombuffer(text, np.uint8)
-    else:
-        arrays = _move_scaling(arrays, collection.retriever.model)
     write_archive(path, Archive(KIND, meta, arrays))
-
-
-def _describe(collection: Collection) -> dict[str, Any]:
-    """What the header of a file says of a collection."""
-    described: dict[str, Any] = {"source": collection.source, "images": collection.holds_images}
-    if collection.embedding is not None:
-        described["embedding"] = collection.embedding._asdict()
-    return described if collection.purpose == PURPOSES[0] else described | {"purpose": collection.purpose}
-
-
-def _move_scaling(arrays: Arrays, model: Autoencoder) -> Arrays:
-    """Puts a model's shift and scale where files have had them since before models held them."""
-    kept = {name: array for name, array in arrays.items() if name not in ("model.input_shift", "model.input_scale")}
-    shift, scale = np.asarray(model.input_shift[...]), np.asarray(model.input_scale[...])
-    return kept | {"collection.shift": shift, "collection.scale": scale}
 
 
 def load_collection(path: str | os.PathLike[str]) -> Collection:
@@ -171,11 +155,12 @@ def load_collection(path: str | os.PathLike[str]) -> Collection:
 
 
 def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Collection:
-    source, images = archive.meta[KIND]["source"], archive.meta[KIND]["images"]
+    described = archive.meta[KIND]
+    source, images, purpose = described["source"], described["images"], described["purpose"]
     if not isinstance(source, str) or "\0" in source or not isinstance(images, bool):
         raise ValueError(f"source must be a path and images true or false, got {source!r} and {images!r}")
-    embedding, purpose = _read_embedding(archive.meta[KIND]), archive.meta[KIND].get("purpose", PURPOSES[0])
     check_choice("purpose", purpose, PURPOSES)
+    embedding = _read_embedding(described["embedding"], images)
     ids, digests = archive.arrays["collection.ids"], archive.arrays["collection.digests"]
     if not ids.size:
         raise ValueError("there are no items in it")
@@ -186,25 +171,25 @@ def _build_collection(archive: Archive, retriever: Retriever[HashIndex]) -> Coll
     names = _read_names(archive.arrays["collection.names"], len(ids)) if images else tuple(map(str, ids))
     if not images and ids[-1] != len(ids) - 1:
         raise ValueError("the ids of vectors are not the numbers of their rows")
-    _check_model(retriever.model, images, embedding)
-    if not images:
-        _set_scaling(retriever.model, archive.arrays["collection.shift"], archive.arrays["collection.scale"])
+    _check_model(retriever.model, images and embedding is None)
     return Collection(retriever, source, ids, names, digests, embedding, purpose)
 
 
-def _read_embedding(described: dict[str, Any]) -> Embedding | None:
-    if "embedding" not in described:
+def _read_embedding(described: dict[str, Any] | None, images: bool) -> Embedding | None:
+    if described is None:
         return None
-    embedding = Embedding(**described["embedding"])
-    if not isinstance(embedding.name, str) or not described["images"]:
+    embedding = Embedding(**described)
+    if not isinstance(embedding.name, str) or not images:
         raise ValueError(f"an embedding has a name and is of images, got {embedding.name!r}")
     return embedding._replace(side=check_integer("side", embedding.side, 1, MAX_SIDE))
 
 
-def _check_model(model: Autoencoder, images: bool, embedding: Embedding | None) -> None:
+def _check_model(model: Autoencoder, takes_images: bool) -> None:
     shape = model.input_shape
-    if (shape != (shape[0], shape[0], 3)) if images and embedding is None else (len(shape) != 1):
+    if (shape != (shape[0], shape[0], 3)) if takes_images else (len(shape) != 1):
         raise ValueError(f"a model of items {shape} is none for these")
+    if not takes_images and model.output_activation != "linear":
+        raise ValueError(f"a model of vectors has linear outputs, not {model.output_activation}")
 
 
 def _read_names(text: np.ndarray, count: int) -> tuple[str, ...]:
@@ -214,13 +199,3 @@ def _read_names(text: np.ndarray, count: int) -> tuple[str, ...]:
     if end or len(names) != count or len(set(names)) != count or b"" in names:
         raise ValueError(f"the table of paths must hold {count} different ones, for as many items, got {len(names)}")
     return tuple(map(os.fsdecode, names))
-
-
-def _set_scaling(model: Autoencoder, shift: np.ndarray, scale: np.ndarray) -> None:
-    if shift.shape != model.input_shape or scale.shape != () or {shift.dtype, scale.dtype} != {FLOAT}:
-        raise ValueError(f"shift and scale don't fit vectors of shape {model.input_shape}")
-    if not np.isfinite(shift).all() or not 0 < scale < np.inf:
-        raise ValueError("shift must be finite, and scale finite and above 0")
-    if model.output_activation != "linear":
-        raise ValueError(f"a model of vectors has linear outputs, not {model.output_activation}")
-    model.input_shift[...], model.input_scale[...] = jax.numpy.asarray(shift), jax.numpy.asarray(scale)

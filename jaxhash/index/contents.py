@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxhash.core.checks import check_codes, check_ids, check_integer, check_num_bits
+from jaxhash.core.checks import check_codes, check_ids, check_num_bits
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError
-from jaxhash.index.address_table import Slice, longest_address
 from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 
@@ -19,8 +18,7 @@ def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
     codes, offsets, ids = sorted_arrays(index)
-    meta = {"num_bits": index.num_bits} | ({"multi": True} if index.multi else {})
-    return {"index": meta}, {
+    return {"index": {"num_bits": index.num_bits, "multi": bool(index.multi)}}, {
         "index.codes": codes,
         "index.offsets": offsets,
         "index.ids": ids,
@@ -30,8 +28,7 @@ def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
 def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
     """Returns the arguments of `index_from_sorted` from a file with the right digest; raises `CorruptFileError`."""
     try:
-        num_bits = check_num_bits(archive.meta["index"]["num_bits"])
-        multi = archive.meta["index"].get("multi", False) is True
+        num_bits, multi = read_settings(archive)
         codes, offsets, ids = (archive.arrays[f"index.{name}"] for name in ("codes", "offsets", "ids"))
         codes = check_codes("codes", codes, num_bits)
         check_sorted(codes, offsets, ids, num_bits, multi)
@@ -42,20 +39,12 @@ def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray
     return codes, offsets, ids, num_bits, multi
 
 
-def read_slices(path: AnyPath, archive: Archive, num_codes: int, num_bits: int) -> tuple[Slice, ...]:
-    """Returns the slices whose tables are to be built when the file is loaded; raises `CorruptFileError`."""
-    try:
-        slices = tuple(Slice(first, size) for first, size in archive.meta["index"].get("tables", ()))
-        for bits in slices:
-            check_integer("the first bit of a table", bits.first, 0, num_bits - 1)
-            # Longer addresses would let a small file take much memory.
-            longest = min(longest_address(num_codes), num_bits - bits.first, 32)
-            check_integer("the size of a table's addresses", bits.size, 1, longest)
-        if len(set(slices)) < len(slices) or len(slices) > num_bits:
-            raise ValueError(f"tables must be distinct and at most {num_bits}")
-    except (TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: {error}") from None
-    return slices
+def read_settings(archive: Archive) -> tuple[int, bool]:
+    """Returns `num_bits` and `multi` of an index in a file; raises what `read_sorted` turns into `CorruptFileError`."""
+    num_bits, multi = (archive.meta["index"][name] for name in ("num_bits", "multi"))
+    if not isinstance(multi, bool):
+        raise TypeError(f"multi must be true or false, got {multi!r}")
+    return check_num_bits(num_bits), multi
 
 
 def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:

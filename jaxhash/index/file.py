@@ -3,47 +3,38 @@
 from jax.sharding import Mesh
 
 from jaxhash.files.archive import AnyPath, Archive, read_archive, write_archive
-from jaxhash.index.address_table import get_tables, list_tables
-from jaxhash.index.contents import index_to_arrays, read_slices, read_sorted
+from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.parts import PARTS, load_shards, load_whole, save_parts
 from jaxhash.index.sharding import ShardedIndex, check_mesh
 
 
-def save_index(path: AnyPath, index: HashIndex | ShardedIndex, *, tables: bool = False) -> None:
+def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
     """Saves an index. An old file stays until the new one is complete; equal indexes give equal bytes.
 
     A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, and `path` itself gets a
     manifest that lists them. All processes that hold shards must make this call and see the same folder. Two saves in
     parts under one name must not run at once.
 
+    Address tables are not saved, since building them is as quick as reading and checking them:
+    `jh.prepare(jh.load_index(path), radius=r)` builds them at once.
+
     Args:
         path: where to save.
         index: a `HashIndex` or `ShardedIndex`.
-        tables: whether loading the file builds the address tables that the index has now, as `prepare` builds them, so
-            that a new process answers its first query at full speed. The file only names them: building them is as
-            quick as reading them and checking them against the codes. Not for a `ShardedIndex`: call `prepare` after
-            `load_sharded_index`.
 
     Raises:
         OSError: the file can't be written; the old one is untouched.
-        ValueError: tables are asked for and the index is a `ShardedIndex`.
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     if isinstance(index, ShardedIndex):
-        if tables:
-            raise ValueError("tables=True is for a HashIndex; call prepare on a ShardedIndex once it is loaded")
         save_parts(path, index)
-        return
-    meta, arrays = index_to_arrays(index)
-    slices = [list(table.bits) for table in list_tables(index)] if tables else []
-    if slices:
-        meta["index"]["tables"] = slices
-    write_archive(path, Archive("index", meta, arrays))
+    else:
+        write_archive(path, Archive("index", *index_to_arrays(index)))
 
 
 def load_index(path: AnyPath) -> HashIndex:
-    """Loads an index as a whole, also one that was saved in parts, and builds the tables that its file asks for.
+    """Loads an index as a whole, also one that was saved in parts.
 
     Raises:
         OSError: the file can't be read.
@@ -53,11 +44,7 @@ def load_index(path: AnyPath) -> HashIndex:
     archive = read_archive(path, "index", PARTS)
     if archive.kind == PARTS:
         return load_whole(path, archive)
-    codes, offsets, ids, num_bits, multi = read_sorted(path, archive)
-    slices = read_slices(path, archive, len(codes), num_bits)
-    index = index_from_sorted(codes, offsets, ids, num_bits, multi)
-    get_tables(index, slices)
-    return index
+    return index_from_sorted(*read_sorted(path, archive))
 
 
 def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxhash.core.checks import check_num_bits, num_words
+from jaxhash.core.checks import num_words
 from jaxhash.files.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.files.atomic import sync_directory
-from jaxhash.index.contents import check_sorted, index_to_arrays, read_sorted
+from jaxhash.index.contents import check_sorted, index_to_arrays, read_settings, read_sorted
 from jaxhash.index.hash_index import HashIndex, Sorted, check_size, index_from_sorted
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, assemble_shards, cut_evenly, local_shards, shard_index
@@ -103,7 +103,7 @@ def _save_manifest(target: Path, rows: np.ndarray, index: ShardedIndex) -> None:
     marks = np.concatenate([(rows[:, [RANK, ITEMS]] + starts[part])[~last], starts[-1:]])
     digests = [_digest_from_row(row) for row in rows[last, DIGEST]]
     arrays = {"starts": starts[:, 0], "ranks": marks[:, 0], "items": marks[:, 1]}
-    meta = {"num_bits": index.num_bits, "parts": digests} | ({"multi": True} if index.multi else {})
+    meta = {"num_bits": index.num_bits, "multi": bool(index.multi), "parts": digests}
     write_archive(target, Archive(PARTS, {"index": meta}, arrays))
     _remove_other_parts(target, digests)
 
@@ -120,8 +120,7 @@ def _remove_other_parts(target: Path, digests: list[str]) -> None:
 def _read_manifest(path: AnyPath, archive: Archive) -> Manifest:
     """Returns the manifest that an archive holds; raises `CorruptFileError`."""
     try:
-        num_bits, digests = check_num_bits(archive.meta["index"]["num_bits"]), archive.meta["index"]["parts"]
-        multi = archive.meta["index"].get("multi", False) is True
+        (num_bits, multi), digests = read_settings(archive), archive.meta["index"]["parts"]
         if not isinstance(digests, list) or not all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests):
             raise ValueError("parts must be named by digests")
         starts, ranks, items = (_check_rising(archive.arrays[name]) for name in ("starts", "ranks", "items"))

@@ -98,14 +98,13 @@ class Autoencoder(nnx.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that make such a model."""
-        config = {
+        return {
             "input_dim": self.input_dim,
             "num_bits": self.num_bits,
             "hidden_dims": self.hidden_dims,
             "output_activation": self.output_activation,
+            "image_shape": self.image_shape,
         }
-        # Files of models without it are as they were.
-        return config | ({"image_shape": self.image_shape} if self.image_shape else {})
 
     @property
     def layer_shapes(self) -> list[tuple[int, ...]]:

@@ -13,9 +13,6 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.patch_encoder import PatchEncoder
 
-# Arrays that files leave out where all values are these, as do files from before there were such arrays.
-DEFAULTS = {"input_shift": 0.0, "input_scale": 1.0}
-
 # Model classes by their names in files.
 MODELS: dict[str, type[Autoencoder]] = {
     "Autoencoder": Autoencoder,
@@ -49,9 +46,8 @@ def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
             f"a model whose output_activation is a function ({config['output_activation']!r}) can't be saved: "
             "give it by name"
         )
-    arrays = {name: np.asarray(array) for name, array in _name_arrays(nnx.state(model)).items()}
-    stored = {f"model.{name}": array for name, array in arrays.items() if not (array == DEFAULTS.get(name)).all()}
-    return {"model": {"class": type(model).__name__, "config": config}}, stored
+    arrays = {f"model.{name}": np.asarray(array) for name, array in _name_arrays(nnx.state(model)).items()}
+    return {"model": {"class": type(model).__name__, "config": config}}, arrays
 
 
 def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
@@ -72,14 +68,12 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
 
 def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
     """Raises `ValueError`, before anything is allocated, for arguments of a model larger than its file."""
-    parameters = inspect.signature(make.__init__).parameters
-    expected = set(parameters) - {"self", "rngs"}
-    needed = {name for name in expected if parameters[name].default is not None}
-    if not needed <= config.keys() <= expected:
+    expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
+    if config.keys() != expected:
         raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
     stored = sum(array.size for array in arrays.values())
     for name, value in config.items():
-        if name != "output_activation":
+        if name != "output_activation" and (name, value) != ("image_shape", None):
             sizes = value if isinstance(value, list) else [value]
             if len(sizes) > len(arrays):
                 raise ValueError(f"{name} has more entries than there are arrays")
@@ -90,8 +84,7 @@ def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Array
 def _fill_state(state: Any, arrays: Arrays) -> Any:
     """Replaces the arrays of a model's state by those of a file, which must have the same names, shapes and dtypes."""
     expected = _name_arrays(state)
-    found = {name: np.full(expected[name].shape, value, np.float32) for name, value in DEFAULTS.items()}
-    found |= {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+    found = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
     if expected.keys() != found.keys():
         raise ValueError(f"the model has {len(expected)} arrays, the file {len(found)} or of other names")
     for name, wanted in expected.items():
@@ -99,8 +92,8 @@ def _fill_state(state: Any, arrays: Arrays) -> Any:
             raise ValueError(f"{name} must be {wanted.dtype}{wanted.shape}, got {found[name].dtype}{found[name].shape}")
         if not np.isfinite(found[name]).all():
             raise ValueError(f"{name} holds NaN or infinity")
-    if found["input_scale"] <= 0:
-        raise ValueError(f"input_scale must be above 0, got {found['input_scale']}")
+        if name.endswith("input_scale") and found[name] <= 0:
+            raise ValueError(f"{name} must be above 0, got {found[name]}")
     tree = nnx.to_pure_dict(state)
     # `jnp.asarray` would compile a program for each shape.
     filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(found[_join_path(path)]), tree)

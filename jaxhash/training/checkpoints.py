@@ -22,11 +22,10 @@ from jaxhash.training.epoch import History, TrainSpec, TrainState
 def describe_settings(model: Autoencoder, spec: TrainSpec, data: TrainingData, state: TrainState) -> dict[str, Any]:
     """Returns all that decides how training goes on, as plain JSON data; of a user's functions only their names."""
     rows = data.sample_rows
-    scale = {"input scale": float(model.input_scale[...])} if model.is_scaled else {}
     return {
         "model": type(model).__name__,
         **{name: _to_json(value) for name, value in model.config.items()},
-        **scale,
+        "input scale": float(model.input_scale[...]),
         "epochs": spec.epochs,
         "batch_size": spec.batch_size,
         "seed": spec.seed,
@@ -107,8 +106,10 @@ def _check_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
 
 
 def _check_settings(path: str | os.PathLike[str], stored: Any, given: dict[str, Any]) -> None:
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or "model" not in stored:
         raise CorruptFileError(f"{Path(path)}: checkpoint: settings are missing")
+    if stored["model"] == given["model"] and stored.keys() != given.keys():
+        raise CorruptFileError(f"{Path(path)}: checkpoint: settings must name {', '.join(given)}")
     names = [name for name in {**given, **stored} if stored.get(name) != given.get(name)]
     if names:
         differing = "; ".join(f"{name} was {stored.get(name)!r}, now {given.get(name)!r}" for name in names)

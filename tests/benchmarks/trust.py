@@ -67,7 +67,7 @@ class Jaxhash:
         codes = np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
         offsets = np.arange(count + 1, dtype=np.int32)
         arrays = {"index.codes": codes, "index.offsets": offsets, "index.ids": offsets[:-1]}
-        content = self.archive.Archive("index", {"index": {"num_bits": NUM_BITS}}, arrays)
+        content = self.archive.Archive("index", {"index": {"num_bits": NUM_BITS, "multi": False}}, arrays)
         return lambda: self.archive.write_archive(path, content)
 
 

@@ -86,7 +86,7 @@ def big_file(path, n):
         "index.offsets": np.arange(len(codes) + 1, dtype=np.int32),
         "index.ids": RNG.permutation(len(codes)).astype(np.int32),
     }
-    archive.write_archive(path, archive.Archive("index", {"index": {"num_bits": 64}}, arrays))
+    archive.write_archive(path, archive.Archive("index", {"index": {"num_bits": 64, "multi": False}}, arrays))
 
 
 def loading():

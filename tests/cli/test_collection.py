@@ -75,28 +75,28 @@ def test_vectors_are_scaled_as_they_were_in_training(vectors):
 
 
 WRONG_IMAGES = {
-    "a path less": {"names": b"a\0b\0c\0d\0"},
-    "a path more": {"names": b"a\0b\0c\0d\0e\0f\0"},
-    "a path twice": {"names": b"a\0b\0c\0d\0a\0"},
-    "an empty path": {"names": b"a\0b\0c\0d\0\0"},
-    "no end": {"names": b"a\0b\0c\0d\0e"},
-    "paths in numbers": {"names": np.zeros(5, np.int32)},
-    "an id less": {"ids": np.array([0, 2, 3, 7], np.int32)},
-    "another id": {"ids": np.array([0, 2, 3, 7, 10], np.int32)},
-    "ids in another order": {"ids": np.array([2, 0, 3, 7, 9], np.int32)},
-    "ids of another dtype": {"ids": np.array([0, 2, 3, 7, 9], np.uint32)},
-    "a digest less": {"digests": digests_of(range(4))},
-    "digests of another dtype": {"digests": digests_of(range(5)).astype(np.int32)},
+    "a path less": {"collection.names": b"a\0b\0c\0d\0"},
+    "a path more": {"collection.names": b"a\0b\0c\0d\0e\0f\0"},
+    "a path twice": {"collection.names": b"a\0b\0c\0d\0a\0"},
+    "an empty path": {"collection.names": b"a\0b\0c\0d\0\0"},
+    "no end": {"collection.names": b"a\0b\0c\0d\0e"},
+    "paths in numbers": {"collection.names": np.zeros(5, np.int32)},
+    "an id less": {"collection.ids": np.array([0, 2, 3, 7], np.int32)},
+    "another id": {"collection.ids": np.array([0, 2, 3, 7, 10], np.int32)},
+    "ids in another order": {"collection.ids": np.array([2, 0, 3, 7, 9], np.int32)},
+    "ids of another dtype": {"collection.ids": np.array([0, 2, 3, 7, 9], np.uint32)},
+    "a digest less": {"collection.digests": digests_of(range(4))},
+    "digests of another dtype": {"collection.digests": digests_of(range(5)).astype(np.int32)},
 }
 WRONG_VECTORS = {
-    "a shift of another length": {"shift": np.zeros(2, np.float32)},
-    "a shift that is NaN": {"shift": np.full(3, np.nan, np.float32)},
-    "a scale of zero": {"scale": np.array(0, np.float32)},
-    "a scale below": {"scale": np.array(-1, np.float32)},
-    "an infinite scale": {"scale": np.array(np.inf, np.float32)},
-    "two scales": {"scale": np.ones(2, np.float32)},
-    "no scale": {"scale": None},
-    "bytes for a scale": {"scale": np.array(1, np.uint8)},
+    "a shift of another length": {"model.input_shift": np.zeros(2, np.float32)},
+    "a shift that is NaN": {"model.input_shift": np.full(3, np.nan, np.float32)},
+    "a scale of zero": {"model.input_scale": np.array(0, np.float32)},
+    "a scale below": {"model.input_scale": np.array(-1, np.float32)},
+    "an infinite scale": {"model.input_scale": np.array(np.inf, np.float32)},
+    "two scales": {"model.input_scale": np.ones(2, np.float32)},
+    "no scale": {"model.input_scale": None},
+    "bytes for a scale": {"model.input_scale": np.array(1, np.uint8)},
 }
 
 
@@ -104,10 +104,9 @@ def forged(path, changes):
     """Saves a file anew with other arrays, all else being right."""
     archive = read_archive(path)
     for name, value in changes.items():
-        archive.arrays.pop(f"collection.{name}")
+        archive.arrays.pop(name)
         if value is not None:
-            array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
-            archive.arrays[f"collection.{name}"] = array
+            archive.arrays[name] = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
     write_archive(path, archive)
 
 
@@ -124,24 +123,46 @@ def test_a_file_with_a_right_digest_and_a_wrong_meaning_is_refused(request, tmp_
         load_collection(path)
 
 
+HEADER = {"source": "/a", "images": True, "embedding": None, "purpose": "similar"}
+EMBEDDING = {"name": "module:function", "side": 8}
+
+
+def load_with_header(path, images, header):
+    """Loads a file of images whose header says something else of the collection."""
+    save_collection(path, images)
+    meta = json.loads(forgery.parts(path)["header.json"])["meta"] | {"collection": header}
+    path.write_bytes(forgery.with_header(path, {"meta": meta}))
+    return load_collection(path)
+
+
 @pytest.mark.parametrize(
-    "field",
+    ("changes", "words"),
     [
-        None,
-        {},
-        {"source": 3, "images": True},
-        {"source": "/a\0b", "images": True},
-        {"source": "/a", "images": 1},
-        {"source": "/a", "images": False},
+        ({"source": 3}, "source must be a path"),
+        ({"source": "/a\0b"}, "source must be a path"),
+        ({"images": 1}, "images true or false"),
+        ({"images": False}, "numbers of their rows"),
+        ({"purpose": None}, "purpose must be one of"),
+        ({"purpose": "nothing"}, "purpose must be one of"),
+        ({"embedding": {}}, "name"),
+        ({"embedding": EMBEDDING | {"name": 3}}, "an embedding has a name"),
+        ({"embedding": EMBEDDING | {"side": 0}}, "side must lie between"),
+        ({"embedding": EMBEDDING | {"more": 0}}, "more"),
+        ({"embedding": EMBEDDING}, r"a model of items \(4, 4, 3\) is none for these"),
     ],
 )
-def test_a_header_with_a_wrong_meaning_is_refused(tmp_path, images, field):
-    path = tmp_path / "forged"
-    save_collection(path, images)
-    meta = json.loads(forgery.parts(path)["header.json"])["meta"] | {"collection": field}
-    path.write_bytes(forgery.with_header(path, {"meta": meta}))
+def test_a_header_with_a_wrong_meaning_is_refused(tmp_path, images, changes, words):
+    with pytest.raises(jh.CorruptFileError, match=f"forged: .*{words}"):
+        load_with_header(tmp_path / "forged", images, HEADER | changes)
+
+
+@pytest.mark.parametrize("missing", HEADER)
+def test_a_header_without_one_of_its_fields_is_refused(tmp_path, images, missing):
+    assert load_with_header(tmp_path / "whole", images, HEADER).source == "/a"
+    with pytest.raises(jh.CorruptFileError, match=rf"forged: collection: KeyError\('{missing}'\)"):
+        load_with_header(tmp_path / "forged", images, {name: HEADER[name] for name in HEADER if name != missing})
     with pytest.raises(jh.CorruptFileError, match="forged: "):
-        load_collection(path)
+        load_with_header(tmp_path / "forged", images, None)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +177,13 @@ def test_a_model_of_other_items_is_refused(tmp_path, images, model):
     meta = archive.meta | {"collection": known.meta["collection"]}
     write_archive(tmp_path / "forged", archive._replace(meta=meta, arrays=archive.arrays | names))
     with pytest.raises(jh.CorruptFileError, match="is none for these"):
+        load_collection(tmp_path / "forged")
+
+
+def test_a_model_of_vectors_without_linear_outputs_is_refused(tmp_path, vectors):
+    retriever = jh.Retriever(jh.Autoencoder(3, 9, (4,)), vectors.retriever.index)
+    save_collection(tmp_path / "forged", replace(vectors, retriever=retriever))
+    with pytest.raises(jh.CorruptFileError, match="a model of vectors has linear outputs, not sigmoid"):
         load_collection(tmp_path / "forged")
 
 

@@ -38,10 +38,50 @@ def test_a_model_of_vectors_comes_back_with_its_shift_and_scale(tmp_path):
     model, _ = jh.fit(jh.Autoencoder(12, 40, (), output_activation="linear"), vectors, epochs=1)
     jh.save_model(tmp_path / "m", model)
     identical(jax.tree.leaves(jh.load_model(tmp_path / "m")), jax.tree.leaves(model))
+
+
+@pytest.mark.parametrize("name", ["model.input_scale", "model.network.input_scale"])
+def test_a_scale_of_zero_is_refused(name, tmp_path):
+    jh.save_model(tmp_path / "m", jh.PatchEncoder((8, 8), 4, (3,), num_atoms=2))
     whole = read_archive(tmp_path / "m", "model")
-    name = "model.input_scale"
-    write_archive(tmp_path / "m", whole._replace(arrays=whole.arrays | {name: np.float32(0) * whole.arrays[name]}))
+    write_archive(tmp_path / "m", whole._replace(arrays=whole.arrays | {name: np.zeros((), np.float32)}))
     with pytest.raises(jh.CorruptFileError, match="input_scale must be above 0"):
+        jh.load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        jh.Autoencoder(12, 5, (3,)),
+        jh.Autoencoder(12, 5, (3,), image_shape=(2, 6)),
+        jh.ConvAutoencoder((4, 4), 5, (2,), (3,)),
+        jh.PatchEncoder((8, 8), 4, (3,), num_atoms=2),
+    ],
+    ids=["Autoencoder", "of flat images", "ConvAutoencoder", "PatchEncoder"],
+)
+def test_a_file_without_an_argument_or_array_is_refused(model, tmp_path):
+    jh.save_model(tmp_path / "m", model)
+    assert jh.load_model(tmp_path / "m").config == model.config
+    whole = read_archive(tmp_path / "m", "model")
+    meta, config = whole.meta["model"], whole.meta["model"]["config"]
+    for name in config:
+        less = {"model": meta | {"config": {key: value for key, value in config.items() if key != name}}}
+        write_archive(tmp_path / "m", whole._replace(meta=less))
+        with pytest.raises(jh.CorruptFileError, match="config must hold"):
+            jh.load_model(tmp_path / "m")
+    for name in whole.arrays:
+        write_archive(tmp_path / "m", whole._replace(arrays={k: v for k, v in whole.arrays.items() if k != name}))
+        with pytest.raises(jh.CorruptFileError, match="the model has"):
+            jh.load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["image_shape", "num_bits", "channels", "hidden_dims", "output_activation"])
+def test_an_argument_that_is_null_is_refused(name, tmp_path):
+    jh.save_model(tmp_path / "m", jh.ConvAutoencoder((4, 4), 5))
+    whole = read_archive(tmp_path / "m", "model")
+    whole.meta["model"]["config"][name] = None
+    write_archive(tmp_path / "m", whole)
+    with pytest.raises(jh.CorruptFileError, match=name):
         jh.load_model(tmp_path / "m")
 
 

@@ -66,17 +66,3 @@ def test_wrong_arguments_are_named(index):
         jh.prepare(np.zeros((3, 1), np.uint32), k=1)
     with pytest.raises(TypeError, match="outside jit"):
         jax.jit(lambda index: jh.prepare(index, k=1))(index)
-
-
-def test_a_file_asks_for_the_tables_its_index_had(index, tmp_path):
-    prepared = jh.prepare(fresh(index), radius=2)
-    jh.save_index(tmp_path / "plain", prepared)
-    jh.save_index(tmp_path / "tables", prepared, tables=True)
-    assert jh.describe(jh.load_index(tmp_path / "plain")).tables == ()
-    loaded = jh.load_index(tmp_path / "tables")
-    assert jh.describe(loaded).tables == jh.describe(prepared).tables != ()
-    same(loaded, index)
-    jh.save_index(tmp_path / "again", loaded, tables=True)
-    assert (tmp_path / "again").read_bytes() == (tmp_path / "tables").read_bytes()
-    jh.save_index(tmp_path / "again", fresh(index), tables=True)
-    assert (tmp_path / "again").read_bytes() == (tmp_path / "plain").read_bytes()

@@ -1,6 +1,6 @@
-"""Files of every released format version load for ever, and answer as they did when they were written.
+"""Files of every format version load for good, and give the answers that they gave when they were written.
 
-The files in `golden/v1` are never written anew: a format that can't read them is another version, with its own folder.
+The files in `golden/v1` are kept from now on: a format that can't read them is another version, with its own folder.
 """
 
 import json

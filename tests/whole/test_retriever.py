@@ -192,7 +192,8 @@ def test_a_retriever_of_unequal_bits_is_neither_saved_nor_loaded(retriever, tmp_
     whole = read_archive(tmp_path / "r", "retriever")
     table, offsets, ids = sorted_arrays(other)
     arrays = whole.arrays | {"index.codes": table, "index.offsets": offsets, "index.ids": ids}
-    write_archive(tmp_path / "r", whole._replace(meta=whole.meta | {"index": {"num_bits": 17}}, arrays=arrays))
+    meta = whole.meta | {"index": {"num_bits": 17, "multi": False}}
+    write_archive(tmp_path / "r", whole._replace(meta=meta, arrays=arrays))
     with pytest.raises(jh.CorruptFileError, match="20 bits"):
         jh.load_retriever(tmp_path / "r")
 

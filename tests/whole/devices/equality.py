@@ -84,7 +84,7 @@ def test_shards_are_described_as_the_whole(n):
     assert jh.estimate_matches(sharded, queries, 2) == jh.estimate_matches(index, queries, 2)
 
 
-def test_shards_are_prepared_one_by_one_and_saved_without_tables(tmp_path):
+def test_shards_are_prepared_one_by_one():
     codes = np.random.default_rng(0).integers(0, 2**32, (400_000, 1), dtype=np.uint32)
     sharded = jh.shard_index(jh.build_index(codes, 32), mesh_of(2))
     assert jh.describe(jh.prepare(sharded, k=1)).tables == ()
@@ -92,8 +92,6 @@ def test_shards_are_prepared_one_by_one_and_saved_without_tables(tmp_path):
     each = [jh.describe(shard).tables for shard in sharding.local_shards(sharded).values()]
     assert [[table[:2] for table in row] for row in each] == [[table[:2] for table in tables]] * 2
     assert sum(row[0].num_bytes for row in each) == tables[0].num_bytes
-    with pytest.raises(ValueError, match="tables=True is for a HashIndex"):
-        jh.save_index(tmp_path / "index", sharded, tables=True)
 
 
 @pytest.mark.parametrize(("n", "num_tables"), [(2, 1), (3000, 1), (3000, 4)])
@@ -440,14 +438,22 @@ def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "forged"),
-    [("starts", [0, 100, 290]), ("ranks", [0, 2, 1]), ("items", [5, 6, 7]), ("parts", ["../index"]), ("parts", None)],
+    [
+        ("starts", [0, 100, 290]),
+        ("ranks", [0, 2, 1]),
+        ("items", [5, 6, 7]),
+        ("parts", ["../index"]),
+        ("parts", None),
+        ("multi", 0),
+        ("multi", None),
+    ],
 )
 def test_a_forged_list_is_refused(name, forged, tmp_path):
     path = tmp_path / "index"
     jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
     listing = archive.read_archive(path, parts.PARTS)
-    if name == "parts":
-        listing.meta["index"]["parts"] = forged
+    if name in listing.meta["index"]:
+        listing.meta["index"][name] = forged
     else:
         listing.arrays[name] = np.array(forged, np.int32)
     archive.write_archive(path, listing)

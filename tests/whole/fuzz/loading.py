@@ -1,9 +1,9 @@
-"""Looks for files that `load_*` treats otherwise than it promises: `python tests/fuzz/loading.py [MINUTES]`
+"""Looks for files that `load_*` treats otherwise than it promises: `python tests/whole/fuzz/loading.py [MINUTES]`
 
 Feeds damaged and forged files to every loader. Whatever does not load must end in `CorruptFileError`, within a second
-and in memory bounded by the size of the file. A file that does otherwise is kept in `tests/fuzz/cases`, where
-`tests/test_fuzz.py` finds it from then on. Runs under atheris, which looks for inputs that reach new code, where that
-is installed, else on random choices alone.
+and in memory bounded by the size of the file. A file that does otherwise is kept in `tests/whole/fuzz/cases`, where
+`tests/whole/test_fuzz.py` finds it from then on. Runs under atheris, which looks for inputs that reach new code, where
+that is installed, else on random choices alone.
 """
 
 import hashlib
