@@ -52,8 +52,10 @@ class Retriever(Generic[IndexT]):
     long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
         finds are ranked again; or `None`.
     vectors: floating `[n, d]`, the input of the item with id i in row i, by which the items that the index finds are
-        ranked again, for a model of vectors `[d]`; or `None`. A JAX array, so that it is not sent to the device in each
-        call. For vectors that are mapped from a file, see `rerank_vectors`.
+        ranked again, for a model of vectors `[d]`; or `None`. For vectors that are mapped from a file, see
+        `rerank_vectors`.
+
+    Long codes and vectors are JAX arrays, so that they are not sent to the device in each call.
     """
 
     model: Any  # Autoencoder or Embedded

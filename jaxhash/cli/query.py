@@ -14,7 +14,7 @@ from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
 from jaxhash.cli.terminal import escape_name
 from jaxhash.cli.vectors import load_vectors, read_row
-from jaxhash.codes.weights import ALL_PLANES, pack_planes_on_host
+from jaxhash.codes.weights import ALL_PLANES, pack_planes
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
 from jaxhash.files.atomic import replace_file
@@ -144,8 +144,8 @@ def _search_weighted(index: HashIndex, codes: np.ndarray, weights: np.ndarray, k
     num_codes = int(index.num_codes)
     if k > num_codes or len(codes) * num_codes > MOST_COMPARED:
         return np.asarray(weighted_search(index, codes, weights, k=k).ids)
-    planes = pack_planes_on_host(weights, ALL_PLANES)
-    return np.asarray(search_few(index, codes, k, Weights(planes, ALL_PLANES)).ids)
+    weighing = Weights(pack_planes(weights), ALL_PLANES)
+    return np.asarray(search_few(index, codes, k, weighing).ids)
 
 
 def _find_within(index: HashIndex, codes: np.ndarray, radius: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -4,6 +4,9 @@ The first bit of a code is the highest of its first 32-bit word; unused low bits
 the order of `numpy.packbits`, which FAISS and sentence-transformers use, for any number of bits. (FAISS's `IndexLSH`
 numbers bits from the lowest; distances come out the same.) Codes of up to 64 bits convert to integers and back.
 
+Arrays answer in kind. Numpy arrays and lists give numpy arrays, which numpy computes alone. JAX arrays, concrete or
+traced, give JAX arrays on their device. `codes_to_integers` and `bit_statistics` always give numpy arrays.
+
 >>> import numpy as np
 >>> import jaxhash as jh
 >>> bits = [[1, 0, 1], [1, 1, 1]]

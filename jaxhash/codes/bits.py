@@ -2,30 +2,40 @@
 
 A code of b bits is `w = ceil(b / 32)` words of uint32 in big-endian bit order: bit 0 is the most significant bit of
 word 0, and the unused low bits of the last word are zero. Codes therefore sort as the bit strings do.
+
+Each conversion has two forms: numpy's here, and that for JAX arrays in `jaxhash.codes.compiled`.
 """
 
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxhash.codes.compiled import count_differing, join_bytes, pack, pack_integers, split_bytes, truncate, unpack
 from jaxhash.core.checks import (
     MAX_NUM_BITS,
+    AnyArray,
+    any_known,
+    as_array,
     check_code_array,
     check_codes,
     check_integer,
     check_known_codes,
     check_num_bits,
     dtype_of,
-    is_traced,
+    find_padding,
+    is_jax,
     num_words,
     padding_mask,
 )
 
+# Numpy sums rows of 2 words six times as fast column by column, rows of 32 six times as fast row by row.
+MOST_WORDS_BY_COLUMN = 8
 
-def pack_bits(bits: ArrayLike) -> jax.Array:
+
+def pack_bits(bits: AnyArray) -> AnyArray:
     """Packs bits into codes.
 
     Args:
@@ -39,47 +49,39 @@ def pack_bits(bits: ArrayLike) -> jax.Array:
         ValueError: a value is neither 0 nor 1, or there is no axis of bits.
         TypeError: `bits` is neither bool nor numeric.
     """
-    traced = is_traced(bits)
-    array = jnp.asarray(bits) if traced else np.asarray(bits)
+    array = as_array(bits)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"bits must be bool or numbers, got dtype {array.dtype}")
     if array.ndim == 0:
         raise ValueError("bits must have shape [..., b], got a scalar")
     check_integer("the last axis of bits", array.shape[-1], 1, MAX_NUM_BITS)
-    if not traced:
-        wrong = array[(array != 0) & (array != 1)]
-        if wrong.size:
-            raise ValueError(f"bits: values must be 0/1, got {wrong[0]}")
-    return _pack(array.astype(bool))
+    if array.dtype != bool and any_known(_is_no_bit, array):
+        wrong = np.asarray(array)
+        raise ValueError(f"bits: values must be 0/1, got {wrong[_is_no_bit(wrong)][0]}")
+    convert: Any = pack if is_jax(array) else _pack_on_host
+    return convert(array)
 
 
-@jax.jit
-def _pack(bits: ArrayLike) -> jax.Array:
-    *lead, num_bits = jnp.shape(bits)
-    width = num_words(num_bits)
-    padding = [(0, 0)] * len(lead) + [(0, width * 32 - num_bits)]
-    planes = jnp.pad(jnp.asarray(bits), padding).reshape(*lead, width, 32).astype(jnp.uint32)
-    return (planes << _make_shifts(32, 1, planes.ndim)).sum(-1, dtype=jnp.uint32)
+def _is_no_bit(values: Any) -> Any:
+    return (values != 0) & (values != 1)
 
 
-def _make_shifts(count: int, step: int, ndim: int) -> jax.Array:
-    """Returns the shifts `(count - 1) * step, ..., step, 0`, the first field being the highest, with `ndim` axes."""
-    return (jnp.arange(count - 1, -1, -1, dtype=jnp.uint32) * jnp.uint32(step)).reshape((1,) * (ndim - 1) + (-1,))
+def _pack_on_host(bits: np.ndarray) -> np.ndarray:
+    return _join_bytes_on_host(np.packbits(bits.astype(bool, copy=False), axis=-1))
 
 
-def unpack_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
+def unpack_bits(codes: AnyArray, num_bits: int) -> AnyArray:
     """Unpacks codes, uint32 `[..., w]`, into bool `[..., num_bits]`."""
-    return _unpack(check_known_codes("codes", codes, check_num_bits(num_bits)), num_bits)
+    known = check_known_codes("codes", codes, check_num_bits(num_bits))
+    convert: Any = unpack if is_jax(known) else _unpack_on_host
+    return convert(known, num_bits)
 
 
-@partial(jax.jit, static_argnums=1)
-def _unpack(codes: ArrayLike, num_bits: int) -> jax.Array:
-    words = jnp.asarray(codes)[..., None]
-    planes = (words >> _make_shifts(32, 1, words.ndim)) & jnp.uint32(1)
-    return planes.reshape(*words.shape[:-2], 32 * words.shape[-2])[..., :num_bits] != 0
+def _unpack_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
+    return np.unpackbits(_split_words(codes), axis=-1, count=num_bits).view(bool)
 
 
-def first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
+def first_bits(codes: AnyArray, num_bits: int) -> AnyArray:
     """Truncates codes, uint32 `[..., w]`, to their first bits: uint32 `[..., ceil(num_bits / 32)]`.
 
     Training with `short_bits` makes the first bits of a code usable as a code of their own.
@@ -92,19 +94,21 @@ def first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
     check_code_array("codes", codes)
     if width > np.shape(codes)[-1]:
         raise ValueError(f"num_bits must be at most {32 * np.shape(codes)[-1]} for these codes, got {num_bits}")
-    return _first_bits(_to_native(codes), num_bits)
+    convert: Any = truncate if is_jax(codes) else _truncate_on_host
+    return convert(_to_native(codes), num_bits)
 
 
-@partial(jax.jit, static_argnums=1)
-def _first_bits(codes: ArrayLike, num_bits: int) -> jax.Array:
-    mask = np.full(num_words(num_bits), 0xFFFFFFFF, np.uint32)
-    mask[-1] ^= padding_mask(num_bits)
-    first = jnp.asarray(codes)[..., : len(mask)]
-    return first & jnp.broadcast_to(mask, first.shape)
+def _truncate_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
+    first = codes[..., : num_words(num_bits)].copy()
+    first[..., -1] &= np.uint32(0xFFFFFFFF ^ padding_mask(num_bits))
+    return first
 
 
-def hamming_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
+def hamming_distance(a: AnyArray, b: AnyArray) -> AnyArray:
     """Counts the bits in which codes differ.
+
+    If only one of the arguments is a JAX array, the result is one. For numpy arrays, the differing bits are in memory
+    before they are counted, about 5 w bytes a distance.
 
     Args:
         a: uint32 `[..., w]`.
@@ -123,27 +127,26 @@ def hamming_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
         np.broadcast_shapes(np.shape(a), np.shape(b))
     except ValueError:
         raise ValueError(f"a and b must have shapes that broadcast, got {np.shape(a)} and {np.shape(b)}") from None
-    return _count_differing(_to_native(a), _to_native(b))
+    count: Any = count_differing if is_jax(a, b) else _count_differing_on_host
+    return count(_to_native(a), _to_native(b))
 
 
-def _to_native(codes: ArrayLike) -> ArrayLike:
+def _to_native(codes: ArrayLike) -> Any:
     """Converts to native byte order, the only one that JAX accepts."""
     return codes if isinstance(codes, jax.Array) else np.asarray(codes).astype(np.uint32, copy=False)
 
 
-@jax.jit
-def _count_differing(a: ArrayLike, b: ArrayLike) -> jax.Array:
-    shape = np.broadcast_shapes(jnp.shape(a), jnp.shape(b))
-    differing = jnp.broadcast_to(a, shape) ^ jnp.broadcast_to(b, shape)
-    # population_count and sum would keep uint32
-    return jax.lax.population_count(differing).sum(-1, dtype=jnp.int32)
+def _count_differing_on_host(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    differing = np.bitwise_xor(a, b, order="F" if a.shape[-1] <= MOST_WORDS_BY_COLUMN else "C")
+    return np.asarray(np.bitwise_count(differing).sum(-1, dtype=np.int32), order="C")
 
 
-def codes_from_bytes(packed: ArrayLike, num_bits: int) -> jax.Array:
+def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
     """Converts codes from the byte order of `numpy.packbits`, which FAISS and sentence-transformers use.
 
     Args:
-        packed: uint8 `[..., ceil(num_bits / 8)]`; the unused low bits of the last byte are zero.
+        packed: uint8 `[..., ceil(num_bits / 8)]`; the unused low bits of the last byte are zero. Of int8 x, which
+            sentence-transformers makes with the precision "binary", it is `x.view(np.uint8) ^ 0x80`.
         num_bits: the number of bits of a code.
 
     Returns:
@@ -156,35 +159,38 @@ def codes_from_bytes(packed: ArrayLike, num_bits: int) -> jax.Array:
     num_bytes = -(-check_num_bits(num_bits) // 8)
     dtype, shape = dtype_of(packed), np.shape(packed)
     if dtype != np.uint8:
-        raise TypeError(f"packed must have dtype uint8, got {dtype}")
+        cure = '; of precision "binary" of sentence-transformers, give x.view(np.uint8) ^ 0x80' * (dtype == np.int8)
+        raise TypeError(f"packed must have dtype uint8, got {dtype}{cure}")
     if not shape or shape[-1] != num_bytes:
         raise ValueError(f"packed must have {num_bytes} bytes in the last axis for {num_bits} bits, got {shape}")
-    if not is_traced(packed):
-        packed = np.asarray(packed)
-        if (packed[..., -1] & np.uint8((1 << (-num_bits % 8)) - 1)).any():
-            raise ValueError(f"packed: padding bits must be zero, but a code has bits past {num_bits}")
-    return _from_bytes(packed)
+    array = as_array(packed)
+    if num_bits % 8 and any_known(find_padding, array, num_bits):
+        raise ValueError(f"packed: padding bits must be zero, but a code has bits past {num_bits}")
+    convert: Any = join_bytes if is_jax(array) else _join_bytes_on_host
+    return convert(array)
 
 
-@jax.jit
-def _from_bytes(packed: ArrayLike) -> jax.Array:
-    *lead, num_bytes = jnp.shape(packed)
-    width = -(-num_bytes // 4)
-    padding = [(0, 0)] * len(lead) + [(0, width * 4 - num_bytes)]
-    planes = jnp.pad(jnp.asarray(packed), padding).reshape(*lead, width, 4).astype(jnp.uint32)
-    return (planes << _make_shifts(4, 8, planes.ndim)).sum(-1, dtype=jnp.uint32)
+def _join_bytes_on_host(packed: np.ndarray) -> np.ndarray:
+    *lead, num_bytes = packed.shape
+    padded = np.zeros((*lead, 4 * -(-num_bytes // 4)), np.uint8)
+    padded[..., :num_bytes] = packed
+    return padded.view(">u4").astype(np.uint32)
 
 
-def codes_to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
+def codes_to_bytes(codes: AnyArray, num_bits: int) -> AnyArray:
     """Converts codes, uint32 `[..., w]`, to bytes, uint8 `[..., ceil(num_bits / 8)]`: undoes `codes_from_bytes`."""
-    return _to_bytes(check_known_codes("codes", codes, check_num_bits(num_bits)), num_bits)
+    known = check_known_codes("codes", codes, check_num_bits(num_bits))
+    convert: Any = split_bytes if is_jax(known) else _split_bytes_on_host
+    return convert(known, num_bits)
 
 
-@partial(jax.jit, static_argnums=1)
-def _to_bytes(codes: ArrayLike, num_bits: int) -> jax.Array:
-    words = jnp.asarray(codes)[..., None]
-    planes = ((words >> _make_shifts(4, 8, words.ndim)) & jnp.uint32(0xFF)).astype(jnp.uint8)
-    return planes.reshape(*words.shape[:-2], 4 * words.shape[-2])[..., : -(-num_bits // 8)]
+def _split_bytes_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
+    return np.ascontiguousarray(_split_words(codes)[..., : -(-num_bits // 8)])
+
+
+def _split_words(codes: np.ndarray) -> np.ndarray:
+    """All bytes of codes `[..., w]`, in the order of their bits: uint8 `[..., 4 w]`."""
+    return codes.astype(">u4", order="C").view(np.uint8)
 
 
 def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
@@ -200,14 +206,30 @@ def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
     return np.asarray(whole >> np.uint64(64 - num_bits))
 
 
-def codes_from_integers(ints: ArrayLike, num_bits: int) -> jax.Array:
-    """Converts integers in [0, 2^num_bits), `[...]`, to codes, uint32 `[..., w]`: undoes `codes_to_integers`."""
+def codes_from_integers(ints: AnyArray, num_bits: int) -> AnyArray:
+    """Converts integers in [0, 2^num_bits), `[...]`, to codes, uint32 `[..., w]`: undoes `codes_to_integers`.
+
+    JAX arrays hold integers of at most 32 bits, unless 64-bit JAX is on; numpy arrays up to 64. Traced values can't be
+    checked: of them the last `num_bits` bits count.
+    """
     check_num_bits(num_bits, maximum=64)
-    values = np.asarray(ints)
-    if values.dtype.kind not in "iu" and values.size:
+    values = as_array(ints)
+    if not values.size:
+        values = values.astype(np.uint32)  # numpy takes an empty list for floats
+    if values.dtype.kind not in "iu":
         raise TypeError(f"ints must be an array of integers (for large ones, numpy uint64), got {values.dtype}")
-    if values.size and (values.min() < 0 or int(values.max()) >> num_bits):
+    if any_known(_exceeds, values, num_bits):
+        values = np.asarray(values)
         raise ValueError(f"ints must lie between 0 and 2**{num_bits} - 1, got {values.min()} to {values.max()}")
-    whole = values.astype(np.uint64) << np.uint64(64 - num_bits)
-    words = np.stack([whole >> np.uint64(32), whole & np.uint64(0xFFFFFFFF)], axis=-1).astype(np.uint32)
-    return jax.device_put(words[..., : num_words(num_bits)])  # `jnp.asarray` would compile a program for each shape
+    convert: Any = pack_integers if is_jax(values) else _pack_integers_on_host
+    return convert(values, num_bits)
+
+
+def _exceeds(values: Any, num_bits: int) -> Any:
+    """Which integers are negative or have more bits."""
+    return values >> num_bits != 0
+
+
+def _pack_integers_on_host(values: np.ndarray, num_bits: int) -> np.ndarray:
+    whole = values.astype(np.uint64)[..., None] << np.uint64(64 - num_bits)
+    return whole.astype(">u8", order="C").view(">u4")[..., : num_words(num_bits)].astype(np.uint32)

@@ -4,7 +4,6 @@ The weighted distance of two codes is the sum of the query's weights of the bits
 compute it from bit planes of the weights: the sum over planes p of `2^p popcount((q ^ c) & plane_p)`.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import pack_bits
-from jaxhash.core.checks import dtype_of, is_on_host, is_traced, num_words
+from jaxhash.core.checks import AnyArray, dtype_of, is_jax, is_on_host, is_traced
 
 MAX_WEIGHT = 15
 ALL_PLANES = (0, 1, 2, 3)
@@ -48,17 +47,7 @@ def _union(weights: jax.Array) -> jax.Array:
     return jnp.bitwise_or.reduce(weights, axis=None)
 
 
-def pack_planes_on_host(weights: np.ndarray, exponents: tuple[int, ...]) -> np.ndarray:
-    """Packs what `pack_planes` packs, by numpy."""
-    bits = np.stack([weights >> power & 1 for power in exponents], axis=-2)
-    spare = 32 * num_words(bits.shape[-1]) - bits.shape[-1]
-    padded = np.pad(bits.astype(bool), [(0, 0)] * (bits.ndim - 1) + [(0, spare)])
-    return np.packbits(padded, axis=-1).view(">u4").astype(np.uint32)
-
-
-@partial(jax.jit, static_argnames="exponents")
-def pack_planes(weights: ArrayLike, exponents: tuple[int, ...] = ALL_PLANES) -> jax.Array:
+def pack_planes(weights: AnyArray, exponents: tuple[int, ...] = ALL_PLANES) -> AnyArray:
     """Packs the bit planes of weights, integers `[..., b]`: uint32 `[..., p, w]`, one plane for each exponent."""
-    whole = jnp.asarray(weights).astype(jnp.uint32)
-    planes = [(whole >> jnp.uint32(power)) & jnp.uint32(1) for power in exponents]
-    return pack_bits(jnp.stack(planes, axis=-2) != 0)
+    stack: Any = jnp.stack if is_jax(weights) else np.stack
+    return pack_bits(stack([(weights >> power & 1) != 0 for power in exponents], axis=-2))

@@ -5,10 +5,10 @@ what was expected. Nothing here casts: a value of another dtype may already have
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, TypeGuard, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import jax
 import numpy as np
@@ -17,6 +17,19 @@ from jax.typing import ArrayLike
 MAX_NUM_BITS = 2**15
 INT32_MAX = int(np.iinfo(np.int32).max)
 _UINT32 = np.dtype(np.uint32)
+
+# What answers in kind: given numpy arrays, it returns numpy arrays; given JAX arrays, concrete or traced, JAX arrays.
+AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
+
+
+def is_jax(*arrays: Any) -> bool:
+    """Whether any of these is a JAX array, concrete or traced, so that the answer is to be one."""
+    return any(isinstance(array, jax.Array) for array in arrays)
+
+
+def as_array(value: Any) -> Any:
+    """Returns a JAX array as it is, and anything else as a numpy array."""
+    return value if isinstance(value, jax.Array) else np.asarray(value)
 
 
 def is_traced(*trees: Any) -> bool:
@@ -27,6 +40,24 @@ def is_traced(*trees: Any) -> bool:
 def is_on_host(array: Any) -> bool:
     """Whether numpy can read this without a transfer: all but JAX arrays on accelerators."""
     return not isinstance(array, jax.Array) or next(iter(array.devices())).platform == "cpu"
+
+
+def any_known(find: Callable[..., Any], array: Any, *numbers: int) -> bool:
+    """Whether `find(array, *numbers)` marks any value. No value of a traced array is known.
+
+    On an accelerator it runs there, and only the outcome is fetched.
+    """
+    if isinstance(array, jax.core.Tracer):
+        return False
+    if is_on_host(array):
+        return bool(find(np.asarray(array), *numbers).any())
+    with jax.ensure_compile_time_eval():  # a caller's jit would stage it, although all values are known
+        return bool(_any_marked(find, numbers, array))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _any_marked(find: Callable[..., Any], numbers: tuple[int, ...], array: jax.Array) -> jax.Array:
+    return find(array, *numbers).any()
 
 
 def is_stream(value: Any) -> TypeGuard[Iterable[Any]]:
@@ -85,9 +116,14 @@ def num_words(num_bits: int) -> int:
     return -(-num_bits // 32)
 
 
-def padding_mask(num_bits: int) -> int:
+def padding_mask(num_bits: int, word_size: int = 32) -> int:
     """The unused low bits of a code's last word, as a mask."""
-    return (1 << (-num_bits % 32)) - 1
+    return (1 << (-num_bits % word_size)) - 1
+
+
+def find_padding(codes: Any, num_bits: int) -> Any:
+    """The padding bits set in codes, uint32 `[..., w]` or uint8 `[..., m]`: those of the last word or byte, `[...]`."""
+    return codes[..., -1] & codes.dtype.type(padding_mask(num_bits, 8 * codes.dtype.itemsize))
 
 
 def dtype_of(array: ArrayLike) -> np.dtype[Any]:
@@ -110,8 +146,7 @@ def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
     """Returns concrete `codes` as a native uint32 array `[..., w]`, once width and padding bits are right."""
     check_code_array(name, codes, num_words(num_bits))
     array = np.asarray(codes).astype(np.uint32, copy=False)
-    mask = np.uint32(padding_mask(num_bits))
-    stray = array[..., -1] & mask if mask else np.zeros(0, bool)
+    stray = find_padding(array, num_bits) if padding_mask(num_bits) else np.zeros(0, bool)
     if stray.any():
         place = tuple(int(i) for i in np.argwhere(stray)[0])
         raise ValueError(f"{name}: padding bits must be zero, but the code at {place} has bits past {num_bits}")
@@ -127,22 +162,12 @@ def check_known_codes(name: str, codes: ArrayLike, num_bits: int) -> Any:
     # The usual query needs none of what follows, which takes as long as a search of a few thousand codes.
     if type(codes) is np.ndarray and codes.dtype is _UINT32 and codes.ndim and codes.shape[-1] * 32 == num_bits:
         return codes
+    if not is_jax(codes):
+        return check_codes(name, codes, num_bits)
     check_code_array(name, codes, num_words(num_bits))
-    if is_traced(codes):
-        return codes
-    if is_on_host(codes):
-        array = check_codes(name, codes, num_bits)
-        return codes if isinstance(codes, jax.Array) else array
-    mask = padding_mask(num_bits)
-    if mask and jax.device_get(_any_set(codes, mask)):
-        check_codes(name, codes, num_bits)
+    if padding_mask(num_bits) and any_known(find_padding, codes, num_bits):
+        check_codes(name, codes, num_bits)  # raises, and names the code
     return codes
-
-
-@partial(jax.jit, static_argnums=1)
-def _any_set(codes: jax.Array, mask: int) -> jax.Array:
-    """Whether any code has a bit of the mask set in its last word: bool `[]`."""
-    return (codes[..., -1] & np.uint32(mask)).any()
 
 
 def check_ids(ids: ArrayLike | None, num_items: int, *, distinct: bool = True) -> np.ndarray:

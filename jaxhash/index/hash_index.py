@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxhash.core.checks import INT32_MAX, num_words
+from jaxhash.core.checks import INT32_MAX, AnyArray, num_words
 
 NO_ID = -1
 
@@ -26,7 +26,6 @@ CODES_AT_ONCE = 2**24
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 
 @partial(

@@ -4,13 +4,11 @@ A model trained on patches and applied at every position of an image is a convol
 windows of a patch's size.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.core.checks import check_integer, is_traced
+from jaxhash.core.checks import AnyArray, as_array, check_integer, is_traced
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode
 
@@ -18,7 +16,7 @@ from jaxhash.models.encoding import encode
 PATCHES_AT_ONCE = 2**15
 
 
-def extract_patches(images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1) -> Any:
+def extract_patches(images: AnyArray, patch_size: int | tuple[int, int], *, stride: int = 1) -> AnyArray:
     """Extracts the patches of images at all positions, row by row.
 
     Args:
@@ -37,7 +35,7 @@ def extract_patches(images: ArrayLike, patch_size: int | tuple[int, int], *, str
     """
     shape = np.shape(images)
     rows, columns = _find_positions(shape, patch_size, check_integer("stride", stride, 1))
-    array: Any = images if is_traced(images) or isinstance(images, jax.Array) else np.asarray(images)
+    array = as_array(images)
     batch = array[None] if len(shape) == 2 else array
     patches = batch[:, rows[:, None, :, None], columns[None, :, None, :]]
     patches = patches.reshape(len(batch), len(rows) * len(columns), *patches.shape[3:])
@@ -66,7 +64,7 @@ def encode_patches(
     shape = np.shape(images)
     rows, columns = _find_positions(shape, patch_size, check_integer("stride", stride, 1))
     if is_traced(model, images) or len(shape) == 2:
-        return encode(model, extract_patches(images, patch_size, stride=stride))
+        return encode(model, extract_patches(as_array(images), patch_size, stride=stride))
     array, size = np.asarray(images), max(1, PATCHES_AT_ONCE // (len(rows) * len(columns)))
     parts = [
         np.asarray(encode(model, extract_patches(array[start : start + size], patch_size, stride=stride)))

@@ -131,7 +131,7 @@ def speed(options):
     rng = np.random.default_rng(0)
     centres = rng.random((2000, LONG)) < 0.5
     bits = centres[rng.integers(0, 2000, 10**6)] ^ (rng.random((10**6, LONG)) < 1.5 / SHORT)
-    long_codes = jh.pack_bits(bits)
+    long_codes = jax.device_put(jh.pack_bits(bits))
     short = jh.first_bits(long_codes, SHORT)
     index = jh.build_index(short, SHORT)
     queries, short_queries = (np.asarray(array[:1024]) for array in (long_codes, short))

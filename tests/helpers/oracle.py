@@ -5,13 +5,13 @@ import numpy as np
 NO_ID, NO_DISTANCE = -1, 2**31 - 1
 
 
-def pack(bits):
-    """Bits `[n, b]` to codes, by way of strings of digits."""
-    bits = np.asarray(bits).astype(int)
-    width = -(-bits.shape[1] // 32)
-    rows = ["".join(map(str, row)).ljust(32 * width, "0") for row in bits]
-    words = [[int(row[32 * i : 32 * i + 32], 2) for i in range(width)] for row in rows]
-    return np.array(words, np.uint32).reshape(len(bits), width)
+def pack(bits, dtype=np.uint32):
+    """Bits `[n, b]` to codes, or to bytes, by way of strings of digits."""
+    bits, size = np.asarray(bits).astype(int), 8 * np.dtype(dtype).itemsize
+    width = -(-bits.shape[1] // size)
+    rows = ["".join(map(str, row)).ljust(size * width, "0") for row in bits]
+    words = [[int(row[size * i : size * (i + 1)], 2) for i in range(width)] for row in rows]
+    return np.array(words, dtype).reshape(len(bits), width)
 
 
 def ranking(codes, ids, query):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from samples import same
 
 import jaxhash as jh
-from jaxhash.codes.weights import ALL_PLANES, pack_planes_on_host
+from jaxhash.codes.weights import ALL_PLANES, pack_planes
 from jaxhash.query import cost_model, eager
 from jaxhash.query.costs import costs
 from jaxhash.query.few_queries import search_few
@@ -37,7 +37,7 @@ def test_it_equals_the_oracle_also_by_weights(n, num_bits, k, seed):
     same(search_few(index, queries, k), jh.Neighbors(*(array.astype(np.int32) for array in expected)))
     for exponents, largest in ((ALL_PLANES, 15), ((0, 2), 5)):
         weights = rng.integers(0, 16, (2, num_bits)) & largest
-        planes = Weights(pack_planes_on_host(weights, exponents), exponents)
+        planes = Weights(pack_planes(weights, exponents), exponents)
         expected = oracle.nearest_weighted(codes, ids, queries, weights, k)
         same(tuple(search_few(index, queries, k, planes)), expected)
 

@@ -13,6 +13,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 import pytest
+from conversions import make_cases
 
 import jaxhash as jh
 from jaxhash.core.batching import one_at_a_time
@@ -206,6 +207,14 @@ def test_queries_on_another_device_are_moved_to_the_index():
     elsewhere = jax.device_put(queries, jax.devices()[-1])
     assert elsewhere.devices() != index.codes.devices()
     same(jh.search(index, elsewhere, k=3), jh.search(index, queries, k=3))
+
+
+def test_conversions_leave_codes_on_their_device():
+    device = jax.devices()[-1]
+    for convert, arrays, expected in make_cases((3,), 30).values():
+        found = convert(*jax.device_put(arrays, device))
+        assert found.devices() == {device}
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_weighted_search_in_shards_is_that_of_the_whole():
