@@ -6,7 +6,7 @@ word 0, and the unused low bits of the last word are zero. Codes therefore sort 
 Each conversion has two forms: numpy's here, and that for JAX arrays in `jaxhash.codes.compiled`.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,13 @@ def _truncate_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
     return first
 
 
-def hamming_distance(a: AnyArray, b: AnyArray) -> AnyArray:
+@overload
+def hamming_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray: ...
+@overload
+def hamming_distance(a: jax.Array, b: np.ndarray | jax.Array) -> jax.Array: ...
+@overload
+def hamming_distance(a: np.ndarray, b: jax.Array) -> jax.Array: ...
+def hamming_distance(a: np.ndarray | jax.Array, b: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     """Counts the bits in which codes differ.
 
     If only one of the arguments is a JAX array, the result is one. For numpy arrays, the differing bits are in memory
@@ -172,9 +178,9 @@ def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
 
 def _join_bytes_on_host(packed: np.ndarray) -> np.ndarray:
     *lead, num_bytes = packed.shape
-    padded = np.zeros((*lead, 4 * -(-num_bytes // 4)), np.uint8)
-    padded[..., :num_bytes] = packed
-    return padded.view(">u4").astype(np.uint32)
+    if num_bytes % 4:
+        packed = np.concatenate([packed, np.zeros((*lead, -num_bytes % 4), np.uint8)], axis=-1)
+    return np.ascontiguousarray(packed).view(">u4").astype(np.uint32)
 
 
 def codes_to_bytes(codes: AnyArray, num_bits: int) -> AnyArray:
