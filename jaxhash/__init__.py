@@ -10,9 +10,9 @@ Where to begin, by what you want to do (each name's docstring says more):
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
 - index: `build_index`, `add_items`, `remove_items`, `merge_indexes`, `describe`, `suggest_num_bits`,
   `expected_matches`; on many devices `shard_index`, `build_sharded_index`.
-- search: `search`, `radius_search`, `weighted_search`, `bag_search`; from images by a `Retriever` with `retrieve`;
-  `rerank`, `rerank_vectors`; pairs by `neighbor_pairs`, `duplicate_groups`, `deduplicate`; `estimate_matches`,
-  `prepare`; inside your own `jit` also `radius_search_padded`, `build_tables`, `probe_padded`.
+- search: `search`, `radius_search`, `bag_search`; from images by a `Retriever` with `retrieve`; `rerank`,
+  `rerank_vectors`; pairs by `neighbor_pairs`, `duplicate_groups`, `deduplicate`; `prepare`; inside your own `jit` also
+  `radius_search_padded`, `build_tables`.
 - judge: `vote_accuracy`, `precision_at_k`, `recall`, `mean_average_precision`, `precision_in_radius`,
   `distance_counts`, `bit_statistics`.
 - keep: `save_index`, `save_model`, `save_retriever`, `load_index`, `load_model`, `load_retriever`,
@@ -22,6 +22,11 @@ Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighb
 
 Public names are loaded when they are first used, so that importing jaxhash imports neither jax nor flax, and programs
 that only search never load flax and optax.
+
+Searches, reranking and conversions answer in kind: numpy arrays give numpy arrays, and JAX arrays, traced or not, give
+JAX arrays, which stay on their device. The kind of the queries decides; `retrieve` follows its images. Results of
+unknown length (`radius_search`, `neighbor_pairs`, `duplicate_groups`, `deduplicate`) are always numpy arrays. Networks
+(`encode`, `encode_weighted`, `reconstruct`) always give JAX arrays.
 
 An index never changes, so threads may share one and search it while another is built from it. Processes must not be
 forked once JAX has run in them (a lock held by another thread is never released in the child): start them with the
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
     from jaxhash.index.file import load_index, load_sharded_index, save_index
     from jaxhash.index.hash_index import HashIndex
+    from jaxhash.index.probe_tables import ProbeTables
     from jaxhash.index.sharded_building import build_sharded_index
     from jaxhash.index.sharding import ShardedIndex, shard_index
     from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
@@ -62,19 +68,21 @@ if TYPE_CHECKING:
     from jaxhash.models.file import load_model, save_model
     from jaxhash.models.patch_encoder import PatchEncoder
     from jaxhash.models.patches import encode_patches, extract_patches
-    from jaxhash.query.bags import BagMatches, bag_search
-    from jaxhash.query.duplicates import Redundant, deduplicate, duplicate_groups
-    from jaxhash.query.estimate import estimate_matches
-    from jaxhash.query.nearest import radius_search_padded, search
-    from jaxhash.query.pairs import NeighborPairs, neighbor_pairs
-    from jaxhash.query.prepare import prepare
-    from jaxhash.query.probe_padded import probe_padded
-    from jaxhash.query.probe_tables import ProbeTables, build_tables
-    from jaxhash.query.radius import radius_search
-    from jaxhash.query.reranking import rerank
-    from jaxhash.query.results import Neighbors, PaddedMatches, ProbedMatches, RadiusMatches, ScoredNeighbors
-    from jaxhash.query.vector_reranking import rerank_vectors
-    from jaxhash.query.weighted import weighted_search
+    from jaxhash.query.bags import bag_search
+    from jaxhash.query.nearest import search
+    from jaxhash.query.pairs.items import deduplicate, duplicate_groups, neighbor_pairs
+    from jaxhash.query.probe.tables import build_tables, prepare
+    from jaxhash.query.radius import radius_search, radius_search_padded
+    from jaxhash.query.rerank import rerank, rerank_vectors
+    from jaxhash.query.results import (
+        BagMatches,
+        NeighborPairs,
+        Neighbors,
+        PaddedMatches,
+        RadiusMatches,
+        Redundant,
+        ScoredNeighbors,
+    )
     from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
     from jaxhash.training.advice import CodeWarning, QualityWarning
     from jaxhash.training.augment import AffineWarp, PhotoWarp
@@ -107,6 +115,7 @@ _MODULES = {
     "index.density": ("IndexStats", "describe", "expected_matches", "suggest_num_bits"),
     "index.file": ("load_index", "load_sharded_index", "save_index"),
     "index.hash_index": ("HashIndex",),
+    "index.probe_tables": ("ProbeTables",),
     "index.sharded_building": ("build_sharded_index",),
     "index.sharding": ("ShardedIndex", "shard_index"),
     "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
@@ -119,19 +128,21 @@ _MODULES = {
     "models.file": ("load_model", "save_model"),
     "models.patch_encoder": ("PatchEncoder",),
     "models.patches": ("encode_patches", "extract_patches"),
-    "query.bags": ("BagMatches", "bag_search"),
-    "query.duplicates": ("Redundant", "deduplicate", "duplicate_groups"),
-    "query.estimate": ("estimate_matches",),
-    "query.nearest": ("radius_search_padded", "search"),
-    "query.pairs": ("NeighborPairs", "neighbor_pairs"),
-    "query.prepare": ("prepare",),
-    "query.probe_padded": ("probe_padded",),
-    "query.probe_tables": ("ProbeTables", "build_tables"),
-    "query.radius": ("radius_search",),
-    "query.reranking": ("rerank",),
-    "query.results": ("Neighbors", "PaddedMatches", "ProbedMatches", "RadiusMatches", "ScoredNeighbors"),
-    "query.vector_reranking": ("rerank_vectors",),
-    "query.weighted": ("weighted_search",),
+    "query.bags": ("bag_search",),
+    "query.nearest": ("search",),
+    "query.pairs.items": ("deduplicate", "duplicate_groups", "neighbor_pairs"),
+    "query.probe.tables": ("build_tables", "prepare"),
+    "query.radius": ("radius_search", "radius_search_padded"),
+    "query.rerank": ("rerank", "rerank_vectors"),
+    "query.results": (
+        "BagMatches",
+        "NeighborPairs",
+        "Neighbors",
+        "PaddedMatches",
+        "RadiusMatches",
+        "Redundant",
+        "ScoredNeighbors",
+    ),
     "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
     "training.advice": ("CodeWarning", "QualityWarning"),
     "training.augment": ("AffineWarp", "PhotoWarp"),
@@ -173,7 +184,6 @@ __all__ = [
     "PatchEncoder",
     "PhotoWarp",
     "ProbeTables",
-    "ProbedMatches",
     "QualityWarning",
     "RadiusMatches",
     "Reconstruct",
@@ -199,7 +209,6 @@ __all__ = [
     "encode",
     "encode_patches",
     "encode_weighted",
-    "estimate_matches",
     "expected_matches",
     "extract_patches",
     "first_bits",
@@ -218,7 +227,6 @@ __all__ = [
     "precision_in_radius",
     "prepare",
     "pretrain",
-    "probe_padded",
     "radius_search",
     "radius_search_padded",
     "recall",
@@ -238,7 +246,6 @@ __all__ = [
     "summary",
     "unpack_bits",
     "vote_accuracy",
-    "weighted_search",
 ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import first_bits
+from jaxhash.codes.distances import Queries
 from jaxhash.codes.weights import ALL_PLANES, pack_planes
 from jaxhash.core.batching import entry_point, in_batches, in_parallel, one_at_a_time
 from jaxhash.core.checks import (
@@ -22,19 +23,18 @@ from jaxhash.core.checks import (
 )
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.index.contents import index_to_arrays, read_sorted
-from jaxhash.index.hash_index import HashIndex, index_from_sorted, largest_id
+from jaxhash.index.hash_index import HashIndex, index_from_sorted
+from jaxhash.index.positions import id_span
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
-from jaxhash.query.filters import Allowed, apply_filter, check_allowed
-from jaxhash.query.kernels import Weights
+from jaxhash.query.filters import apply_filter, check_allowed
 from jaxhash.query.nearest import nearest_items
-from jaxhash.query.reranking import nearest_candidates
+from jaxhash.query.rerank import METRICS, check_vectors, nearest_by_vectors, nearest_candidates
 from jaxhash.query.results import Neighbors, ScoredNeighbors
-from jaxhash.query.vector_reranking import METRICS, check_vectors, nearest_by_vectors
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
@@ -73,7 +73,7 @@ def retrieve(
     num_candidates: int | None = None,
     metric: str | None = None,
     allowed: ArrayLike | None = None,
-) -> Neighbors | ScoredNeighbors:
+) -> Neighbors[Any] | ScoredNeighbors[Any]:
     """Finds the k indexed items that are nearest to images, in one compiled program.
 
     Args:
@@ -89,10 +89,10 @@ def retrieve(
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
-        `search(index, encode(model, images), k=k)` gives, or `weighted_search` with codes and weights of
-        `encode_weighted`. With long codes, those of the nearest items by the codes' first bits that are nearest by
-        whole codes, as `rerank` gives them. With vectors, `ScoredNeighbors(scores, ids)`: what `rerank_vectors` gives
-        for the nearest items by their codes.
+        `search(index, encode(model, images), k=k)` gives, or `search` with codes and weights of `encode_weighted`. With
+        long codes, those of the nearest items by the codes' first bits that are nearest by whole codes, as `rerank`
+        gives them. With vectors, `ScoredNeighbors(scores, ids)`: what `rerank_vectors` gives for the nearest items by
+        their codes. Numpy arrays if the images are, or else JAX arrays.
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
@@ -108,16 +108,16 @@ def retrieve(
     check_slots(len(items), slots)
     chosen = _choose_metric(retriever, metric)
     options: dict[str, Any] = {"k": k, "slots": slots, "weighted": bool(weighted), "metric": chosen}
-    allowed = check_allowed(retriever.index, allowed)
-    if is_traced(retriever, images, allowed):
-        found = _retrieve(retriever, items, allowed, **options)
+    mask = check_allowed(retriever.index, allowed)
+    if is_traced(retriever, images, mask):
+        found = _retrieve(retriever, items, mask, **options)
         return jax.tree.map(lambda array: array.reshape(*lead, k), found)
-    index, allowed = apply_filter(retriever.index, allowed)
+    index, filtered = apply_filter(retriever.index, mask)
     retriever = replace(retriever, index=index)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
 
-    def answer(batch: Any) -> Neighbors | ScoredNeighbors:
-        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=allowed, **options)
+    def answer(batch: Any) -> Neighbors[Any] | ScoredNeighbors[Any]:
+        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=filtered, **options)
 
     # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
     return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
@@ -180,36 +180,36 @@ def _check_rows(name: str, num_rows: int, index: AnyIndex) -> None:
     """Raises unless a table has a row for each id of the index."""
     if not isinstance(index, HashIndex):
         raise TypeError(f"{name.replace('_', ' ')} go with a HashIndex, got {type(index).__name__}")
-    if not is_traced(index) and largest_id(index) >= num_rows:
-        raise ValueError(f"{name} has {num_rows} rows, but the index holds the id {largest_id(index)}")
+    if not is_traced(index) and id_span(index)[1] >= num_rows:
+        raise ValueError(f"{name} has {num_rows} rows, but the index holds the id {id_span(index)[1]}")
 
 
 def _retrieve(
     retriever: Retriever[Any],
     items: Any,
-    allowed: Allowed = None,
+    allowed: Any = None,
     *,
     k: int,
     slots: int,
     weighted: bool,
     metric: str | None,
-) -> Neighbors | ScoredNeighbors:
+) -> Neighbors[Any] | ScoredNeighbors[Any]:
     index = retriever.index
-    codes, weights = _encode_queries(retriever.model, items, weighted)
-    first, first_weights = jax.tree.map(lambda words: first_bits(words, index.num_bits), (codes, weights))
-    found = nearest_items(index, first, first_weights, allowed, k=slots)
+    queries = _encode_queries(retriever.model, items, weighted)
+    first = queries.map(lambda words: first_bits(words, index.num_bits))
+    found = nearest_items(index, first, allowed, k=slots)
     if metric is not None and retriever.vectors is not None:
         return nearest_by_vectors(retriever.vectors, to_floats(items), found.ids, k=k, metric=metric)
     if retriever.long_codes is not None:
-        return nearest_candidates(retriever.long_codes, codes, found.ids, weights, k=k)
+        return nearest_candidates(retriever.long_codes, queries, found.ids, k=k)
     return found
 
 
-def _encode_queries(model: Autoencoder, items: Any, weighted: bool) -> tuple[jax.Array, Weights | None]:
+def _encode_queries(model: Autoencoder, items: Any, weighted: bool) -> Queries:
     if not weighted:
-        return encode_items(model, items), None
+        return Queries(encode_items(model, items))
     codes, weights = encode_items_weighted(model, items)
-    return codes, Weights(pack_planes(weights), ALL_PLANES)
+    return Queries(codes, pack_planes(weights), ALL_PLANES)
 
 
 _compiled_retrieve = entry_point(_retrieve, "k", "slots", "weighted", "metric")

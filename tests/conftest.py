@@ -23,8 +23,6 @@ import jax
 import numpy as np
 import pytest
 
-from jaxhash.query import costs, timings
-
 # A busy machine is no failure, and the first example compiles.
 hypothesis.settings.register_profile("jaxhash", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("jaxhash")
@@ -33,17 +31,6 @@ MOST_PROGRAMS = 4000
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def choose_alike_everywhere():
-    """Lets "auto" choose as on the first machine of the table, and by no clock."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(costs, "describe_processor", lambda: (next(iter(costs.MACHINES)), True))
-    patch.setattr(timings.Timings, "correct", lambda self, method, num_queries, guess: guess)
-    costs.costs.cache_clear()
-    yield
-    patch.undo()
 
 
 class CompilationCounter:

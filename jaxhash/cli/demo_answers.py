@@ -54,8 +54,7 @@ def report_answers(report: Report, data: Dataset, models: Sequence[Learned]) -> 
 
 
 def _find(data: Dataset, model: Learned, weighted: bool) -> Answers:
-    distances, ids = retrieve(model.retriever, data.test_images, k=NEIGHBOURS, weighted=weighted)
-    return Answers(np.asarray(distances), np.asarray(ids))
+    return Answers(*retrieve(model.retriever, data.test_images, k=NEIGHBOURS, weighted=weighted))
 
 
 def _show_queries(report: Report, data: Dataset, found: dict[str, Answers]) -> None:

@@ -14,7 +14,7 @@ from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
 from jaxhash.cli.terminal import escape_name
 from jaxhash.cli.vectors import load_vectors, read_row
-from jaxhash.codes.weights import ALL_PLANES, pack_planes
+from jaxhash.codes.weights import weigh_queries
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
 from jaxhash.files.atomic import replace_file
@@ -24,17 +24,16 @@ from jaxhash.index.hash_index import HashIndex
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
-from jaxhash.query.duplicates import deduplicate, duplicate_groups
-from jaxhash.query.few_queries import search_few
-from jaxhash.query.kernels import Weights
+from jaxhash.query.nearest import find_nearest
+from jaxhash.query.pairs.items import deduplicate, duplicate_groups
+from jaxhash.query.plan import LIMITS
 from jaxhash.query.radius import radius_search
-from jaxhash.query.weighted import weighted_search
 from jaxhash.retriever import load_retriever
 from jaxhash.training.checkpoints import read_progress
 
 NEIGHBOURS = 10
-# Distances that numpy computes in less time than a program of a search is compiled in.
-MOST_COMPARED = 2**23
+# This process makes one search, so that to call a program is to compile it.
+ONE_SEARCH = LIMITS._replace(program=1e9)
 
 
 def run_query(
@@ -133,19 +132,11 @@ def _find_nearest(
     """Finds the nearest items by weighted distance: for each query their Hamming distances and ids."""
     index = collection.retriever.index
     k = min(check_integer("k", k, 1), int(index.num_items))
-    ids = _search_weighted(index, codes, weights, k)
+    queries = weigh_queries(codes, weights, index.num_bits)
+    ids = find_nearest(index, queries, k=k, limits=ONE_SEARCH).ids
     found = collection.find_codes(ids.reshape(-1).tolist()).reshape(*ids.shape, codes.shape[1])
     distances = np.bitwise_count(codes[:, None] ^ found).sum(2, dtype=np.int32)
     return list(zip(distances, ids, strict=True))
-
-
-def _search_weighted(index: HashIndex, codes: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
-    """Returns the ids that `weighted_search` finds, int32 `[q, k]`, soon: this process makes no other search."""
-    num_codes = int(index.num_codes)
-    if k > num_codes or len(codes) * num_codes > MOST_COMPARED:
-        return np.asarray(weighted_search(index, codes, weights, k=k).ids)
-    weighing = Weights(pack_planes(weights), ALL_PLANES)
-    return np.asarray(search_few(index, codes, k, weighing).ids)
 
 
 def _find_within(index: HashIndex, codes: np.ndarray, radius: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -166,7 +157,7 @@ def _print_results(results: Sequence[QueryResult]) -> None:
 def run_duplicates(path: str, radius: int) -> None:
     """Prints groups of near duplicates, the largest first: one path a line, and an empty line after each group."""
     collection = load_collection(path)
-    groups = duplicate_groups(collection.retriever.index, radius)
+    groups = duplicate_groups(collection.retriever.index, radius=radius)
     for members in groups:
         print(*map(escape_name, collection.find_paths(members)), sep="\n", end="\n\n")
     count = sum(map(len, groups))

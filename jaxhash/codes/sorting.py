@@ -1,5 +1,6 @@
 """Sorting of codes and their ids on the host, by numpy: XLA's sort is slow on CPU."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -122,3 +123,25 @@ def group_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     codes, ids = drop_duplicates(sort_pairs(pairs))
     new = mark_run_starts(codes)
     return select_rows(codes, new), find_positions(new, len(ids), int(new.sum()) + 1), ids
+
+
+def expand_runs(firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Joins the runs `first, first + 1, ...` of the given sizes, each at least 1: int32.
+
+    One running sum of steps: repeating the firsts and counting inside each run takes several times as long.
+    """
+    if not len(firsts):
+        return np.zeros(0, np.int32)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    steps = np.ones(ends[-1], np.int32)
+    steps[0] = firsts[0]
+    steps[ends[:-1]] = firsts[1:] - (firsts[:-1] + sizes[:-1] - 1)
+    return np.cumsum(steps, dtype=np.int32)
+
+
+def cut_runs(sizes: np.ndarray, limit: int) -> list[slice]:
+    """Cuts sizes `[m]` into parts that each add up to about a limit, unless one alone exceeds it."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    marks = np.arange(limit, ends[-1] if len(ends) else 0, limit)
+    cuts = np.unique(np.concatenate([[0], np.searchsorted(ends, marks) + 1, [len(ends)]]))
+    return [slice(begin, end) for begin, end in itertools.pairwise(cuts.tolist())]

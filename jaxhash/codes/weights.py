@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.bits import pack_bits
+from jaxhash.codes.distances import Queries
 from jaxhash.core.checks import AnyArray, dtype_of, is_jax, is_on_host, is_traced
 
 MAX_WEIGHT = 15
@@ -47,7 +48,22 @@ def _union(weights: jax.Array) -> jax.Array:
     return jnp.bitwise_or.reduce(weights, axis=None)
 
 
+def weigh_queries(codes: Any, weights: ArrayLike, num_bits: int) -> Queries:
+    """Gives the bits of queries, uint32 `[..., w]`, weights `[..., b]` or `[b]`, once these are checked.
+
+    The bit planes are of the kind of the queries.
+    """
+    values, exponents = check_weights(weights, codes.shape[:-1], num_bits)
+    if not is_jax(codes) and not is_traced(values):
+        values = np.asarray(values)
+    planes = (_compiled_planes if is_jax(values) else pack_planes)(values, exponents)
+    return Queries(codes, jnp.asarray(planes) if is_jax(codes) else planes, exponents)
+
+
 def pack_planes(weights: AnyArray, exponents: tuple[int, ...] = ALL_PLANES) -> AnyArray:
     """Packs the bit planes of weights, integers `[..., b]`: uint32 `[..., p, w]`, one plane for each exponent."""
     stack: Any = jnp.stack if is_jax(weights) else np.stack
     return pack_bits(stack([(weights >> power & 1) != 0 for power in exponents], axis=-2))
+
+
+_compiled_planes = jax.jit(pack_planes, static_argnums=1)

@@ -1,16 +1,18 @@
 """How calls from Python reach compiled programs, and how any number of rows passes through a few of them."""
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import jax.extend.core
 import numpy as np
 
-from jaxhash.core.checks import is_on_host
+from jaxhash.core.checks import is_jax, is_on_host
 
 # Moved between the oldest and the newest supported jax.
 _trace_state = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
@@ -24,7 +26,8 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
     outermost `jit`, and other back ends reject it. So it stands here, and functions that callers trace stay bare.
 
     Args:
-        function: takes a pytree of arrays, pytrees of rows, and options by name. It runs where the first array is.
+        function: takes a pytree of arrays, pytrees of rows, and options by name. It runs where the first array is, or,
+            if that is numpy's, where the rows are.
         static: the names of the options that are static.
     """
     plain = jax.jit(function, static_argnames=static)
@@ -32,17 +35,28 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
 
     def call(tree: Any, *rows: Any, **options: Any) -> Any:
         leaf = jax.tree.leaves(tree)[0]
+        if not isinstance(leaf, jax.Array):
+            leaf = next((row for row in jax.tree.leaves(rows) if isinstance(row, jax.Array)), leaf)
         devices = leaf.devices() if isinstance(leaf, jax.Array) else set(jax.devices()[:1])
         compiled = wide if next(iter(devices)).platform == "cpu" else plain
         if not all(type(row) is np.ndarray for row in rows):
             rows = jax.tree.map(lambda row: _placed(row, devices), rows)
-        if _trace_state() == _NO_TRACE:
-            return compiled(tree, *rows, **options)
-        # A caller's jit is being traced and would stage this call, although all its inputs are known.
-        with jax.ensure_compile_time_eval():
+        with _untraced():
             return compiled(tree, *rows, **options)
 
     return call
+
+
+def _untraced() -> AbstractContextManager[None]:
+    """Does at once what is done with known arrays, which a caller's `jit` that is being traced would stage."""
+    return nullcontext() if _trace_state() == _NO_TRACE else jax.ensure_compile_time_eval()
+
+
+def put_beside(tree: Any, *arrays: Any) -> Any:
+    """Makes JAX arrays of numpy arrays, on the device that the first of some arrays is committed to, if it is one."""
+    committed = [array.devices() for array in arrays if isinstance(array, jax.Array) and array.committed]
+    with _untraced():
+        return jax.device_put(tree, next(iter(committed[0])) if committed and len(committed[0]) == 1 else None)
 
 
 def _placed(row: Any, devices: set[jax.Device]) -> Any:
@@ -83,6 +97,7 @@ def in_batches(
     size: int,
     lead: tuple[int, ...] | None = None,
     mapped: Callable[..., list[Any]] = in_parallel,
+    axes: int = 1,
 ) -> Any:
     """Applies a compiled function to rows, at most `size` at a time, and joins its results.
 
@@ -91,24 +106,32 @@ def in_batches(
     JAX arrays that fit one batch stay on their device, and so do the results. All other rows stay on the host except
     for the batches in work, so that there may be more of them than the device has room for: each of two threads sends
     a batch, waits for its results and fetches them, while the device computes for the other. There, padding, cutting
-    and joining are numpy's, since JAX would compile them anew for each length.
+    and joining are numpy's, since JAX would compile them anew for each length. Results are JAX arrays if any of the
+    rows are, and else numpy's.
 
     Args:
         compiled: maps a pytree of arrays `[m, ...]` to a pytree of arrays `[m, ...]`, row by row.
-        rows: a pytree of arrays `[n, ...]`.
+        rows: a pytree of arrays `[n, ...]`, or with other leading `axes`, whose product is n.
         size: the largest batch, a power of two.
         lead: the leading axes of the results, whose product is n; by default `(n,)`.
         mapped: `in_parallel`, or `one_at_a_time` where the function runs on several devices.
+        axes: how many leading axes the rows have. If it is 0, the function must take a single row too.
 
     Returns:
-        The pytree, of JAX arrays `[*lead, ...]`.
+        The pytree, of arrays `[*lead, ...]`.
     """
+    if axes != 1:
+        if not axes and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(rows)):
+            return compiled(rows)
+        with _untraced():
+            rows = jax.tree.map(lambda array: array.reshape(math.prod(array.shape[:axes]), *array.shape[axes:]), rows)
     leaves = jax.tree.leaves(rows)
     count = len(leaves[0])
     lead = (count,) if lead is None else lead
     if count <= size and all(_stays(leaf, padded_length(count, size)) for leaf in leaves):
-        found = compiled(_padded_on_device(rows, length=padded_length(count, size)))
-        return _cut_on_device(found, count=count, lead=lead)
+        with _untraced():
+            found = compiled(_padded_on_device(rows, length=padded_length(count, size)))
+            return _cut_on_device(found, count=count, lead=lead)
     host_rows = jax.tree.map(np.asarray, rows)
 
     def run(start: int) -> Any:
@@ -116,9 +139,12 @@ def in_batches(
         return jax.tree.map(np.asarray, compiled(batch))
 
     parts = mapped(run, range(0, max(1, count), size))
-    return jax.tree.map(
-        lambda *arrays: jax.device_put(np.concatenate(arrays)[:count].reshape(lead + arrays[0].shape[1:])), *parts
-    )
+    joined = jax.tree.map(lambda *arrays: _join(arrays)[:count].reshape(lead + arrays[0].shape[1:]), *parts)
+    return put_beside(joined, *leaves) if is_jax(*leaves) else joined
+
+
+def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def padded_length(count: int, size: int) -> int:
@@ -159,4 +185,22 @@ def _cut(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
 
 
 def _cut_on_device(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
-    return found if jax.tree.leaves(found)[0].shape[: len(lead)] == lead else _cut(found, count=count, lead=lead)
+    return found if jax.tree.leaves(found)[0].shape[:1] == lead else _cut(found, count=count, lead=lead)
+
+
+def map_batches(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """Applies a traced function to rows, pytrees of arrays `[n, ...]`, at most `size` at a time.
+
+    `lax.map` with a `batch_size` takes a third longer.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    if count <= size:
+        return function(rows)
+    num_batches = -(-count // size)
+
+    def split(array: jax.Array) -> jax.Array:
+        spare = [(0, num_batches * size - count)] + [(0, 0)] * (array.ndim - 1)
+        return jax.numpy.pad(array, spare).reshape(num_batches, size, *array.shape[1:])
+
+    found = jax.lax.map(function, jax.tree.map(split, rows))
+    return jax.tree.map(lambda array: array.reshape(num_batches * size, *array.shape[2:])[:count], found)

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 MAX_NUM_BITS = 2**15
 INT32_MAX = int(np.iinfo(np.int32).max)
 _UINT32 = np.dtype(np.uint32)
+_Tracer = jax.core.Tracer
 
 # What answers in kind: given numpy arrays, it returns numpy arrays; given JAX arrays, concrete or traced, JAX arrays.
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
@@ -24,7 +25,7 @@ AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 def is_jax(*arrays: Any) -> bool:
     """Whether any of these is a JAX array, concrete or traced, so that the answer is to be one."""
-    return any(isinstance(array, jax.Array) for array in arrays)
+    return any(not isinstance(array, np.ndarray) and isinstance(array, jax.Array) for array in arrays)
 
 
 def as_array(value: Any) -> Any:
@@ -34,7 +35,14 @@ def as_array(value: Any) -> Any:
 
 def is_traced(*trees: Any) -> bool:
     """Whether any array in `trees` is being traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    for tree in trees:
+        if isinstance(tree, _Tracer):
+            return True
+        # To list the leaves of a tree takes as long as all other checks of a search.
+        is_array = tree is None or isinstance(tree, (np.ndarray, jax.Array))
+        if not is_array and any(isinstance(leaf, _Tracer) for leaf in jax.tree.leaves(tree)):
+            return True
+    return False
 
 
 def is_on_host(array: Any) -> bool:

@@ -30,7 +30,7 @@ are. With several processes, all make the same calls in the same order:
 
 `build_sharded_index` builds from items that the processes hold apart. What changes an index takes a whole one, which
 is then sharded again. This is tested on CPU, with 8 devices of one process and with two and four processes. An index
-holds less than 2^31 items; `search` and `radius_search` take a list of several, sharded or not, as one.
+holds less than 2^31 items; `search_several` and `radius_search_several` of `jaxhash.query` take several, also sharded.
 
 Nothing here searches: `jaxhash.query` does.
 """

@@ -1,18 +1,22 @@
 """Address tables: finding codes by the value of some of their bits.
 
 An address is the value of a slice of a code's bits. A bitmap holds one bit for each address, set if any code has it. A
-popcount turns a set bit into the number of its bucket, the distinct codes that share the address. Codes are sorted by
+rank in it turns a set bit into the number of its bucket, the distinct codes that share the address. Codes are sorted by
 their first bits already; the table of any other slice holds their ranks in the order of addresses.
 
-A table of s bits takes 2^s / 4 bytes, plus 4 bytes a code if buckets hold several codes, plus 4 bytes a code if the
-slice is not the first.
+A code within radius r of a query has an address within r of the query's. Each mask flips some of the upper bits of the
+address. The remaining flips may fall on the five lowest bits. A probe reads one word of the bitmap, which covers the 32
+addresses that differ in these bits, and one AND with a pattern tests all of them.
 
-Tables are built from the codes alone and are never written to files: numpy sorts so quickly that reading a stored table
-and checking it against the codes takes as long as building it.
+A table of s bits takes 2^s / 4 bytes, plus 4 bytes a code if buckets hold several codes, plus 4 bytes a code if the
+slice is not the first. Tables are never written to files: numpy sorts so quickly that reading a stored table and
+checking it against the codes takes as long as building it.
 """
 
+import functools
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -20,13 +24,11 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from jaxhash.codes.bitmap import Bitmap, make_bitmap, rank
 from jaxhash.codes.sorting import find_positions, mark_run_starts
-from jaxhash.index.hash_index import HashIndex, code_runs, memory_of
+from jaxhash.index.hash_index import HashIndex, cache_of, code_runs, sizes_of
 
 Codes = TypeVar("Codes", np.ndarray, jax.Array)
-
-# The bits of an address beyond those that would number the codes, at most.
-SPARE_BITS = 6
 
 
 class Slice(NamedTuple):
@@ -38,46 +40,36 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AddressTable:
-    """The buckets of one slice. Address a is bit `a % 32`, the lowest first, of word `a // 32` of the bitmap.
+    """The buckets of one slice.
 
     bits: the slice.
-    bitmap: uint32 `[2^(size - 5)]`, the taken addresses.
-    device_bitmap: the same on the device.
-    directory: int32 `[2^(size - 5)]`, the number of taken addresses before each word.
+    bitmap: of the taken addresses, `2^size` bits.
     starts: int32 `[buckets + 1]`, the first position of each bucket; `None` if every bucket holds one code.
     ranks: int32 `[u]`, the rank of the code at each position; `None` if positions are ranks.
+    crowding: how many codes share the address of a code on average, over what it would be if codes spread evenly.
     """
 
     bits: Slice
-    bitmap: np.ndarray
-    device_bitmap: jax.Array
-    directory: np.ndarray
+    bitmap: Bitmap
     starts: np.ndarray | None
     ranks: np.ndarray | None
+    crowding: float
 
     @property
     def num_bytes(self) -> int:
-        """The memory that the arrays take on the host."""
-        return sum(
-            array.nbytes for array in (self.bitmap, self.directory, self.starts, self.ranks) if array is not None
-        )
+        """The memory that the arrays take."""
+        return sum(array.nbytes for array in (*self.bitmap, self.starts, self.ranks) if array is not None)
 
-    def find_buckets(self, word: np.ndarray, bit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the first positions and the sizes of the buckets of taken addresses `word * 32 + bit`: int `[h]`."""
-        below = self.bitmap[word] & ((np.uint32(1) << bit) - np.uint32(1))
-        bucket = self.directory[word] + np.bitwise_count(below)
+    def find_buckets(self, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the first positions and the sizes of the buckets of taken addresses uint32 `[h]`.
+
+        The sizes are `None` if every bucket holds one code.
+        """
+        bucket = rank(self.bitmap, addresses)
         if self.starts is None:
-            return bucket, np.ones(len(bucket), np.int32)
+            return bucket, None
         first = self.starts[bucket]
         return first, self.starts[bucket + 1] - first
-
-
-def longest_address(num_codes: int) -> int:
-    """The most bits that a table's addresses have: more would hardly make buckets smaller.
-
-    It bounds a bitmap and its directory to 16 to 32 bytes a code.
-    """
-    return max(8, math.ceil(math.log2(max(2, num_codes))) + SPARE_BITS)
 
 
 def extract_addresses(codes: Codes, bits: Slice) -> Codes:
@@ -89,6 +81,51 @@ def extract_addresses(codes: Codes, bits: Slice) -> Codes:
     else:
         address = (codes[..., word] << np.uint32(-spare)) | (codes[..., word + 1] >> np.uint32(32 + spare))
     return address & np.uint32((1 << bits.size) - 1)
+
+
+def divide_radius(radius: int, num_tables: int) -> tuple[int, ...]:
+    """Returns the radius for each of m tables, so that no match is lost; -1 means that a table is not probed.
+
+    Let radius = a m + c with c < m. A code that differed from the query in more than a bits of each of the first c + 1
+    slices, and in at least a bits of each other slice, would be at a distance of more than the radius.
+    """
+    quotient, rest = divmod(radius, num_tables)
+    return tuple(quotient if i <= rest else quotient - 1 for i in range(num_tables))
+
+
+@functools.cache
+def make_flip_masks(size: int, radius: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Makes the masks that flip up to `radius` of the upper bits of an address, in the order of their numbers of flips.
+
+    Returns:
+        The masks, uint32 `[m]`, and where those that flip more than 0, 1, ... bits begin; m is the last of these ends.
+    """
+    upper = max(0, size - 5)
+    flips = range(min(radius, upper) + 1)
+    masks = [sum(1 << bit for bit in bits) for count in flips for bits in itertools.combinations(range(upper), count)]
+    return np.array(masks, np.uint32), tuple(itertools.accumulate(math.comb(upper, count) for count in flips))
+
+
+# [6, 32]: for 0, 1, ... 5 flips and each value of the five lowest bits, the values within so many flips of it.
+LOW_PATTERNS = np.array(
+    [
+        [sum(1 << other for other in range(32) if (value ^ other).bit_count() <= flips) for value in range(32)]
+        for flips in range(6)
+    ],
+    np.uint32,
+)
+
+
+@functools.cache
+def make_patterns(size: int, radius: int, low: int) -> np.ndarray:
+    """Makes the pattern of each of the masks: the values of the five lowest bits that are near enough to `low`.
+
+    Returns:
+        uint32 `[m]`, for the masks of `make_flip_masks`.
+    """
+    _, ends = make_flip_masks(size, radius)
+    left = np.repeat([min(radius - flips, 5) for flips in range(len(ends))], np.diff((0, *ends)))
+    return LOW_PATTERNS[left, low]
 
 
 def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
@@ -116,43 +153,39 @@ def _sort_addresses(runs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 def _build_from_sorted(runs: Iterable[np.ndarray], bits: Slice, ranks: np.ndarray | None) -> AddressTable:
     """Builds a table from the addresses of all codes in ascending order, in runs uint32 `[m]`."""
-    bitmap = np.zeros(1 << max(0, bits.size - 5), np.uint32)
+    words = np.zeros(1 << max(0, bits.size - 5), np.uint32)
     marks, last = [np.zeros(0, bool)], np.zeros(0, np.uint32)
     for address in runs:
         marks.append(mark_run_starts(np.append(last, address))[len(last) :])
         last = address[-1:]
-        _set_bits(bitmap, address[marks[-1]])
+        _set_bits(words, address[marks[-1]])
     new = np.concatenate(marks)  # which codes begin a bucket
-    num_buckets = int(new.sum())
-    counts = np.bitwise_count(bitmap)
-    directory = np.cumsum(counts, dtype=np.int32)
-    directory -= counts
-    return AddressTable(
-        bits=bits,
-        bitmap=bitmap,
-        device_bitmap=jax.device_put(bitmap),
-        directory=directory,
-        starts=find_positions(new, len(new), num_buckets + 1) if num_buckets < len(new) else None,
-        ranks=ranks,
-    )
+    count, num_buckets = len(new), int(new.sum())
+    starts = find_positions(new, count, num_buckets + 1) if num_buckets < count else None
+    shared = 1.0 if starts is None else float(np.square(np.diff(starts), dtype=np.float64).sum()) / count
+    return AddressTable(bits, make_bitmap(words), starts, ranks, shared / (1 + count / 2**bits.size))
 
 
-def _set_bits(bitmap: np.ndarray, addresses: np.ndarray) -> None:
+def _set_bits(words: np.ndarray, addresses: np.ndarray) -> None:
     """Sets the bits of distinct addresses, none of which is set: adding is then as good as OR, and twice as fast."""
-    np.add.at(bitmap, (addresses >> np.uint32(5)).astype(np.intp), np.uint32(1) << (addresses & np.uint32(31)))
+    np.add.at(words, (addresses >> np.uint32(5)).astype(np.intp), np.uint32(1) << (addresses & np.uint32(31)))
 
 
-def get_tables(index: HashIndex, slices: tuple[Slice, ...]) -> list[AddressTable]:
+def get_tables(index: HashIndex, slices: Sequence[Slice]) -> list[AddressTable]:
     """Returns the tables of an index for some slices. They are built once and live as long as the index."""
-
-    def build(missing: list[Slice]) -> list[AddressTable]:
-        # Threads of its own: the caller may be one of those of `in_parallel`. Numpy sorts without the GIL.
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda bits: build_table(code_runs(index), bits), missing))
-
-    return memory_of(index).remember_all(slices, build)
+    cache = cache_of(index)
+    if any(bits not in cache.tables for bits in slices):
+        with cache.lock:
+            missing = [bits for bits in slices if bits not in cache.tables]
+            # Threads of its own: the caller may be one of those of `in_parallel`. Numpy sorts without the GIL.
+            with ThreadPoolExecutor(2) as pool:
+                built = list(pool.map(lambda bits: build_table(code_runs(index), bits), missing))
+            cache.tables.update(zip(missing, built, strict=True))
+            crowding = tuple((bits, table.crowding) for bits, table in cache.tables.items())
+            cache.sizes = sizes_of(index)._replace(crowding=crowding)
+    return [cache.tables[bits] for bits in slices]
 
 
 def list_tables(index: HashIndex) -> list[AddressTable]:
     """Returns the tables that have been built for an index, by slice."""
-    return sorted(memory_of(index).values_of(AddressTable), key=lambda table: table.bits)
+    return sorted(cache_of(index).tables.values(), key=lambda table: table.bits)

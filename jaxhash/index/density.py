@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxhash.core.checks import MAX_NUM_BITS, check_integer, check_num_bits
 from jaxhash.index.address_table import AddressTable, Slice, list_tables
-from jaxhash.index.hash_index import HashIndex, memory_of
+from jaxhash.index.hash_index import HashIndex, cache_of
 from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, local_shards
 
@@ -64,19 +64,20 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
 
 
 def _count_kept_bytes(indexes: Sequence[HashIndex | ShardedIndex]) -> int:
-    """Adds up the arrays that are remembered for indexes on this process, each once, without those of the indexes."""
+    """Adds up the arrays that are cached for indexes on this process, each once, without those of the indexes."""
     own = {id(array) for array in jax.tree.leaves(indexes)}
     kept = {id(leaf): leaf for index in indexes for leaf in _list_kept(index)}
     return sum(_count_bytes(leaf) for number, leaf in kept.items() if number not in own)
 
 
 def _list_kept(index: HashIndex | ShardedIndex) -> Iterator[Any]:
-    """Yields the arrays and tables that are remembered for an index, some more than once."""
-    for memory in (memory_of(index), memory_of(index, ids=True)):
-        for value in memory.values():
-            yield from jax.tree.leaves(value)
-            if isinstance(value, (HashIndex, ShardedIndex)):  # the same codes with other ids
-                yield from _list_kept(value)
+    """Yields the arrays and tables that are cached for an index, some more than once."""
+    cache = cache_of(index)
+    words = None if cache.words is None else cache.words.groups  # its rows are views of them
+    yield from jax.tree.leaves((words, cache.tables, list(cache.device_tables.values()), cache.last_filter))
+    if cache.numbered is not None:  # the same codes with other ids
+        yield from jax.tree.leaves(cache.numbered)
+        yield from _list_kept(cache.numbered)
 
 
 def _count_bytes(value: Any) -> int:
@@ -152,7 +153,8 @@ def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
 def expected_matches(num_items: int, num_bits: int, radius: int) -> float:
     """Returns how many items lie within `radius` of a query if codes spread evenly: `n / 2^b * sum(C(b, i), i <= r)`.
 
-    Learned codes are denser where the queries are, so that searches find more; see `estimate_matches`.
+    Learned codes are denser where the queries are, so that searches find more. The mean of the `counts` that
+    `radius_search_padded` returns for a sample of queries estimates how many.
 
     Raises:
         ValueError: a number is out of range.

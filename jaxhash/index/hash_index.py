@@ -7,15 +7,15 @@ collections have equal arrays.
 
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-from jaxhash.core.checks import INT32_MAX, AnyArray, num_words
+from jaxhash.core.checks import INT32_MAX, is_on_host, num_words
 
 NO_ID = -1
 
@@ -24,7 +24,6 @@ CODES_AT_ONCE = 2**24
 
 # Distinct codes uint32 [u, w] in ascending order, their offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
-Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
@@ -70,70 +69,78 @@ class HashIndex:
         return f"HashIndex(num_items={self.num_items}, num_codes={self.num_codes}, num_bits={self.num_bits})"
 
 
-class IndexMemory:
-    """What searches remember about one index: its sizes and tables, and the time lost without tables.
+class Sizes(NamedTuple):
+    """What the cost of a search depends on."""
 
-    It belongs to one index object and is freed with it. Files, copies, equality and tracing know nothing of it. What
-    depends on the ids has a memory of its own, so that indexes of the same codes with other ids can share the rest.
+    num_items: int
+    num_codes: int
+    num_bits: int
+    capacity: int
+    on_host: bool  # whether numpy reads the arrays without a transfer
+    crowding: tuple[tuple[Any, float], ...] = ()  # by slice: see `AddressTable`
+
+
+@dataclass(eq=False)
+class Cache:
+    """What searches keep beside one index object, and free with it. Files, copies, equality and tracing ignore it.
+
+    Each field is `None` or empty until it is first needed. The first ones depend on the codes alone.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._values: dict[Hashable, Any] = {}
-        self._lost: dict[Hashable, float] = {}
+    sizes: Sizes | None = None
+    words: Any = None  # all codes by rank, for numpy: see `scan.host`
+    tables: dict[Any, Any] = field(default_factory=dict)  # an `AddressTable` for each `Slice`
+    device_tables: dict[Any, Any] = field(default_factory=dict)  # `ProbeTables` by their slices
+    spent: dict[Any, float] = field(default_factory=dict)  # by slices: see `plan.decide`
+    id_span: tuple[int, int] | None = None
+    last_filter: tuple[Any, Any] | None = None  # the last mask of allowed items, and what was made of it
+    numbered: Any = None  # the index with positions for ids: see `positions`
+    shards: dict[int, HashIndex] | None = None  # those of this process, if the index is sharded
+    lock: Any = field(default_factory=threading.RLock)
 
-    def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Returns the value of a key, which is computed once."""
-        if key not in self._values:
-            with self._lock:
-                if key not in self._values:
-                    self._values[key] = compute()
-        value: Value = self._values[key]
+    def keep(self, name: str, make: Callable[[], Value]) -> Value:
+        """Returns the value of a field, which is made once."""
+        value: Value | None = getattr(self, name)
+        if value is None:
+            with self.lock:
+                value = getattr(self, name)
+                if value is None:
+                    value = make()
+                    setattr(self, name, value)
         return value
 
-    def remember_all(self, keys: Iterable[Key], compute: Callable[[list[Key]], Iterable[Value]]) -> list[Value]:
-        """Returns the values of some keys; those that are missing are computed once, by one call for all of them."""
-        if self.missing(keys):
-            with self._lock:
-                missing = self.missing(keys)
-                self._values.update(zip(missing, compute(missing), strict=True))
-        return [self._values[key] for key in keys]
-
-    def missing(self, keys: Iterable[Key]) -> list[Key]:
-        """The keys that have no value yet."""
-        return [key for key in keys if key not in self._values]
-
-    def values_of(self, kind: type[Value]) -> list[Value]:
-        """The values remembered so far that are instances of a class."""
-        return [value for value in list(self._values.values()) if isinstance(value, kind)]
-
-    def values(self) -> list[Any]:
-        """All values remembered so far."""
-        return list(self._values.values())
-
-    def add_lost_time(self, plan: Hashable, nanoseconds: float) -> float:
-        """Adds to the time that a plan would have saved, had its tables been there; returns the sum."""
-        with self._lock:
-            self._lost[plan] = self._lost.get(plan, 0.0) + nanoseconds
-            return self._lost[plan]
+    def with_other_ids(self) -> "Cache":
+        """Returns a cache that shares what depends on the codes alone."""
+        return Cache(self.sizes, self.words, self.tables, self.device_tables, self.spent, lock=self.lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return IndexMemory, ()  # a copy, in this process or another, starts with nothing
+        return Cache, ()  # a copy, in this process or another, starts with nothing
 
 
-def memory_of(index: Any, *, ids: bool = False) -> IndexMemory:
-    """The memory of a `HashIndex` or `ShardedIndex`, or that of what depends on its ids; created when first needed."""
+def cache_of(index: Any) -> Cache:
+    """Returns the cache of a `HashIndex` or `ShardedIndex`, which is made when it is first needed."""
     fields: dict[str, Any] = vars(index)
-    name = "_memory_of_ids" if ids else "_memory"
     # setdefault is atomic, so that all threads get one object.
-    memory: IndexMemory = fields.get(name) or fields.setdefault(name, IndexMemory())
-    return memory
+    cache: Cache = fields.get("_cache") or fields.setdefault("_cache", Cache())
+    return cache
+
+
+def sizes_of(index: HashIndex) -> Sizes:
+    """Returns the sizes of an index; fetching them from the device takes longer than some searches."""
+
+    def fetch() -> Sizes:
+        num_items, num_codes = jax.device_get((index.num_items, index.num_codes))
+        return Sizes(int(num_items), int(num_codes), index.num_bits, index.capacity, is_on_host(index.codes))
+
+    cache = cache_of(index)
+    return cache.sizes or cache.keep("sizes", fetch)
 
 
 def replace_ids(index: HashIndex, ids: jax.Array) -> HashIndex:
-    """The same codes with other ids, which share the tables and all else that is remembered of the codes."""
+    """The same codes with other ids, which share the tables and all else that is kept of the codes."""
     other = replace(index, ids=ids)
-    vars(other)["_memory"] = memory_of(index)
+    sizes_of(index)
+    vars(other)["_cache"] = cache_of(index).with_other_ids()
     return other
 
 
@@ -223,12 +230,7 @@ def sorted_arrays(index: HashIndex) -> Sorted:
     return table[:num_codes], np.asarray(index.offsets)[: num_codes + 1], np.asarray(index.ids)[:num_items]
 
 
-def largest_id(index: HashIndex) -> int:
-    """The largest id in an index, or -1; remembered, since finding it can take as long as a search."""
-    return memory_of(index, ids=True).remember("largest id", lambda: int(np.asarray(index.ids).max()))
-
-
-def find_words(index: HashIndex, ranks: AnyArray) -> AnyArray:
+def find_words(index: HashIndex, ranks: Any) -> Any:
     """Where the codes of some ranks, integers of any shape, stand in each word's plane of `codes`, laid out flat."""
     _, _, group, lanes = index.codes.shape
     column = ranks // group

@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxhash.core.checks import check_kind
-from jaxhash.index.hash_index import HashIndex, Sorted, check_size, layout, memory_of, sorted_arrays
+from jaxhash.index.hash_index import HashIndex, Sorted, cache_of, check_size, layout, sorted_arrays
 
 
 @partial(
@@ -223,7 +223,7 @@ def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, be
 
     Args:
         index: a `ShardedIndex`.
-        function: returns a pytree of int32 arrays.
+        function: returns a pytree of int32 and bool arrays.
         rows: pytrees of arrays, such as queries, of which every device gets all.
         beside: pytrees of arrays from `put_shards`, of which every device gets its own part.
 
@@ -232,8 +232,10 @@ def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, be
     """
 
     def gather(*arguments: Any) -> Any:
-        flat, unravel = ravel_pytree(function(*arguments))
-        return jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
+        found = function(*arguments)
+        flat, unravel = ravel_pytree(jax.tree.map(lambda array: array.astype(np.int32), found))
+        gathered = jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
+        return jax.tree.map(lambda array, own: array.astype(own.dtype), gathered, found)
 
     return _on_shards(index, gather, PartitionSpec(), beside, rows)
 
@@ -269,9 +271,9 @@ def _make_shard(arrays: Sequence[Any], index: ShardedIndex) -> HashIndex:
 def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
     """Returns the shards on the devices of this process by number, without a copy; each belongs to one process.
 
-    They are remembered, since address tables live as long as the index object they belong to.
+    They are kept, since address tables live as long as the index object they belong to.
     """
-    return memory_of(index, ids=True).remember("local shards", partial(_find_local_shards, index, copies=False))
+    return cache_of(index).keep("shards", partial(_find_local_shards, index, copies=False))
 
 
 def _find_local_shards(index: ShardedIndex, copies: bool) -> dict[int, HashIndex]:

@@ -154,7 +154,7 @@ def distance_counts(
         queries: uint32 `[q, w]`, at least one.
         query_labels: `[q]`.
         num_bits: the number of bits of a code, `b`.
-        weights: integers from 0 to 15, `[q, b]` or `[b]`, as for `weighted_search`, to count by weighted distance; by
+        weights: integers from 0 to 15, `[q, b]` or `[b]`, as for `search`, to count by weighted distance; by
             default by Hamming distance.
 
     Raises:

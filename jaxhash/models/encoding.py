@@ -60,7 +60,7 @@ def encode_weighted(model: AnyModel, images: Iterable[ArrayLike]) -> Iterator[Co
 def encode_weighted(
     model: AnyModel, images: ArrayLike | Iterable[ArrayLike]
 ) -> CodesAndWeights | Iterator[CodesAndWeights]:
-    """Computes the codes of images, and how sure the model is of each bit: queries for `weighted_search`.
+    """Computes the codes of images, and how sure the model is of each bit: codes and weights for `search`.
 
     The weight of a bit is the distance of its logit from the threshold, on a scale from 0 to 15 on which the surest bit
     of an image weighs 15. On held-out training images, 32 bits by "retrieve", means of two seeds, these weights raise
@@ -91,7 +91,8 @@ def _map_items(function: Callable[..., Any], compiled: Callable[..., Any], model
     items, lead, _ = check_items(network, images)
     if is_traced(network, images):
         return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(network, items))
-    return in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
+    found = in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
+    return jax.device_put(found)  # networks answer in JAX arrays, whatever they are given
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
@@ -102,12 +103,13 @@ def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
     items, lead, item_shape = check_items(model, images)
     if is_traced(model, images):
         return _reconstruct(model, items, item_shape=item_shape).reshape(*lead, *item_shape)
-    return in_batches(
+    found = in_batches(
         lambda batch: _compiled_reconstruct(model, narrow_floats(batch), item_shape=item_shape),
         items,
         ITEMS_AT_ONCE,
         lead,
     )
+    return jax.device_put(found)
 
 
 def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:

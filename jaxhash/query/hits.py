@@ -1,183 +1,108 @@
-"""Finding all codes within a radius of queries, by a scan or by address tables, and the items of these codes.
+"""Hits: the codes that a search on the host has found, the items of these codes, and the loop over methods.
 
-The number of hits depends on the data, so they are put together on the host: on the device, filling would scatter or
-sort over all n codes for each query.
+How many there are depends on the data, so numpy puts them together. On the device, filling would scatter or sort over
+all n codes for each query.
 """
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxhash.codes.sorting import find_run_starts
-from jaxhash.core.batching import entry_point, pad_rows
-from jaxhash.index.address_table import AddressTable, extract_addresses, get_tables
-from jaxhash.index.hash_index import HashIndex, find_words
-from jaxhash.query.cost_model import Plan, queries_at_once, scan_cost, sizes_of
-from jaxhash.query.costs import costs
-from jaxhash.query.kernels import near_groups
-from jaxhash.query.probe import Buckets, probe
+from jaxhash.codes.distances import Queries
+from jaxhash.codes.sorting import expand_runs
+from jaxhash.core.batching import in_parallel
+from jaxhash.index.hash_index import HashIndex, find_words, sizes_of
+from jaxhash.query.plan import Limits, Option
 from jaxhash.query.results import RadiusMatches
 
-# Candidates compared at a time: bounds the memory beside the answer to about a hundred megabytes.
-CANDIDATES_AT_ONCE = 2**21
-
-# Queries probed at a time: fewer than 2^16, and few enough for their buckets to stay in the caches.
-PROBED_AT_ONCE = 2**12
+# A packed hit: the query in 13 bits, the distance in 20 (of up to 2^15 bits that weigh up to 15), the rank in 31.
+QUERY_SHIFT, DISTANCE_SHIFT = np.uint64(51), np.uint64(31)
+DISTANCE_MASK, RANK_MASK = np.int32(2**20 - 1), np.uint64(2**31 - 1)
 
 
 class Hits(NamedTuple):
-    """The codes within a radius of each of q queries, by (query, distance, code)."""
+    """The codes that each of q queries has found, by (distance, rank): query i's are `starts[i]:starts[i + 1]`."""
 
-    num_queries: int
-    keys: np.ndarray  # uint64 [h]: the query in 16 bits, the distance in 17, the rank of the code in 31
+    starts: np.ndarray  # int64 [q + 1]
+    distances: np.ndarray  # int32 [h], or a narrower dtype
+    ranks: np.ndarray  # int32 or int64 [h]
 
     @property
     def queries(self) -> np.ndarray:
-        """The number of the query, int64 `[h]`."""
-        return (self.keys >> np.uint64(48)).astype(np.int64)
-
-    @property
-    def distances(self) -> np.ndarray:
-        """The distance, int32 `[h]`."""
-        return (self.keys >> np.uint64(31)).astype(np.int32) & np.int32(2**17 - 1)
-
-    @property
-    def ranks(self) -> np.ndarray:
-        """The rank of the code, int32 `[h]`."""
-        return (self.keys & np.uint64(2**31 - 1)).astype(np.int32)
+        """The number of the query of each hit, int64 `[h]`."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
-def find_hits(index: HashIndex, queries: np.ndarray, radius: int, plan: Plan | None) -> Iterator[Hits]:
-    """Yields the hits of consecutive runs of queries uint32 `[q, w]`: by the tables of a plan, or by a scan."""
-    if plan is None:
-        size = queries_at_once(index, 1)
-        for start in range(0, len(queries), size):
-            yield from _scan(index, queries[start : start + size], radius, size)
-        return
-    tables = tables_of_plan(index, plan)
-    for start in range(0, len(queries), PROBED_AT_ONCE):
-        yield from _probe(index, queries[start : start + PROBED_AT_ONCE], radius, tables)
+def sort_hits(
+    num_queries: int, query: np.ndarray, distance: np.ndarray, rank: np.ndarray, *, unique: bool = True
+) -> Hits:
+    """Sorts hits, given as queries (below 2^13), distances and ranks `[m]`; repeated ones are dropped, if there may be.
 
-
-def tables_of_plan(index: HashIndex, plan: Plan) -> list[tuple[AddressTable, int]]:
-    """The tables that a plan probes, each with its radius; they are built if they are missing."""
-    return [pair for pair in zip(get_tables(index, plan.slices), plan.radii, strict=True) if pair[1] >= 0]
-
-
-def _scan(index: HashIndex, queries: np.ndarray, radius: int, size: int) -> Iterator[Hits]:
-    near = np.asarray(_compiled_near(index.codes, pad_rows(queries, size), radius=np.uint32(radius)))
-    return hits_in_groups(index, queries, near[:, : len(queries)], radius)
-
-
-_compiled_near = entry_point(near_groups)
-
-
-def hits_in_groups(index: HashIndex, queries: np.ndarray, near: np.ndarray, radius: int) -> Iterator[Hits]:
-    """Yields the hits of consecutive runs of queries among the groups that the scan has marked.
-
-    Args:
-        index: a `HashIndex`.
-        queries: uint32 `[q, w]`.
-        near: bool `[blocks, q, L]`, the groups that hold a code within the radius.
-        radius: the largest distance that counts as a match, inclusive.
+    One sort of packed hits takes a fraction of the time of a stable sort of three arrays.
     """
-    group_size = index.codes.shape[2]
-    block, query, lane = np.unravel_index(np.flatnonzero(near), near.shape)
-    by_query = np.argsort(query, kind="stable")
-    query, group = query[by_query], (block * near.shape[2] + lane)[by_query]
-    starts = np.searchsorted(query, np.arange(len(queries) + 1))
-    limit = CANDIDATES_AT_ONCE // group_size
-    first = 0
-    while first < len(queries):
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + limit, side="right")) - 1)
-        run = slice(starts[first], starts[last])
-        ranks = (group[run, None] * group_size + np.arange(group_size)).reshape(-1)
-        valid = ranks < int(index.num_codes)
-        yield hits_among(
-            index, queries[first:last], np.repeat(query[run] - first, group_size)[valid], ranks[valid], radius
-        )
-        first = last
-
-
-def _probe(
-    index: HashIndex, queries: np.ndarray, radius: int, tables: list[tuple[AddressTable, int]]
-) -> Iterator[Hits]:
-    """Yields the hits by tables, each with the radius to probe it with.
-
-    The sizes of the buckets are known before any code is compared. Where comparing would cost more than a scan, such as
-    when most codes share a bucket, the queries are scanned; where it would take much memory, they are split.
-    """
-    found = [(table, probe(table, queries, reach)) for table, reach in tables]
-    counts = [int(buckets.sizes.sum(dtype=np.int64)) for _, buckets in found]
-    total = sum(counts)
-    if total > CANDIDATES_AT_ONCE:
-        if total * costs().candidate > len(queries) * scan_cost(sizes_of(index), found=0):
-            yield from find_hits(index, queries, radius, None)
-            return
-        if len(queries) > 1:
-            for half in np.array_split(queries, 2):
-                yield from _probe(index, half, radius, tables)
-            return
-    if tables[0][0].bits.size == index.num_bits:
-        yield _hits_in_buckets(queries, *found[0])
-        return
-    query, rank = [], []
-    for (table, buckets), count in zip(found, counts, strict=True):
-        if count == len(buckets.sizes):  # one code in each bucket
-            place = buckets.firsts
-            query.append(buckets.queries)
-        else:
-            place = expand_runs(buckets.firsts, buckets.sizes)
-            query.append(np.repeat(buckets.queries, buckets.sizes))
-        rank.append(place if table.ranks is None else table.ranks[place])
-    yield hits_among(index, queries, np.concatenate(query), np.concatenate(rank), radius)
-
-
-def _hits_in_buckets(queries: np.ndarray, table: AddressTable, buckets: Buckets) -> Hits:
-    """The hits by a table of all bits: a bucket is a code, its address tells the distance, and all are within it."""
-    differing = buckets.addresses ^ extract_addresses(queries, table.bits)[buckets.queries]
-    return Hits(len(queries), sort_keys(buckets.queries, np.bitwise_count(differing), buckets.firsts))
+    packed = distance.astype(np.uint64) << DISTANCE_SHIFT
+    packed |= rank.astype(np.uint64)
+    if num_queries > 1:
+        packed |= query.astype(np.uint64) << QUERY_SHIFT
+    packed.sort()
+    if not unique and len(packed):
+        new = np.empty(len(packed), bool)
+        new[0] = True
+        np.not_equal(packed[1:], packed[:-1], out=new[1:])
+        packed = packed[new]
+    starts = np.array([0, len(packed)])
+    if num_queries != 1:
+        starts = np.searchsorted(packed, np.arange(num_queries + 1, dtype=np.uint64) << QUERY_SHIFT)
+    distances = (packed >> DISTANCE_SHIFT).astype(np.int32) & DISTANCE_MASK
+    return Hits(starts, distances, (packed & RANK_MASK).astype(np.int32))
 
 
 def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int) -> Hits:
-    """The hits among candidates.
+    """The hits within a radius among candidates: pairs of a query, of uint32 `[q, w]` with q below 2^13, and a rank.
 
-    Args:
-        index: a `HashIndex`.
-        queries: uint32 `[q, w]`, q below 2^16.
-        query: int `[m]`, the query of each candidate.
-        rank: int `[m]`, the rank of its code; a pair may come more than once.
-        radius: the largest distance that counts as a match, inclusive.
+    They are int `[m]`; a pair may come more than once.
     """
-    distance = _distances(index, queries, query, rank)
+    place = find_words(index, rank)
+    distance = np.zeros(len(rank), np.uint16)
+    for word, codes in enumerate(np.asarray(index.codes).reshape(index.num_words, -1)):
+        distance += np.bitwise_count(codes[place] ^ queries[:, word][query])
     near = np.flatnonzero(distance <= radius)
-    keys = sort_keys(query[near], distance[near], rank[near])
-    return Hits(len(queries), keys[find_run_starts(keys)])
+    return sort_hits(len(queries), query[near], distance[near], rank[near], unique=False)
 
 
-def sort_keys(query: np.ndarray, distance: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Sorted keys, as `Hits` has them: uint64 `[m]`, of queries, distances and ranks `[m]`."""
-    keys = query.astype(np.uint64) << np.uint64(48)
-    keys |= distance.astype(np.uint64) << np.uint64(31)
-    keys |= rank.astype(np.uint64)
-    keys.sort()
-    return keys
+def matches_of_hits(
+    index: HashIndex, hits: Hits, allowed: np.ndarray | None = None, first: int | None = None
+) -> RadiusMatches:
+    """Lists the items of the codes that were found; of a mask by id, bool `[m]`, those that it allows.
+
+    Without a mask, and if each query has hits, it may be only the `first` items of each.
+    """
+    sizes, ids = sizes_of(index), np.asarray(index.ids)
+    starts, distances, ranks = hits
+    if sizes.num_items == sizes.num_codes:
+        matches = RadiusMatches(starts, distances.astype(np.int32, copy=False), ids[ranks])
+    else:
+        offsets = np.asarray(index.offsets)
+        begin = offsets[ranks]
+        counts = offsets[1:][ranks] - begin
+        if first is not None:
+            counts = _limit_counts(starts, counts, first)
+            begin = begin[counts > 0]
+        ends = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(counts, out=ends[1:])
+        entries = begin if ends[-1] == len(begin) else expand_runs(begin, counts[counts > 0])
+        matches = RadiusMatches(ends[starts], np.repeat(distances.astype(np.int32), counts), ids[entries])
+    return matches if allowed is None else _select_allowed(matches, allowed)
 
 
-def _distances(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Distances between pairs of query and code, `[m]`."""
-    codes, place = np.asarray(index.codes), find_words(index, rank)
-    total = np.zeros(len(rank), np.uint16)
-    for word in range(len(codes)):
-        total += np.bitwise_count(codes[word].reshape(-1)[place] ^ queries[:, word][query])
-    return total
-
-
-def matches_of_hits(index: HashIndex, parts: Iterable[Hits], allowed: np.ndarray | None = None) -> RadiusMatches:
-    """The items of all codes that were hit, for consecutive runs of queries; of a mask by id, those that it allows."""
-    matches = [_items_of_hits(index, hits) for hits in parts]
-    return join_matches(matches if allowed is None else [_select_allowed(part, allowed) for part in matches])
+def _limit_counts(starts: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    """How many of the items of each code are among the first k of its query: `[h]`."""
+    before = np.cumsum(counts, dtype=np.int64) - counts
+    before -= np.repeat(before[starts[:-1]], np.diff(starts))
+    return np.clip(k - before, 0, counts)
 
 
 def _select_allowed(matches: RadiusMatches, allowed: np.ndarray) -> RadiusMatches:
@@ -186,24 +111,7 @@ def _select_allowed(matches: RadiusMatches, allowed: np.ndarray) -> RadiusMatche
     return RadiusMatches(before[matches.offsets], matches.distances[keep], matches.ids[keep])
 
 
-def _items_of_hits(index: HashIndex, hits: Hits) -> RadiusMatches:
-    rank = hits.ranks
-    offsets = np.asarray(index.offsets)
-    first = offsets[rank]
-    sizes = offsets[1:][rank] - first
-    ends = np.zeros(len(rank) + 1, np.int64)
-    np.cumsum(sizes, out=ends[1:])
-    starts = np.searchsorted(hits.keys, np.arange(hits.num_queries + 1, dtype=np.uint64) << np.uint64(48))
-    place = first if ends[-1] == len(rank) else expand_runs(first, sizes)
-
-    # A query's matches at one distance are adjacent: repeating long runs is far faster than repeating single codes.
-    runs = find_run_starts(hits.keys >> np.uint64(31))
-    distance = Hits(hits.num_queries, hits.keys[runs]).distances
-    distances = np.repeat(distance, np.diff(ends[np.append(runs, len(rank))]))
-    return RadiusMatches(ends[starts], distances, np.asarray(index.ids)[place])
-
-
-def join_matches(parts: list[RadiusMatches]) -> RadiusMatches:
+def join_matches(parts: Sequence[RadiusMatches]) -> RadiusMatches:
     """Joins the matches of consecutive runs of queries."""
     if len(parts) == 1:
         return parts[0]
@@ -215,15 +123,64 @@ def join_matches(parts: list[RadiusMatches]) -> RadiusMatches:
     )
 
 
-def expand_runs(firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Joins the runs `first, first + 1, ...` of the given sizes, each at least 1: int32.
+def sort_matches(num_queries: int, query: np.ndarray, distances: np.ndarray, ids: np.ndarray) -> RadiusMatches:
+    """Puts rows, int `[m]`, that are in order for each query into the order of the queries."""
+    order = np.argsort(query, kind="stable")
+    offsets = np.append(0, np.cumsum(np.bincount(query, minlength=num_queries)))
+    return RadiusMatches(offsets, distances[order], ids[order])
 
-    One running sum of steps: repeating the firsts and counting inside each run takes several times as long.
-    """
-    if not len(firsts):
-        return np.zeros(0, np.int32)
-    ends = np.cumsum(sizes, dtype=np.int64)
-    steps = np.ones(ends[-1], np.int32)
-    steps[0] = firsts[0]
-    steps[ends[:-1]] = firsts[1:] - (firsts[:-1] + sizes[:-1] - 1)
-    return np.cumsum(steps, dtype=np.int32)
+
+@dataclass
+class Asked:
+    """What methods are asked for, beside the queries."""
+
+    index: HashIndex
+    allowed: np.ndarray | None  # bool [m], by id
+    limits: Limits
+    k: int = 0
+    radius: int = 0
+
+
+# The matches of queries, none for those that are not done, and which are done, bool [q].
+Part = tuple[RadiusMatches, np.ndarray]
+Method = Callable[[Asked, Queries, Option], Part]
+
+
+def try_in_turn(
+    methods: Mapping[str, Method], options: Sequence[Option], asked: Asked, queries: Queries
+) -> RadiusMatches:
+    """Lets each method answer the queries `[q, w]` that those before it left; the last one answers all."""
+    matches, done = methods[options[0].method](asked, queries, options[0])
+    for option in options[1:]:
+        left = np.flatnonzero(~done)
+        if not len(left):
+            break
+        more, done[left] = methods[option.method](asked, queries.map(operator.itemgetter(left)), option)
+        query = np.concatenate([_list_queries(matches), left[_list_queries(more)]])
+        found = (np.concatenate(pair) for pair in zip(matches[1:], more[1:], strict=True))
+        matches = sort_matches(len(done), query, *found)
+    return matches
+
+
+def _list_queries(matches: RadiusMatches) -> np.ndarray:
+    """The number of the query of each match, int64 `[m]`."""
+    return np.repeat(np.arange(len(matches.offsets) - 1), np.diff(matches.offsets))
+
+
+def in_chunks(find: Callable[[Queries], RadiusMatches | None], queries: Queries, size: int) -> Part:
+    """Answers queries `[q, w]`, at most `size` at a time, in two threads; `find` returns `None` for those it leaves."""
+    count = len(queries.words)
+    if count <= size:
+        return mark_done(find(queries), count)
+    chunks = [queries.map(operator.itemgetter(slice(start, start + size))) for start in range(0, count, size)]
+    found = zip(in_parallel(find, chunks), chunks, strict=True)
+    parts, done = zip(*(mark_done(matches, len(chunk.words)) for matches, chunk in found), strict=True)
+    return join_matches(parts), np.concatenate(done)
+
+
+def mark_done(matches: RadiusMatches | None, count: int) -> Part:
+    """The matches of queries that are done; or, without any, of so many that are not."""
+    if matches is not None:
+        return matches, np.ones(count, bool)
+    nothing = np.zeros(0, np.int32)
+    return RadiusMatches(np.zeros(count + 1, np.int64), nothing, nothing), np.zeros(count, bool)

@@ -1,20 +1,24 @@
-"""What searches return: named tuples of arrays, sorted by (distance, code, id)."""
+"""What searches return: named tuples of arrays.
 
-from typing import ClassVar, NamedTuple
+Arrays are numpy's if the queries were, or else JAX's; ragged results are always numpy's.
+"""
 
-import jax
+from typing import ClassVar, Generic, NamedTuple
+
 import numpy as np
 
+from jaxhash.core.checks import INT32_MAX, AnyArray
 from jaxhash.index.hash_index import NO_ID
-from jaxhash.query.kernels import NO_DISTANCE
+
+NO_DISTANCE = INT32_MAX
 
 
-class _Neighbors(NamedTuple):
-    distances: jax.Array  # int32 [..., k]; NO_DISTANCE where there are fewer than k items
-    ids: jax.Array  # int32 [..., k]; NO_ID there
+class _Neighbors(NamedTuple, Generic[AnyArray]):
+    distances: AnyArray  # int32 [..., k]; NO_DISTANCE where there are fewer than k items
+    ids: AnyArray  # int32 [..., k]; NO_ID there
 
 
-class Neighbors(_Neighbors):
+class Neighbors(_Neighbors[AnyArray]):
     """The k nearest items of each query, by (distance, code, id): `distances` and `ids`, both int32 `[..., k]`.
 
     Where there are fewer than k items, the slots after them hold `NO_DISTANCE` and `NO_ID`.
@@ -25,12 +29,12 @@ class Neighbors(_Neighbors):
     NO_ID: ClassVar[int] = NO_ID
 
 
-class _ScoredNeighbors(NamedTuple):
-    scores: jax.Array  # float32 [..., k]; the worst possible where there are fewer than k items
-    ids: jax.Array  # int32 [..., k]; NO_ID there
+class _ScoredNeighbors(NamedTuple, Generic[AnyArray]):
+    scores: AnyArray  # float32 [..., k]; the worst possible where there are fewer than k items
+    ids: AnyArray  # int32 [..., k]; NO_ID there
 
 
-class ScoredNeighbors(_ScoredNeighbors):
+class ScoredNeighbors(_ScoredNeighbors[AnyArray]):
     """The k nearest items of each query by their vectors, the best first: float32 and int32 `[..., k]`.
 
     Where there are fewer than k items, the slots after them hold `NO_ID` and the score -inf, or inf for distances.
@@ -40,35 +44,19 @@ class ScoredNeighbors(_ScoredNeighbors):
     NO_ID: ClassVar[int] = NO_ID
 
 
-class _PaddedMatches(NamedTuple):
-    distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE after the last match
-    ids: jax.Array  # int32 [..., max_results]; NO_ID there
-    counts: jax.Array  # int32 [...]; how many items match, also when they don't fit
+class _PaddedMatches(NamedTuple, Generic[AnyArray]):
+    distances: AnyArray  # int32 [..., max_results]; NO_DISTANCE after the last match
+    ids: AnyArray  # int32 [..., max_results]; NO_ID there
+    counts: AnyArray  # int32 [...]; how many items match, also when they don't fit
+    complete: AnyArray  # bool [...]; whether all candidates were compared
 
 
-class PaddedMatches(_PaddedMatches):
+class PaddedMatches(_PaddedMatches[AnyArray]):
     """The items within a radius of each query, by (distance, code, id), in a fixed number of slots.
 
     `distances` and `ids` are int32 `[..., max_results]`, with `NO_DISTANCE` and `NO_ID` after the last match;
-    `counts`, int32 `[...]`, is the true number of matches, also when they don't all fit.
-    """
-
-    __slots__ = ()
-    NO_DISTANCE: ClassVar[int] = NO_DISTANCE
-    NO_ID: ClassVar[int] = NO_ID
-
-
-class _ProbedMatches(NamedTuple):
-    distances: jax.Array  # int32 [..., max_results]; NO_DISTANCE after the last match
-    ids: jax.Array  # int32 [..., max_results]; NO_ID there
-    counts: jax.Array  # int32 [...]; how many items match, also when they don't fit
-    complete: jax.Array  # bool [...]; whether all candidates were compared
-
-
-class ProbedMatches(_ProbedMatches):
-    """The items within a radius of each query, as `PaddedMatches`, if there was room to compare all candidates.
-
-    Where `complete`, bool `[...]`, is false, matches may be missing anywhere, and `counts` is a lower bound.
+    `counts`, int32 `[...]`, is the true number of matches, also when they don't all fit. Where `complete`, bool
+    `[...]`, is false, which happens with tables only, matches may be missing anywhere, and `counts` is a lower bound.
     """
 
     __slots__ = ()
@@ -82,3 +70,25 @@ class RadiusMatches(NamedTuple):
     offsets: np.ndarray  # int64 [q + 1]
     distances: np.ndarray  # int32 [m]
     ids: np.ndarray  # int32 [m]
+
+
+class BagMatches(NamedTuple, Generic[AnyArray]):
+    """The items with the highest scores for each bag of codes, by (descending score, id)."""
+
+    scores: AnyArray  # int32 [..., k]; 0 where fewer than k items have a code within the radius
+    ids: AnyArray  # int32 [..., k]; -1 there
+
+
+class NeighborPairs(NamedTuple):
+    """Pairs of items within a radius, each once, by (first, distance, second)."""
+
+    first: np.ndarray  # int32 [m], the smaller id
+    second: np.ndarray  # int32 [m], the larger id
+    distances: np.ndarray  # int32 [m]
+
+
+class Redundant(NamedTuple):
+    """Dropped items, and for each the kept item that represents it."""
+
+    removed: np.ndarray  # int32 [m], the ids of the dropped items, ascending
+    kept: np.ndarray  # int32 [m], for each the id of the kept item

@@ -52,7 +52,7 @@ class KeepNeighbors(_VectorObjective):
     """Trains codes of vectors whose nearest neighbours are those of the vectors, by Euclidean distance.
 
     For each item the similarities of codes are to correlate with the distances of vectors, over the items of the batch,
-    near ones weighing most. Half of the loss is for Hamming distance, half for `weighted_search`. Vectors of unit
+    near ones weighing most. Half of the loss is for Hamming distance, half for the weighted one. Vectors of unit
     length have the same neighbours by cosine.
 
     Attributes:

@@ -18,7 +18,7 @@ def vectors(images):
 
 def signs_of(mean, projection):
     """Returns an encoder whose bits tell the side of each hyperplane through the mean."""
-    return lambda images: np.asarray(jh.pack_bits((vectors(images) - mean) @ projection > 0))
+    return lambda images: jh.pack_bits((vectors(images) - mean) @ projection > 0)
 
 
 def lsh(images, num_bits, seed):

@@ -3,11 +3,8 @@
 import argparse
 import functools
 import importlib.util
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,30 +12,31 @@ import numpy as np
 
 import jaxhash as jh
 
-ROUNDS = 7
-SECONDS = 0.02  # of calls in a round
-PAUSE = 0.02  # seconds in which the other library's threads stop spinning
+TURNS, LONG_TURNS = 25, 5  # the latter of calls that take a second and more
+REST = 0.05  # seconds before each turn, until the other library's threads have stopped spinning
 RNG = np.random.default_rng(0)
-
-# Which side runs: "both" in turns in one process; "ours"; or "peers", without even importing jax.
-SIDES = ("both", "ours", "peers")
 THREADS = os.cpu_count()
 
 
 def clustered(n, q, num_bits, size=100, flips=2.0):
-    """Bits of n items around n / size centres, with a few of the bits flipped, and of q queries like them."""
-    centres = RNG.random((max(1, n // size), num_bits)) < 0.5
+    """Bits of n items around n / size centers, with a few of the bits flipped, and of q queries like them."""
+    centers = RNG.random((max(1, n // size), num_bits)) < 0.5
 
     def near(count):
-        bits = centres[RNG.integers(0, len(centres), count)]
-        bits ^= RNG.random((count, num_bits)) < flips / num_bits
+        bits = centers[RNG.integers(0, len(centers), count)]
+        bits ^= RNG.random((count, num_bits), dtype=np.float32) < flips / num_bits
         return bits
 
     return near(n), near(q)
 
 
 def uniform(n, q, num_bits):
-    return RNG.random((n, num_bits)) < 0.5, RNG.random((q, num_bits)) < 0.5
+    return tuple(RNG.integers(0, 2, (count, num_bits), dtype=bool) for count in (n, q))
+
+
+def random_codes(n, num_bits):
+    """As `uniform`, of at most 32 bits, packed: large collections need a byte for each bit otherwise."""
+    return RNG.integers(0, 2**num_bits, (n, 1), dtype=np.uint32) << np.uint32(32 - num_bits)
 
 
 class Case:
@@ -51,7 +49,7 @@ class Case:
         self.packed, self.packed_queries = (np.packbits(b, axis=1, bitorder="little") for b in (bits, queries))
 
     def _pack(self, bits):
-        return np.asarray(jh.codes_from_bytes(np.packbits(bits, axis=1), self.num_bits))
+        return jh.codes_from_bytes(np.packbits(bits, axis=1), self.num_bits)
 
     @functools.cached_property
     def codes(self):
@@ -94,95 +92,84 @@ def seconds(function):
 
 
 def medians(*functions):
-    """The median time of each function; they take turns."""
-    for _ in range(3):
-        for function in functions:
-            seconds(function)
-    repeats = [max(1, int(SECONDS / seconds(function))) for function in functions]
+    """The median time of each function. They take turns of three calls, the first of which does not count."""
+    longest = max(min(seconds(function), seconds(function)) for function in functions)
     times = [[] for _ in functions]
-    for _ in range(ROUNDS):
-        for function, count, results in zip(functions, repeats, times, strict=True):
-            time.sleep(PAUSE)
-            seconds(function)
-            results.append(statistics.median(seconds(function) for _ in range(count)))
+    for _ in range(TURNS if longest < 1 else LONG_TURNS):
+        for function, results in zip(functions, times, strict=True):
+            time.sleep(REST)
+            results += [seconds(function) for _ in range(3)][1:]
     return [statistics.median(results) for results in times]
 
 
 class Table:
     """Prints rows of times in microseconds per query, and the ratio of the peer's to ours: above 1 we are quicker."""
 
-    def __init__(self, side="both", alone=None, on_device=False):
-        self.side = side
-        self.on_device = on_device  # whether queries lie on the default device
-        self.alone = alone or {}  # the times of peers by themselves, in another process
-        self.peers = {}
-
-    @property
-    def runs_ours(self):
-        return self.side != "peers"
+    def __init__(self, on_device=False):
+        self.on_device = on_device  # whether queries lie on the default device, and peers are left out
 
     def head(self):
-        self.line("case: peer", "ours", "peer", "ratio", "mark", "alone", "first s")
+        self.line("case: peer", "ours", "peer", "ratio", "mark", "first s")
 
     def line(self, name, *cells):
-        if self.runs_ours:
-            print(f"{name:<66}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+        print(f"{name:<86}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+
+    def place(self, queries):
+        """Queries where the table wants them: on the host, or on the device."""
+        if not self.on_device:
+            return queries
+        import jax
+
+        return jax.device_put(queries)
 
     def compare(self, name, ours, peer, per=1, mark=""):
         """One row; `per` is the number of queries of a call, and a peer that is `None` is not installed."""
-        first = seconds(ours) if self.runs_ours else 0.0
-        runs_peer = self.side != "ours" and peer is not None
-        times = medians(*[ours] * self.runs_ours, *[peer] * runs_peer)
-        each = [f"{time / per * 1e6:.1f}" for time in times]
-        if self.runs_ours:
-            theirs = [each[1], f"{times[1] / times[0]:.2f}"] if runs_peer else ["", ""]
-            alone = self.alone.get(name)
-            self.line(name, each[0], *theirs, mark, "" if alone is None else f"{alone:.1f}", f"{first:.2f}")
-        elif runs_peer:
-            self.peers[name] = times[0] / per * 1e6
+        first = seconds(ours)
+        functions = [ours] if peer is None or self.on_device else [ours, peer]
+        mine, *theirs = medians(*functions)
+        cells = [f"{theirs[0] / per * 1e6:.1f}", f"{theirs[0] / mine:.2f}"] if theirs else ["", ""]
+        self.line(name, f"{mine / per * 1e6:.1f}", *cells, mark, f"{first:.2f}")
 
-    def note(self, name, value, mark):
+    def note(self, name, value, mark=""):
         """A row with one figure of ours."""
         self.line(name, value, "", "", mark)
 
 
-def run(script, cases, doc):
-    """Runs the cases that the command line names: functions of a `Table`, by name."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("case", nargs="*", help=f"of {', '.join(cases)}; by default all")
-    parser.add_argument("--side", choices=SIDES, default="both", help="which libraries run")
-    parser.add_argument("--device", action="store_true", help="as --side ours, with queries on the default device")
+def run(cases, doc, by_name=()):
+    """Runs the cases that the command line names: functions of a `Table`, by name. Some run only if they are named."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usual = [name for name in cases if name not in by_name]
+    some = f", or {', '.join(by_name)}" if by_name else ""
+    parser.add_argument("case", nargs="*", help=f"of {', '.join(usual)}, which are the default{some}")
+    parser.add_argument("--device", action="store_true", help="without peers, with queries on the default device")
     arguments = parser.parse_args()
-    names = arguments.case or list(cases)
-    side = "ours" if arguments.device else arguments.side
-    table = Table(side, run_alone(script, names) if side == "both" else None, arguments.device)
-    if table.runs_ours:
-        print(describe())
+    table = Table(arguments.device)
+    print(describe())
     table.head()
-    for name in names:
+    for name in arguments.case or usual:
         cases[name](table)
-    if side == "peers":
-        print(json.dumps(table.peers))
-
-
-def run_alone(script, names):
-    """The times of the peers in a process of their own: two libraries' threads may disturb each other."""
-    command = [sys.executable, str(Path(script)), "--side", "peers", *names]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def describe():
     """The machine and the versions."""
     import jax
 
-    from jaxhash.query.costs import describe_processor
-
     device = jax.devices()[0]
-    processor, counts_in_vectors = describe_processor()
-    kind = "counts bits in vectors" if counts_in_vectors else "counts no bits in vectors"
-    versions = [f"{name} {version(name)}" for name in ("jax", "numpy", "faiss") if importlib.util.find_spec(name)]
-    return f"{processor} ({kind}), {THREADS} threads, {device.platform} {device.device_kind}; {', '.join(versions)}"
+    versions = [f"{name} {importlib.import_module(name).__version__}" for name in ("jax", "numpy")]
+    return f"{_describe_processor()}, {device.platform} {device.device_kind}; {', '.join(versions)}{_describe_faiss()}"
 
 
-def version(name):
-    return importlib.import_module(name).__version__
+def _describe_processor():
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(errors="replace") if path.exists() else ""
+    models = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")]
+    counts = "counts bits of vectors" if "avx512_vpopcntdq" in text else "counts no bits of vectors"
+    return f"{models[0] if models else 'unknown processor'} ({counts}), {THREADS} threads"
+
+
+def _describe_faiss():
+    if not importlib.util.find_spec("faiss"):
+        return ""
+    import faiss
+
+    return f", faiss {faiss.__version__} ({faiss.SIMDConfig.get_level_name()})"

@@ -65,7 +65,7 @@ def faiss_lsh(database, num_bits):
 
     index = faiss.IndexLSH(database.shape[1], num_bits)
     index.train(database)
-    return lambda vectors: np.asarray(jh.codes_from_bytes(index.sa_encode(vectors), num_bits))
+    return lambda vectors: jh.codes_from_bytes(index.sa_encode(vectors), num_bits)
 
 
 def faiss_rabitq(database, queries, count):
@@ -82,7 +82,7 @@ def faiss_rabitq(database, queries, count):
 
 def learn(method, database, num_bits, seed, options):
     if method == SIGNS:
-        return lambda vectors: np.asarray(jh.pack_bits(vectors > 0))
+        return lambda vectors: jh.pack_bits(vectors > 0)
     if method == FAISS_LSH:
         return faiss_lsh(database, num_bits)
     if method in BASELINES:
@@ -92,7 +92,7 @@ def learn(method, database, num_bits, seed, options):
 
 
 def weighted_recall(index, codes, weights, true, k):
-    return jh.recall(np.asarray(jh.weighted_search(index, codes, weights, k=k).ids), true)
+    return jh.recall(jh.search(index, codes, k=k, weights=weights).ids, true)
 
 
 def run(method, database, queries, true, num_bits, seed, options):

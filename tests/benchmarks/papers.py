@@ -109,10 +109,10 @@ def two_codes(data, options):
         model = jh.Autoencoder(data.train_images[0].size, LONG, HIDDEN)
         model, _ = jh.fit(model, data.train_images, epochs=options.epochs, objective=objective)
         codes, queries = (np.asarray(jh.encode(model, images)) for images in (data.train_images, data.test_images))
-        short, short_queries = (np.asarray(jh.first_bits(array, SHORT)) for array in (codes, queries))
+        short, short_queries = (jh.first_bits(array, SHORT) for array in (codes, queries))
         shortlist = jh.search(jh.build_index(short, SHORT), short_queries, k=CANDIDATES).ids
-        ranked = np.asarray(jh.rerank(codes, queries, shortlist, k=CANDIDATES).ids)
-        exact = np.asarray(jh.search(jh.build_index(codes, LONG), queries, k=CANDIDATES).ids)
+        ranked = jh.rerank(codes, queries, shortlist, k=CANDIDATES).ids
+        exact = jh.search(jh.build_index(codes, LONG), queries, k=CANDIDATES).ids
         reached, whole = average_precision(ranked, data), average_precision(exact, data)
         name = type(objective).__name__
         for what, measures in [

@@ -130,7 +130,7 @@ def judged(codes, queries, weights, data, num_bits):
     """All measures of a database's codes, the queries' codes, and their weights if they have any."""
     counts = jh.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
     index = jh.build_index(codes, num_bits)
-    ids = np.asarray(jh.search(index, queries, k=min(FIRST, len(codes))).ids)
+    ids = jh.search(index, queries, k=min(FIRST, len(codes))).ids
     stats = jh.bit_statistics(codes, num_bits)
     return (
         {
@@ -154,7 +154,7 @@ def judged_by_weights(index, codes, queries, weights, data):
         return {}
     labels = data.train_labels, data.test_labels
     counts = jh.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
-    ids = np.asarray(jh.weighted_search(index, queries, weights, k=min(FIRST, len(codes))).ids)
+    ids = jh.search(index, queries, k=min(FIRST, len(codes)), weights=weights).ids
     found = {"mAP": counts.mean_average_precision()} | judged_by_ids(ids, data)
     return {f"{name}, weighted": value for name, value in found.items()}
 

@@ -28,9 +28,9 @@ import jax
 import numpy as np
 
 import jaxhash as jh
-from jaxhash.index.address_table import get_tables
-from jaxhash.query.cost_model import plan_radius, plan_tables, scan_cost, sizes_of
-from jaxhash.query.costs import costs
+from jaxhash.index.address_table import list_tables
+from jaxhash.index.hash_index import sizes_of
+from jaxhash.query.plan import LIMITS, order_nearest, order_radius, plan_tables
 
 ROUNDS = 5
 QUERIES = 256
@@ -90,17 +90,18 @@ def mesh_of(num_devices):
 def items(n):
     """One row: k-NN by scan in 64 bits; radius 2 by probe and by scan in codes of log2(n / 0.4) bits.
 
-    Behind each comes what the cost model expects by which `method="auto"` chooses.
+    Behind each comes what the plan expects, by which `method="auto"` chooses.
     """
     num_bits = jh.suggest_num_bits(n)
     index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
     scan = timed(lambda: jh.search(index, queries, k=10, method="scan"))
-    cells = [scan / QUERIES * 1e6, scan_cost(sizes_of(index), 10, costs().select) / 1e3]
+    plan = order_nearest(sizes_of(index), QUERIES, 10, 10, method="scan")[0]
+    cells = [scan / QUERIES * 1e6, plan.cost / QUERIES / 1e3]
     index, queries = jh.build_index(codes_of(n, num_bits), num_bits), codes_of(QUERIES, num_bits, seed=1)
     sizes = sizes_of(index)
     expected = {
-        "probe": plan_tables(sizes.num_codes, num_bits, radius=2, num_tables=1).cost,
-        "scan": scan_cost(sizes, jh.expected_matches(sizes.num_codes, num_bits, 2)),
+        "probe": plan_tables(sizes, 2, 1).cost + LIMITS.probe_table / QUERIES,
+        "scan": order_radius(sizes, QUERIES, 2, method="scan")[0].cost / QUERIES,
     }
     for method, cost in expected.items():
         seconds = timed(lambda method=method: jh.radius_search(index, queries, radius=2, method=method))
@@ -195,9 +196,9 @@ def billion(n, q=4096):
     few = jh.radius_search(index, queries[:4], radius=2, method="scan")
     print(f"  by scan:  {(time.perf_counter() - start) / 4 * 1e6:,.0f} us per query (4 at a time, once)")
     np.testing.assert_array_equal(few.ids, matches.ids[: matches.offsets[4]])
-    (table,) = get_tables(index, plan_radius(index, q, 2, "probe", None).slices)
+    (table,) = list_tables(index)
     parts = {name: getattr(index, name) for name in ("codes", "offsets", "ids")}
-    parts |= {name: getattr(table, name) for name in ("bitmap", "device_bitmap", "directory", "starts")}
+    parts |= table.bitmap._asdict() | {"starts": table.starts}
     for name, array in parts.items():
         if array is not None:
             print(f"    {name:<14}{array.nbytes / 2**20:>8,.0f} MiB{array.nbytes / n:>8.2f} bytes per item", flush=True)

@@ -35,7 +35,7 @@ class Jaxhash:
         from jaxhash.files import archive
 
         self.jh, self.archive, self.retriever = jaxhash, archive, retriever
-        self.codes = np.asarray(jaxhash.pack_bits(PLANES))
+        self.codes = jaxhash.pack_bits(PLANES)
 
     def make(self, num_bits, codes, ids=None):
         return self.jh.build_index(codes, num_bits, ids=ids)

@@ -105,7 +105,7 @@ def test_duplicates_in_a_browser_are_those_of_duplicate_groups(opened, index, ra
     showAll(); showAll();
     return Array.from(document.querySelectorAll(".group"), idsIn);
     """
-    assert in_page(opened, script, radius) == [group.tolist() for group in jh.duplicate_groups(index, radius)]
+    assert in_page(opened, script, radius) == [group.tolist() for group in jh.duplicate_groups(index, radius=radius)]
 
 
 def test_two_codes_are_shown_bit_by_bit(opened, bits):

@@ -74,7 +74,7 @@ def test_a_row_whose_vector_is_gone_is_searched_by_its_code_alone(embeddings, tm
 
 def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
     collection = load_collection(original / "photos.npz")
-    groups = jh.duplicate_groups(collection.retriever.index, 1)
+    groups = jh.duplicate_groups(collection.retriever.index, radius=1)
     out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1)
     printed = [block.split("\n") for block in out.split("\n\n") if block]
     assert printed == [collection.find_paths(members) for members in groups]

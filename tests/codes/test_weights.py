@@ -1,4 +1,4 @@
-"""Bit planes of weights, and what weights are refused (`tests/query/test_weighted.py` has the rest)."""
+"""Bit planes of weights, and what weights are refused (`tests/query/test_weights.py` has the rest)."""
 
 import jax
 import numpy as np

@@ -19,10 +19,16 @@ def identical(a, b):
     assert [leaf.dtype for leaf in jax.tree.leaves(a)] == [leaf.dtype for leaf in jax.tree.leaves(b)]
 
 
-def collection(num_bits, n=400, q=70, seed=0):
-    """An index of clustered codes with copies and shuffled ids, and queries of which some are stored codes."""
+def items(num_bits, n=400, q=70, seed=0):
+    """Clustered codes with copies, shuffled ids, and queries of which some are stored codes."""
     rng = np.random.default_rng((seed, num_bits, n))
     codes = oracle.pack(oracle.clustered(rng, n, num_bits))
     queries = oracle.pack(oracle.clustered(rng, q, num_bits))
-    queries[: min(5, n)] = codes[:5]
-    return jh.build_index(codes, num_bits, ids=rng.permutation(3 * n)[:n]), queries
+    queries[: min(5, n)] = codes[: min(5, q)]
+    return codes, rng.permutation(3 * n)[:n], queries
+
+
+def collection(num_bits, n=400, q=70, seed=0):
+    """An index of such items, and queries."""
+    codes, ids, queries = items(num_bits, n, q, seed)
+    return jh.build_index(codes, num_bits, ids=ids), queries

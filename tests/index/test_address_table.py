@@ -1,5 +1,6 @@
-"""Address tables, against their slow form, and what is remembered of them."""
+"""Address tables, against their slow form, and what is kept of them."""
 
+import threading
 import weakref
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from samples import collection
 
 import jaxhash as jh
-from jaxhash.index.address_table import Slice, build_table, extract_addresses, get_tables, list_tables
+from jaxhash.codes.bitmap import find_set_bits
+from jaxhash.index.address_table import Slice, build_table, extract_addresses, get_tables, list_tables, make_flip_masks
 from jaxhash.index.hash_index import sorted_arrays
 
 
@@ -19,20 +21,46 @@ def test_addresses_are_slices_of_the_bits(bits, rng):
     assert extract_addresses(oracle.pack(planes), bits).tolist() == expected
 
 
+@pytest.mark.parametrize(("size", "radius"), [(3, 2), (5, 1), (9, 0), (9, 2), (9, 9)])
+def test_flip_masks_are_all_masks_by_their_number_of_flips(size, radius):
+    masks, ends = make_flip_masks(size, radius)
+    upper = max(0, size - 5)  # the words that hold 32 addresses each
+    assert sorted(masks.tolist()) == [mask for mask in range(2**upper) if mask.bit_count() <= radius]
+    flips = [int(mask).bit_count() for mask in masks]
+    assert flips == sorted(flips)
+    assert list(ends) == [sum(count <= most for count in flips) for most in range(len(ends))]
+
+
 @pytest.mark.parametrize("bits", [Slice(0, 3), Slice(0, 9), Slice(4, 6), Slice(10, 10)])
 def test_a_table_leads_from_each_address_to_its_codes(bits, rng):
     codes = sorted_arrays(jh.build_index(oracle.pack(rng.random((300, 20)) < 0.5), 20))[0]
     table = build_table(np.array_split(codes, 3), bits)
     address = extract_addresses(codes, bits)
-    for value in range(2**bits.size):
-        word, bit = divmod(value, 32)
-        expected = np.flatnonzero(address == value)
-        assert bool(table.bitmap[word] >> np.uint32(bit) & 1) == bool(len(expected))
-        if len(expected):
-            first, size = table.find_buckets(np.array([word]), np.array([bit], np.uint32))
-            positions = np.arange(first[0], first[0] + size[0])
-            found = positions if table.ranks is None else table.ranks[positions]
-            np.testing.assert_array_equal(found, expected)
+    word, bit = find_set_bits(table.bitmap.words)
+    taken = (word * 32 + bit).astype(np.uint32)
+    np.testing.assert_array_equal(taken, np.unique(address))
+    first, size = table.find_buckets(taken)
+    for value, begin, count in zip(taken, first, size, strict=True):
+        positions = np.arange(begin, begin + count)
+        found = positions if table.ranks is None else table.ranks[positions]
+        np.testing.assert_array_equal(found, np.flatnonzero(address == value))
+
+
+def test_buckets_of_single_codes_need_no_starts():
+    codes = np.arange(0, 2**20, 7, dtype=np.uint32)[:300, None] << np.uint32(12)
+    table = build_table([codes], Slice(0, 20))
+    assert (table.starts, table.ranks) == (None, None)
+    first, size = table.find_buckets(extract_addresses(codes, Slice(0, 20)))
+    assert first.tolist() == list(range(300))
+    assert size is None
+    assert table.crowding == pytest.approx(1 / (1 + 300 / 2**20))
+
+
+def test_a_table_of_no_codes_is_empty():
+    for bits in (Slice(0, 9), Slice(4, 9)):
+        table = build_table([], bits)
+        assert table.bitmap.words.tolist() == [0] * 16
+        assert [array.shape for array in table.find_buckets(np.zeros(0, np.uint32)) if array is not None] == [(0,)]
 
 
 def test_tables_are_built_once_and_freed_with_their_index():
@@ -46,6 +74,24 @@ def test_tables_are_built_once_and_freed_with_their_index():
     gone = weakref.ref(first)
     del first, both, index
     assert gone() is None
+
+
+def test_threads_get_the_same_tables():
+    index, _ = collection(60)
+    slices, found = [Slice(start, 9) for start in range(0, 48, 8)], []
+    start = threading.Barrier(6)
+
+    def work(number):
+        start.wait()
+        found.append(get_tables(index, slices[number:] + slices[:number]))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert {id(table) for tables in found for table in tables} == {id(table) for table in list_tables(index)}
 
 
 def test_a_table_weighs_what_its_arrays_take():

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from methods import prefer
 from samples import identical
 
 import jaxhash as jh
+from jaxhash.codes.distances import Queries
 from jaxhash.index import hash_index
 from jaxhash.index.hash_index import sorted_arrays
+from jaxhash.query.nearest import find_nearest
 
 WIDTHS = [1, 2, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024]
 
@@ -256,7 +259,7 @@ def test_searches_between_a_hundred_additions_compile_few_programs(compilations)
     with compilations:
         for turn in range(1, 101):
             index = jh.add_items(index, codes[len(sorted_arrays(index)[2]) :][:10])
-            jh.search(index, queries[: 1 + turn % 16], k=2, method="scan")
+            find_nearest(index, Queries(queries[: 1 + turn % 16]), k=2, limits=prefer("scan"))
     assert jh.describe(index).num_items == 3000
     assert 1 <= compilations.count <= 8
 

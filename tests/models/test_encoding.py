@@ -35,6 +35,15 @@ def test_images_keep_their_leading_shape(model, images):
     assert jh.encode(model, images[:0]).shape == (0, 2)
 
 
+def test_images_on_a_device_keep_their_leading_shape(model, images):
+    codes = jh.encode(model, images)
+    for lead in ((), (1,), (1, 4), (4, 1), (4, 2)):
+        batch = jax.device_put(images[: int(np.prod(lead))].reshape(*lead, 3, 4))
+        found = jh.encode(model, batch)
+        np.testing.assert_array_equal(found, codes[: int(np.prod(lead))].reshape(*lead, 2))
+        assert jh.reconstruct(model, batch).shape == batch.shape
+
+
 def test_encoding_traces(model, images):
     codes, rebuilt = jh.encode(model, images), jh.reconstruct(model, images)
     np.testing.assert_array_equal(jax.jit(lambda x: jh.encode(model, x))(images), codes)

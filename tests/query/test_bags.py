@@ -8,9 +8,11 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import same
 
 import jaxhash as jh
-from jaxhash.query import bags
+from jaxhash.query.bags import find_best
+from jaxhash.query.plan import LIMITS
 
 
 def by_sets(codes, ids, bag, radius, k):
@@ -64,32 +66,42 @@ def test_scores_equal_those_from_a_dictionary_of_sets(num_bits, n, p, radius, k,
         assert (scores[row].tolist(), found[row].tolist()) == expected
 
 
-@pytest.mark.parametrize("score_bytes", [1, 2**9])
-def test_small_score_matrices_and_short_runs_give_the_same(monkeypatch, score_bytes):
+def many_items(n=900, p=36):
+    """An index of items with 15 codes each, their codes and ids, and one bag of codes, some of them twice."""
     rng = np.random.default_rng(0)
-    codes, query = random_codes(rng, 900, 20).reshape(60, 15, 1), random_codes(rng, 36, 20).reshape(3, 12, 1)
-    index = jh.build_index(codes, 20, multi=True)
-    whole = jh.bag_search(index, query, radius=6, k=20)
-    monkeypatch.setattr(bags, "SCORE_BYTES", score_bytes)
-    monkeypatch.setattr(bags, "IDS_AT_ONCE", 7)
-    parts = jh.bag_search(index, query, radius=6, k=20)
-    assert np.array_equal(whole.scores, parts.scores)
-    assert np.array_equal(whole.ids, parts.ids)
-    assert (whole.scores[:, 0] > 20).all()
+    codes, bag = random_codes(rng, n, 20), random_codes(rng, p, 20)
+    ids = rng.permutation(np.repeat(np.arange(n // 15) * 1000, 15))
+    return jh.build_index(codes, 20, ids=ids, multi=True), codes, ids, np.concatenate([bag, bag[: p // 3]])
 
 
-def test_all_methods_give_the_same_scores(monkeypatch):
-    rng = np.random.default_rng(1)
-    codes, query = random_codes(rng, 6000, 24).reshape(200, 30, 1), random_codes(rng, 64, 24).reshape(2, 32, 1)
-    index = jh.build_index(codes, 24, multi=True)
-    plan = bags.plan_radius
-    found = []
-    for method in ("scan", "probe", "multi-index"):
-        monkeypatch.setattr(bags, "plan_radius", lambda *a, m=method: plan(*a[:3], m, None))
-        found.append(jh.bag_search(index, query, radius=3, k=200))
-    for other in found[1:]:
-        assert np.array_equal(found[0].scores, other.scores)
-        assert np.array_equal(found[0].ids, other.ids)
+@pytest.mark.parametrize("bag_codes", [1, 5, 256])
+@pytest.mark.parametrize("bag_ids", [0, 20_000, 2**18])  # all, some or no ids are renumbered
+def test_chunks_and_renumbered_items_score_the_same(bag_codes, bag_ids):
+    index, codes, ids, bag = many_items()
+    limits = LIMITS._replace(bag_codes=bag_codes, bag_ids=bag_ids)
+    scores, found = find_best(index, bag, 6, 20, None, limits)
+    assert (scores.tolist(), found.tolist()) == by_sets(codes, ids, bag, 6, 20)
+    assert scores[-1] > 0
+
+
+def test_allowed_items_score_as_if_alone():
+    index, codes, ids, bag = many_items()
+    allowed = np.arange(ids.max() + 1) % 7 != 0
+    own = allowed[ids]
+    for limits in (LIMITS, LIMITS._replace(bag_codes=5, bag_ids=0)):
+        found = [array.tolist() for array in find_best(index, bag, 6, 20, allowed, limits)]
+        assert found == list(by_sets(codes[own], ids[own], bag, 6, 20))
+    scores, found = jh.bag_search(index, bag, radius=6, k=20, allowed=np.zeros_like(allowed))
+    assert (scores.tolist(), found.tolist()) == ([0] * 20, [-1] * 20)
+
+
+def test_shards_score_as_the_whole():
+    index, _, ids, bag = many_items()
+    mesh = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded, allowed = jh.shard_index(index, mesh), np.arange(ids.max() + 1) % 7 != 0
+    for mask in (None, allowed):
+        expected = jh.bag_search(index, bag, radius=6, k=20, allowed=mask)
+        same(jh.bag_search(sharded, bag, radius=6, k=20, allowed=mask), expected)
 
 
 def test_queries_keep_their_leading_shape():
@@ -114,9 +126,9 @@ def test_scores_of_a_large_radius_do_not_overflow():
 
 
 WRONG = [
-    ({"query_codes": np.zeros(1, np.uint32)}, ValueError, r"query_codes must have shape \[\.\.\., p, 1\]"),
-    ({"query_codes": np.zeros((2, 2), np.uint32)}, ValueError, "query_codes must have 1 words"),
-    ({"query_codes": np.zeros((2, 1), np.int64)}, TypeError, "uint32"),
+    ({"queries": np.zeros(1, np.uint32)}, ValueError, r"queries must have shape \[\.\.\., p, 1\]"),
+    ({"queries": np.zeros((2, 2), np.uint32)}, ValueError, "queries must have 1 words"),
+    ({"queries": np.zeros((2, 1), np.int64)}, TypeError, "uint32"),
     ({"radius": -1}, ValueError, "radius"),
     ({"radius": 31}, ValueError, "smaller radius"),
     ({"radius": 30}, ValueError, "smaller radius"),
@@ -129,7 +141,7 @@ WRONG = [
 @pytest.mark.parametrize(("change", "error", "message"), WRONG)
 def test_wrong_input_is_refused(change, error, message):
     index = jh.build_index(np.zeros((3, 1), np.uint32), 8)
-    good = {"index": index, "query_codes": np.zeros((2, 1), np.uint32), "radius": 1, "k": 1}
+    good = {"index": index, "queries": np.zeros((2, 1), np.uint32), "radius": 1, "k": 1}
     with pytest.raises(error, match=message):
         jh.bag_search(**(good | change))
 
@@ -140,7 +152,7 @@ def test_a_traced_bag_is_refused():
         jax.jit(lambda bag: jh.bag_search(index, bag, radius=1, k=1))(np.zeros((2, 1), np.uint32))
 
 
-def test_constant_codes_are_searched_while_a_jit_around_is_traced():
+def test_constant_codes_are_searched_inside_jit():
     index = jh.build_index(np.zeros((3, 1), np.uint32), 8)
     bag = np.zeros((2, 1), np.uint32)
     found = jax.jit(lambda: jh.bag_search(index, bag, radius=1, k=2))()

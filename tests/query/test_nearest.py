@@ -1,6 +1,6 @@
-"""Exact search, against the oracle: eager, inside jit and inside vmap."""
+"""The k nearest items: every method against the oracle; eager, inside jit and inside vmap."""
 
-import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -10,281 +10,335 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import same
+from methods import prefer
+from samples import collection, items, same
 
 import jaxhash as jh
-from jaxhash.query import kernels, nearest
-from jaxhash.query.cost_model import MAX_QUERIES_AT_ONCE
+from jaxhash.codes.distances import Queries
+from jaxhash.index.hash_index import sizes_of
+from jaxhash.query.hits import Asked
+from jaxhash.query.nearest import find_nearest
+from jaxhash.query.plan import LIMITS, order_nearest
+from jaxhash.query.probe.host import probe_widening
+from jaxhash.query.scan.host import nearest_in_groups
 
-WIDTHS = [1, 17, 32, 33, 64, 65, 256, 1024, *(pytest.param(b, marks=pytest.mark.slow) for b in (31, 63, 128))]
+WIDTHS = [1, 17, 32, 33, 64, 65, 256, 512, *(pytest.param(b, marks=pytest.mark.slow) for b in (31, 63, 128, 1024))]
 TRACED_WIDTHS = [17, 64, pytest.param(1024, marks=pytest.mark.slow)]  # each takes seconds to compile
 # Each width and k is compiled. So most tests have 64 bits and k = 7.
+SIZES = {"n": 150, "q": 9}
 MORE_THAN_ALL = 155
+METHODS = ["scan", "numpy", "groups", "probe"]
+# Methods to try in turn, and limits by which one leaves some queries to the next, or all.
+SOME_PROBED, SOME_GROUPED = {"max_probes": 1}, {"groups": 10}
+TURNS = [
+    (("groups", "scan"), {}),
+    (("groups", "scan"), {"groups": 0}),
+    (("groups", "scan"), SOME_GROUPED),
+    (("groups", "numpy"), SOME_GROUPED),
+    (("probe", "numpy"), {}),
+    (("probe", "numpy"), SOME_PROBED),
+    (("probe", "scan"), SOME_PROBED),
+    (("probe", "scan"), SOME_PROBED | {"candidates": 1}),
+    (("probe", "scan"), {"candidates": 1, "candidate": 1e9}),
+    (("probe", "groups", "numpy"), SOME_PROBED),
+    (("probe", "groups", "scan"), SOME_PROBED | SOME_GROUPED),
+]
 
 
-def example(num_bits, n=150, q=9, seed=0):
-    """Clustered codes with copies, shuffled ids, and queries of which some are stored codes."""
-    rng = np.random.default_rng((seed, num_bits, n))
-    codes = oracle.pack(oracle.clustered(rng, n, num_bits))
-    ids = rng.permutation(2 * n + 1)[:n].astype(np.int32)
-    queries = oracle.pack(oracle.clustered(rng, q, num_bits))
-    queries[: min(2, n)] = codes[:2]
-    return codes, ids, queries
+def example(num_bits=64, **sizes):
+    """Codes, ids and queries, and their index."""
+    codes, ids, queries = items(num_bits, **SIZES | sizes)
+    return codes, ids, queries, jh.build_index(codes, num_bits, ids=ids)
+
+
+def find(index, queries, k, limits=LIMITS, method="auto"):
+    return find_nearest(index, Queries(queries), k=k, method=method, limits=limits)
+
+
+def order(index, queries, k, limits, method="auto"):
+    """The names of the methods that a search tries in turn."""
+    options = order_nearest(sizes_of(index), len(queries), k, k, method=method, limits=limits)
+    return tuple(option.method for option in options)
 
 
 def assert_neighbors(found, expected):
-    np.testing.assert_array_equal(found.distances, expected[0])
-    np.testing.assert_array_equal(found.ids, expected[1])
+    same(tuple(found), tuple(expected))
+    assert (found.distances.dtype, found.ids.dtype) == (np.int32, np.int32)
 
 
-def assert_matches(found, expected):
-    assert found.offsets[0] == 0
-    assert len(found.ids) == len(found.distances) == found.offsets[-1]
-    for row, (distances, ids) in enumerate(expected):
-        run = slice(found.offsets[row], found.offsets[row + 1])
-        np.testing.assert_array_equal(found.distances[run], distances)
-        np.testing.assert_array_equal(found.ids[run], ids)
-
-
-def assert_padded(found, expected, max_results):
-    for row, (distances, ids) in enumerate(expected):
-        assert found.counts[row] == len(ids)
-        count = min(len(ids), max_results)
-        np.testing.assert_array_equal(found.distances[row, :count], distances[:count])
-        np.testing.assert_array_equal(found.ids[row, :count], ids[:count])
-        assert (np.asarray(found.distances[row, count:]) == found.NO_DISTANCE).all()
-        assert (np.asarray(found.ids[row, count:]) == found.NO_ID).all()
-
-
-def test_three_codes_by_hand():
+@pytest.mark.parametrize("method", METHODS)
+def test_three_codes_by_hand(method):
     index = jh.build_index(jh.pack_bits([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]]), 4, ids=[10, 20, 30])
-    query = jh.pack_bits([0, 0, 0, 1])
-    distances, ids = jh.search(index, query, k=3)
+    distances, ids = find(index, jh.pack_bits([0, 0, 0, 1]), 3, prefer(method))
     assert distances.tolist() == [1, 1, 3]
     assert ids.tolist() == [10, 30, 20]  # of equal distance, the smaller code first
-    assert jh.radius_search(index, query, radius=1).ids.tolist() == [10, 30]
-    padded = jh.radius_search_padded(index, query, radius=1, max_results=1)
-    assert (padded.ids.tolist(), int(padded.counts)) == ([10], 2)
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_search_equals_the_oracle(num_bits):
-    codes, ids, queries = example(num_bits)
-    index = jh.build_index(codes, num_bits, ids=ids)
-    for k in (7, MORE_THAN_ALL) if num_bits in (17, 64, 1024) else (7,):
-        assert_neighbors(jh.search(index, queries, k=k), oracle.nearest(codes, ids, queries, k))
+    codes, ids, queries, index = example(num_bits)
+    expected = oracle.nearest(codes, ids, queries, 7)
+    assert_neighbors(jh.search(index, queries, k=7), expected)
+    assert_neighbors(jh.search(index, queries, k=7, method="probe"), expected)
+    assert_neighbors(find(index, queries, 7, prefer("scan")), expected)
 
 
-@pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
-def test_search_inside_jit_and_vmap_and_of_one_query_equals_the_oracle(num_bits):
-    codes, ids, queries = example(num_bits)
-    index, k = jh.build_index(codes, num_bits, ids=ids), 7
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("num_bits", [17, 65])
+def test_every_method_equals_the_oracle(method, num_bits):
+    codes, ids, queries, index = example(num_bits)
+    for k in (1, 7):
+        assert order(index, queries, k, prefer(method))[0] == method
+        assert_neighbors(find(index, queries, k, prefer(method)), oracle.nearest(codes, ids, queries, k))
+
+
+@pytest.mark.parametrize("num_bits", [17, 64])
+@pytest.mark.parametrize(("methods", "limits"), TURNS)
+def test_methods_in_turn_equal_the_oracle(methods, limits, num_bits):
+    codes, ids, queries, index = example(num_bits, n=2000)
+    named = "probe" if methods[0] == "probe" else "auto"  # by its cost, it would come later where it finds few
+    chosen = prefer(*methods, **limits)
+    assert order(index, queries, 7, chosen, named) == methods
+    assert_neighbors(find(index, queries, 7, chosen, named), oracle.nearest(codes, ids, queries, 7))
+
+
+@pytest.mark.parametrize("num_bits", [17, 64])
+def test_methods_leave_some_queries_to_the_next(num_bits):
+    _, _, queries, index = example(num_bits, n=2000)
+    grouped = prefer("groups", **SOME_GROUPED)
+    hits = [nearest_in_groups(index, query[None], 7, 1, grouped) for query in queries]
+    assert 0 < hits.count(None) < 9
+    for limits, possible in [(SOME_PROBED, range(1, 9)), ({"candidates": 1, "candidate": 1e9}, [0])]:
+        chosen = prefer("probe", **limits)
+        option = order_nearest(sizes_of(index), 9, 7, 7, method="probe", limits=chosen)[0]
+        _, done = probe_widening(Asked(index, None, chosen, k=7), Queries(queries), option)
+        assert done.sum() in possible
+
+
+@pytest.mark.parametrize("k", [1, 3, 16, 20])
+def test_ties_are_ordered_by_code_then_id(k):
+    codes, ids, queries, index = example(4, n=2000, q=3)
     expected = oracle.nearest(codes, ids, queries, k)
-    assert_neighbors(jax.jit(partial(jh.search, k=k))(index, queries), expected)
-    assert_neighbors(jax.vmap(partial(jh.search, k=k), in_axes=(None, 0))(index, queries), expected)
-    assert_neighbors(jh.search(index, queries[0], k=k), (expected[0][0], expected[1][0]))
+    for method in METHODS:
+        assert_neighbors(find(index, queries, k, prefer(method)), expected)
+    for groups in (0, 2):
+        assert_neighbors(find(index, queries, k, prefer("groups", groups=groups)), expected)
 
 
-@pytest.mark.parametrize("num_bits", WIDTHS)
-def test_radius_search_equals_the_oracle(num_bits):
-    codes, ids, queries = example(num_bits)
-    index = jh.build_index(codes, num_bits, ids=ids)
-    for radius in sorted({0, 1, 3, num_bits // 2, num_bits - 1, num_bits}):
-        expected = oracle.within(codes, ids, queries, radius)
-        assert_matches(jh.radius_search(index, queries, radius=radius), expected)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("k", [100, 150, MORE_THAN_ALL])
+def test_k_beyond_codes_or_items_gives_all_there_are(method, k):
+    codes, ids, queries, index = example(9)  # 150 items with fewer than 100 codes
+    assert int(index.num_codes) < 100
+    assert_neighbors(find(index, queries, k, prefer(method)), oracle.nearest(codes, ids, queries, k))
 
 
-@pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
-def test_padded_radius_search_equals_the_oracle_also_inside_jit_and_vmap(num_bits):
-    codes, ids, queries = example(num_bits)
-    index = jh.build_index(codes, num_bits, ids=ids)
-    expected = oracle.within(codes, ids, queries, 3)
-    padded = partial(jh.radius_search_padded, radius=3, max_results=4)
-    assert_padded(padded(index, queries), expected, 4)
-    assert_padded(jax.jit(padded)(index, queries), expected, 4)
-    assert_padded(jax.vmap(padded, in_axes=(None, 0))(index, queries), expected, 4)
-
-
-@settings(max_examples=60)
-@given(st.integers(0, 150), st.sampled_from([3, 17, 64]), st.integers(0, 2**32), st.data())
-def test_any_collection_is_searched_exactly(n, num_bits, seed, data):
-    codes, ids, queries = example(num_bits, n, seed=seed)
-    index = jh.build_index(codes, num_bits, ids=ids)
-    k = data.draw(st.sampled_from([1, 7, MORE_THAN_ALL]))
-    assert_neighbors(jh.search(index, queries, k=k), oracle.nearest(codes, ids, queries, k))
-    radius = data.draw(st.integers(0, num_bits))
-    assert_matches(jh.radius_search(index, queries, radius=radius), oracle.within(codes, ids, queries, radius))
+@settings(max_examples=40)
+@given(
+    st.integers(0, 150),
+    st.sampled_from([3, 17, 64]),
+    st.sampled_from([1, 7, MORE_THAN_ALL]),
+    st.sampled_from([("auto", LIMITS), ("probe", LIMITS), *(("auto", prefer(method)) for method in METHODS)]),
+    st.integers(0, 2**32),
+)
+def test_any_collection_is_searched_exactly(n, num_bits, k, way, seed):
+    codes, ids, queries, index = example(num_bits, n=n, seed=seed)
+    method, limits = way
+    found = find(index, queries, k, limits, method)
+    assert_neighbors(found, oracle.nearest(codes, ids, queries, k))
 
 
 @pytest.mark.parametrize("n", [1, 16, 1024, 1025, 5000])
-def test_search_across_groups_and_blocks_equals_the_oracle(n):
-    codes, ids, queries = example(20, n, q=3)
-    index = jh.build_index(codes, 20, ids=ids)
-    assert_neighbors(jh.search(index, queries, k=40), oracle.nearest(codes, ids, queries, 40))
-    assert_matches(jh.radius_search(index, queries, radius=5), oracle.within(codes, ids, queries, 5))
-    padded = jh.radius_search_padded(index, queries, radius=5, max_results=30)
-    assert_padded(padded, oracle.within(codes, ids, queries, 5), 30)
+def test_groups_and_blocks_of_any_number_equal_the_oracle(n):
+    codes, ids, queries, index = example(20, n=n, q=3)
+    expected = oracle.nearest(codes, ids, queries, 40)
+    for method in ("scan", "numpy", "groups"):
+        assert_neighbors(find(index, queries, 40, prefer(method)), expected)
 
 
-def test_ties_are_ordered_by_code_then_id():
-    codes, ids, queries = example(4, 5000, q=3)
-    index = jh.build_index(codes, 4, ids=ids)
-    expected = oracle.nearest(codes, ids, queries, 20)
-    for _ in range(10):
-        assert_neighbors(jh.search(index, queries, k=20), expected)
+@pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
+def test_jit_and_vmap_equal_the_oracle(num_bits):
+    codes, ids, queries, index = example(num_bits)
+    expected = oracle.nearest(codes, ids, queries, 7)
+    assert_neighbors(jax.jit(partial(jh.search, k=7))(index, queries), expected)
+    assert_neighbors(jax.vmap(partial(jh.search, k=7), in_axes=(None, 0))(index, queries), expected)
 
 
-def test_identical_codes_give_all_their_items():
-    codes = np.full((10_000, 1), 0xABCD0000, np.uint32)
-    index = jh.build_index(codes, 17)
-    assert jh.radius_search(index, codes[0], radius=0).ids.tolist() == list(range(10_000))
-    assert jh.search(index, codes[:1], k=5).ids.tolist() == [[0, 1, 2, 3, 4]]
-    assert int(jh.radius_search_padded(index, codes[0], radius=0, max_results=3).counts) == 10_000
+@pytest.mark.slow  # each operation is compiled by itself
+def test_disabled_jit_changes_nothing():
+    codes, ids, queries, index = example(n=60, q=1)
+    with jax.disable_jit():
+        for method in METHODS:
+            assert_neighbors(find(index, queries, 7, prefer(method)), oracle.nearest(codes, ids, queries, 7))
 
 
-@pytest.mark.parametrize("num_bits", [1, pytest.param(1024, marks=pytest.mark.slow)])
-def test_an_empty_index_finds_nothing(num_bits):
-    index = jh.build_index(np.zeros((0, -(-num_bits // 32)), np.uint32), num_bits)
-    queries = np.zeros((3, -(-num_bits // 32)), np.uint32)
-    found = jh.search(index, queries, k=2)
-    assert (np.asarray(found.ids) == jh.Neighbors.NO_ID).all()
-    assert (np.asarray(found.distances) == jh.Neighbors.NO_DISTANCE).all()
-    assert jh.radius_search(index, queries, radius=num_bits).offsets.tolist() == [0, 0, 0, 0]
-    assert jh.radius_search_padded(index, queries, radius=num_bits, max_results=2).counts.tolist() == [0, 0, 0]
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("lead", [(), (1,), (1, 2), (2, 3, 2), (0,), (2, 0, 2)])
+def test_queries_keep_their_kind_and_leading_shape(method, kind, lead):
+    codes, ids, queries, index = example(q=12)
+    asked = queries[: int(np.prod(lead))]
+    found = find(index, kind(asked.reshape(*lead, 2)), 7, prefer(method))
+    assert all(isinstance(array, jax.Array if kind is jnp.asarray else np.ndarray) for array in found)
+    expected = oracle.nearest(codes, ids, asked, 7)
+    assert_neighbors(found, [array.reshape(*lead, 7) for array in expected])
 
 
-def test_no_queries_give_empty_results():
-    codes, ids, _ = example(64)
-    index, none = jh.build_index(codes, 64, ids=ids), np.zeros((0, 2), np.uint32)
-    assert jh.search(index, none, k=7).ids.shape == (0, 7)
-    assert jh.search(index, none.reshape(2, 0, 2), k=7).ids.shape == (2, 0, 7)
-    assert jh.radius_search(index, none, radius=3).offsets.tolist() == [0]
-    assert jh.radius_search_padded(index, none, radius=3, max_results=5).counts.shape == (0,)
-    assert jax.jit(partial(jh.search, k=4))(index, none).ids.shape == (0, 4)
+@pytest.mark.parametrize("lead", [(), (2, 3, 2), (2, 0, 2)])
+def test_traced_queries_keep_their_leading_shape(lead):
+    codes, ids, queries, index = example(q=12)
+    asked = queries[: int(np.prod(lead))]
+    found = jax.jit(partial(jh.search, k=7))(index, asked.reshape(*lead, 2))
+    assert_neighbors(found, [array.reshape(*lead, 7) for array in oracle.nearest(codes, ids, asked, 7)])
 
 
-def test_queries_keep_their_leading_shape():
-    codes, ids, queries = example(64, q=12)
+def test_results_of_jax_queries_are_on_their_device():
+    index, queries = collection(64, **SIZES)
+    asked = jnp.asarray(queries)
+    for method in METHODS:
+        for array in find(index, asked, 7, prefer(method)):
+            assert array.devices() == asked.devices()
+
+
+def test_numpy_queries_make_no_program_and_no_jax_array(compilations):
+    index, queries = collection(64, **SIZES)
+    with jax.transfer_guard("disallow"), compilations:
+        jh.search(index, queries[0], k=7)
+        before = len(jax.live_arrays())
+        jh.search(index, queries[1], k=7)
+        jh.search(index, queries[:5], k=7)
+    assert (compilations.count, len(jax.live_arrays())) == (0, before)
+    with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
+        find(index, queries[:5], 7, prefer("scan"))
+
+
+@pytest.mark.parametrize("num_bits", [20, 64])
+def test_jax_queries_stay_on_their_device(num_bits, rng):
+    codes = oracle.pack(rng.random((300, num_bits)) < 0.5)
+    index, queries = jh.build_index(codes, num_bits), jnp.asarray(codes[:64])
+    with jax.transfer_guard("disallow"):
+        found = [find(index, queries, 7, prefer("scan")), jh.search(index, queries, k=7, method="scan")]
+    for one in found:
+        same(one, jh.search(index, codes[:64], k=7))
+
+
+def test_one_shape_is_compiled_once(compilations):
+    index, queries = collection(64, **SIZES)
+    for _ in range(2):
+        with compilations:
+            find(index, queries, 7, prefer("scan"))
+            find(index, jnp.asarray(queries), 7, prefer("scan"))
+            find(index, queries, 7, prefer("groups"))
+    assert compilations.count == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_of_any_size_agree(method):
+    index, queries = collection(64, 150, 2 * LIMITS.max_queries + 37)
+    expected = find(index, queries, 7, prefer("scan"))
+    for size in (1, 7, 64, 300, len(queries)):
+        found = find(index, queries[:size], 7, prefer(method, compared=1000, max_queries=64))
+        same(found, jax.tree.map(lambda array, size=size: array[:size], expected))
+    if method == "scan":
+        same(jax.jit(partial(jh.search, k=7))(index, queries), expected)
+        same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
+
+
+def test_more_queries_than_a_key_has_room_for():
+    index = jh.build_index(jh.pack_bits([[0] * 8, [1] * 8]), 8, ids=[5, 3])
+    queries = jh.pack_bits(np.repeat([[0] * 8, [1] * 8], [2**16, 2], axis=0))
+    distances, ids = find(index, queries, 1, prefer("numpy"))
+    assert not distances.any()
+    assert np.array_equal(ids[:, 0], np.repeat([5, 3], [2**16, 2]))
+
+
+def test_threads_that_search_a_fresh_index_agree():
+    codes, ids, queries, _ = example(n=400, q=16)
+    allowed = np.random.default_rng(0).random((16, 1200)) < 0.5
+    ways = [prefer(method) for method in METHODS]
     index = jh.build_index(codes, 64, ids=ids)
-    flat, cube = jh.search(index, queries, k=7), jh.search(index, queries.reshape(2, 3, 2, 2), k=7)
-    assert cube.ids.shape == (2, 3, 2, 7)
-    np.testing.assert_array_equal(cube.ids.reshape(12, 7), flat.ids)
-    traced = jax.jit(partial(jh.search, k=7))(index, queries.reshape(2, 3, 2, 2))
-    np.testing.assert_array_equal(traced.ids, cube.ids)
-    assert jh.search(index, queries[0], k=7).ids.shape == (7,)
-    ragged = jh.radius_search(index, queries.reshape(2, 3, 2, 2), radius=9)
-    np.testing.assert_array_equal(ragged.ids, jh.radius_search(index, queries, radius=9).ids)
+
+    def search(number):
+        rows = Queries(queries[number : number + 1])
+        plain = [find_nearest(index, rows, k=7, limits=limits) for limits in ways]
+        return plain, find_nearest(index, rows, allowed[number], k=7, limits=ways[0])
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(search, range(16)))
+    for number, (plain, filtered) in enumerate(found):
+        keep, query = allowed[number][ids], queries[number : number + 1]
+        for one in plain:
+            assert_neighbors(one, oracle.nearest(codes, ids, query, 7))
+        assert_neighbors(filtered, oracle.nearest(codes[keep], ids[keep], query, 7))
 
 
-def test_batches_of_any_size_agree():
-    codes, ids, queries = example(64, q=2 * MAX_QUERIES_AT_ONCE + 37)
-    index = jh.build_index(codes, 64, ids=ids)
-    whole = jh.search(index, queries, k=7)
-    ragged = jh.radius_search(index, queries, radius=6)
-    for size in (1, 7, 64, 300):
-        part = jh.search(index, queries[:size], k=7)
-        assert_neighbors(part, (whole.distances[:size], whole.ids[:size]))
-        few = jh.radius_search(index, queries[:size], radius=6)
-        np.testing.assert_array_equal(few.ids, ragged.ids[: ragged.offsets[size]])
-    traced = jax.jit(partial(jh.search, k=7))(index, queries)
-    assert_neighbors(traced, whole)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_code_of_many_items_gives_the_smallest_ids(method):
+    index = jh.build_index(np.repeat(np.array([[8], [9], [15]], np.uint32), [50, 1, 3], axis=0), 32)
+    assert find(index, np.uint32([[9], [8]]), 3, prefer(method)).ids.tolist() == [[50, 0, 1], [0, 1, 2]]
 
 
-def test_empty_full_and_overflowing_rows_do_not_see_each_other():
-    codes = np.repeat(oracle.pack([[0] * 20, [1] * 20]), [6, 2], axis=0)
-    index = jh.build_index(codes, 20)
-    queries = oracle.pack([[0] * 20, [1] * 20, [0, 1] * 10])
-    found = jh.radius_search_padded(index, queries, radius=1, max_results=4)
-    assert found.counts.tolist() == [6, 2, 0]
-    assert found.ids.tolist() == [[0, 1, 2, 3], [6, 7, -1, -1], [-1, -1, -1, -1]]
-
-
-def test_a_larger_radius_and_a_larger_k_only_add_results():
-    codes, ids, queries = example(64)
-    index = jh.build_index(codes, 64, ids=ids)
-    wide, narrow = jh.radius_search(index, queries, radius=9), jh.radius_search(index, queries, radius=4)
-    for row in range(len(queries)):
-        few = narrow.ids[narrow.offsets[row] : narrow.offsets[row + 1]]
-        np.testing.assert_array_equal(wide.ids[wide.offsets[row] :][: len(few)], few)
-    more, fewer = jh.search(index, queries, k=MORE_THAN_ALL), jh.search(index, queries, k=7)
-    np.testing.assert_array_equal(more.ids[:, :7], fewer.ids)
-
-
-def test_flipping_one_bit_column_everywhere_changes_nothing_but_ties():
-    codes, ids, queries = example(64)
-    bits, query_bits = (np.asarray(jh.unpack_bits(c, 64)) for c in (codes, queries))
-    flip = np.arange(64) == 11
-    plain = jh.search(jh.build_index(codes, 64, ids=ids), queries, k=7)
-    flipped = jh.search(jh.build_index(oracle.pack(bits ^ flip), 64, ids=ids), oracle.pack(query_bits ^ flip), k=7)
-    np.testing.assert_array_equal(plain.distances, flipped.distances)
-
-
-def test_permuting_the_bit_columns_everywhere_changes_nothing_but_the_order_of_ties():
-    codes, ids, queries = example(45)
-    order = np.random.default_rng(0).permutation(45)
-    moved = [oracle.pack(np.asarray(jh.unpack_bits(array, 45))[:, order]) for array in (codes, queries)]
-    plain = jh.radius_search(jh.build_index(codes, 45, ids=ids), queries, radius=9)
-    permuted = jh.radius_search(jh.build_index(moved[0], 45, ids=ids), moved[1], radius=9)
-    np.testing.assert_array_equal(plain.offsets, permuted.offsets)
-    np.testing.assert_array_equal(plain.distances, permuted.distances)
-    for start, end in zip(plain.offsets[:-1], plain.offsets[1:], strict=True):
-        pairs = [set(zip(found.distances[start:end], found.ids[start:end], strict=True)) for found in (plain, permuted)]
-        assert pairs[0] == pairs[1]
-
-
-def test_distances_and_ids_are_those_of_faiss():
-    faiss = pytest.importorskip("faiss")
-    codes, _, queries = example(64, n=2000)
-    index, flat = jh.build_index(codes, 64), faiss.IndexBinaryFlat(64)
-    packed, asked = (np.asarray(jh.codes_to_bytes(array, 64)) for array in (codes, queries))
-    flat.add(packed)
-    np.testing.assert_array_equal(jh.search(index, queries, k=50).distances, flat.search(asked, 50)[0])
-    limits, distances, ids = flat.range_search(asked, 10)  # its radius is exclusive
-    ours = jh.radius_search(index, queries, radius=9)
-    np.testing.assert_array_equal(ours.offsets, limits.astype(np.int64))
-    for start, end in zip(ours.offsets[:-1], ours.offsets[1:], strict=True):
-        mine = set(zip(ours.distances[start:end].tolist(), ours.ids[start:end].tolist(), strict=True))
-        assert mine == set(zip(distances[start:end].astype(int).tolist(), ids[start:end].tolist(), strict=True))
-
-
-def test_items_with_several_codes_are_found_once_for_each_code():
+@pytest.mark.parametrize("method", METHODS)
+def test_items_with_several_codes_are_found_for_each(method):
     index = jh.build_index(np.array([[[0], [1 << 31]], [[1 << 30], [3 << 30]]], np.uint32), 2, multi=True)
-    distances, ids = jh.search(index, np.zeros(1, np.uint32), k=4)
+    distances, ids = find(index, np.zeros(1, np.uint32), 4, prefer(method))
     assert distances.tolist() == [0, 1, 1, 2]
     assert ids.tolist() == [0, 1, 0, 1]
 
 
-def test_no_id_comes_twice():
-    codes, ids, queries = example(8, 3000)
-    found = np.asarray(jh.search(jh.build_index(codes, 8, ids=ids), queries, k=500).ids)
-    assert all(len(np.unique(row)) == 500 for row in found)
+@pytest.mark.parametrize("num_bits", [1, pytest.param(1024, marks=pytest.mark.slow)])
+def test_an_empty_index_finds_nothing(num_bits):
+    queries = np.zeros((3, -(-num_bits // 32)), np.uint32)
+    index = jh.build_index(queries[:0], num_bits)
+    for method in METHODS:
+        found = find(index, queries, 2, prefer(method))
+        assert found.ids.tolist() == [[jh.Neighbors.NO_ID] * 2] * 3
+        assert found.distances.tolist() == [[jh.Neighbors.NO_DISTANCE] * 2] * 3
 
 
-def test_every_radius_past_the_number_of_bits_means_all():
-    codes, ids, queries = example(17)
-    index = jh.build_index(codes, 17, ids=ids)
-    everything = jh.radius_search(index, queries, radius=17)
-    assert everything.offsets[-1] == len(codes) * len(queries)
-    for radius in (18, 10**9, 2**62):
-        jax.tree.map(np.testing.assert_array_equal, jh.radius_search(index, queries, radius=radius), everything)
+def test_a_larger_k_only_adds_results():
+    index, queries = collection(64, **SIZES)
+    more, fewer = jh.search(index, queries, k=MORE_THAN_ALL), jh.search(index, queries, k=7)
+    np.testing.assert_array_equal(more.ids[:, :7], fewer.ids)
 
 
-@pytest.mark.slow  # each operation is compiled by itself
-def test_disabling_jit_changes_nothing():
-    codes, ids, queries = example(64, 60)
-    index = jh.build_index(codes, 64, ids=ids)
-    expected = jh.search(index, queries[:1], k=7)
-    with jax.disable_jit():
-        assert_neighbors(jh.search(index, queries[:1], k=7), expected)
+def test_moving_and_flipping_bits_keeps_distances(rng):
+    codes, ids, queries, index = example(45)
+    order, flip = rng.permutation(45), rng.random(45) < 0.5
+    moved, asked = (oracle.pack(np.asarray(jh.unpack_bits(c, 45))[:, order] ^ flip) for c in (codes, queries))
+    found = jh.search(jh.build_index(moved, 45, ids=ids), asked, k=7)
+    np.testing.assert_array_equal(found.distances, jh.search(index, queries, k=7).distances)
 
 
-def test_index_and_queries_may_be_arguments_or_constants_of_a_jit():
-    codes, ids, queries = example(64)
-    index = jh.build_index(codes, 64, ids=ids)
-    expected = jh.search(index, queries, k=7)
+def test_distances_are_those_of_faiss():
+    faiss = pytest.importorskip("faiss")
+    codes, _, queries = items(64, 2000, 9)
+    flat = faiss.IndexBinaryFlat(64)
+    packed, asked = (np.asarray(jh.codes_to_bytes(array, 64)) for array in (codes, queries))
+    flat.add(packed)
+    found = jh.search(jh.build_index(codes, 64), queries, k=50)
+    np.testing.assert_array_equal(found.distances, flat.search(asked, 50)[0])
+
+
+def test_constants_of_a_jit_are_searched_like_its_arguments():
+    codes, ids, queries, index = example(q=12)
+    expected = oracle.nearest(codes, ids, queries, 7)
     assert_neighbors(jax.jit(lambda q: jh.search(index, q, k=7))(queries), expected)
     assert_neighbors(jax.jit(lambda i: jh.search(i, queries, k=7))(index), expected)
     assert_neighbors(jax.jit(lambda: jh.search(index, queries, k=7))(), expected)
+    cubes = [array.reshape(3, 4, 7) for array in expected]
+    asked = jnp.asarray(queries.reshape(3, 4, 2))
+    for method in METHODS:
+        assert_neighbors(jax.jit(lambda method=method: find(index, asked, 7, prefer(method)))(), cubes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_queries_may_have_any_memory_layout(method):
+    codes, ids, queries, index = example(65)
+    expected = oracle.nearest(codes, ids, queries, 7)
+    for layout in (np.asfortranarray(queries), np.repeat(queries, 2, axis=1)[:, ::2]):
+        assert_neighbors(find(index, layout, 7, prefer(method)), expected)
+    assert_neighbors(jh.search(index, queries.astype(">u4"), k=7), expected)
 
 
 def test_traced_padding_bits_never_count():
@@ -293,34 +347,23 @@ def test_traced_padding_bits_never_count():
     assert jax.jit(partial(jh.search, k=1))(index, dirty).distances.tolist() == [0]
 
 
-@pytest.mark.parametrize("k", [True, 2.5, None, "3"])
-def test_k_of_another_type_is_refused(k):
-    with pytest.raises(TypeError, match="k must be an integer"):
-        jh.search(jh.build_index(np.zeros((3, 1), np.uint32), 17), np.zeros((1, 1), np.uint32), k=k)
-
-
-@pytest.mark.parametrize("k", [0, -1, 2**40])
-def test_k_out_of_range_is_refused_before_anything_is_allocated(k):
-    with pytest.raises(ValueError, match="k must lie between 1"):
-        jh.search(jh.build_index(np.zeros((3, 1), np.uint32), 17), np.zeros((1, 1), np.uint32), k=k)
+@pytest.mark.parametrize(
+    ("k", "error", "message"),
+    [
+        *((k, TypeError, "k must be an integer") for k in (True, 2.5, None, "3")),
+        *((k, ValueError, "k must lie between 1") for k in (0, -1, 2**40)),
+    ],
+)
+def test_a_wrong_k_is_refused(k, error, message):
+    index, queries = collection(17)
+    with pytest.raises(error, match=message):
+        jh.search(index, queries, k=k)
 
 
 def test_results_of_more_than_2_to_31_slots_are_refused():
-    index = jh.build_index(np.zeros((3, 1), np.uint32), 17)
     endless = np.broadcast_to(np.uint32(0), (2**20, 1))
     with pytest.raises(ValueError, match="ask for fewer"):
-        jh.search(index, endless, k=2**12)
-
-
-@pytest.mark.parametrize(
-    ("radius", "error"), [(-1, ValueError), (2.7, TypeError), (float("nan"), TypeError), (True, TypeError)]
-)
-def test_a_wrong_radius_is_refused(radius, error):
-    index, query = jh.build_index(np.zeros((3, 1), np.uint32), 17), np.zeros((1, 1), np.uint32)
-    with pytest.raises(error, match="radius must"):
-        jh.radius_search(index, query, radius=radius)
-    with pytest.raises(error, match="radius must"):
-        jh.radius_search_padded(index, query, radius=radius, max_results=3)
+        jh.search(collection(17)[0], endless, k=2**12)
 
 
 @pytest.mark.parametrize(
@@ -334,10 +377,9 @@ def test_a_wrong_radius_is_refused(radius, error):
     ],
 )
 def test_queries_that_do_not_fit_are_refused(queries, error, message):
-    index = jh.build_index(np.zeros((3, 1), np.uint32), 17)
-    for call in (partial(jh.search, k=1), partial(jh.radius_search, radius=1)):
+    for kind in (np.asarray, jnp.asarray):
         with pytest.raises(error, match=message):
-            call(index, queries)
+            jh.search(collection(17)[0], kind(queries), k=1)
 
 
 def test_another_type_than_an_index_is_refused():
@@ -345,77 +387,16 @@ def test_another_type_than_an_index_is_refused():
         jh.search(np.zeros((3, 1), np.uint32), np.zeros((1, 1), np.uint32), k=1)
 
 
-def test_the_error_for_radius_search_inside_jit_names_the_padded_one():
-    index = jh.build_index(np.zeros((3, 1), np.uint32), 17)
-    with pytest.raises(TypeError, match="radius_search_padded"):
-        jax.jit(partial(jh.radius_search, radius=1))(index, np.zeros((1, 1), np.uint32))
+@pytest.mark.parametrize("method", ["flat", "numpy", "multi_index", None, 1])
+def test_a_method_that_search_does_not_have_is_refused(method):
+    index, queries = collection(17)
+    with pytest.raises(ValueError, match="method must be one of auto, scan, probe"):
+        jh.search(index, queries, k=1, method=method)
 
 
-def test_one_shape_is_compiled_once(compilations):
-    codes, ids, queries = example(64)
-    index = jh.build_index(codes, 64, ids=ids)
-    for _ in range(2):
-        with compilations:
-            jh.search(index, queries, k=7)
-            jh.radius_search(index, queries, radius=3)
-            jh.radius_search_padded(index, queries, radius=3, max_results=4)
-    assert compilations.count == 0
-
-
-@pytest.mark.parametrize("num_bits", [64, pytest.param(256, marks=pytest.mark.slow)])
-def test_minima_kept_in_memory_change_nothing(num_bits, monkeypatch):
-    codes, ids, queries = example(num_bits, 2500, q=20)
-    index = jh.build_index(codes, num_bits, ids=ids)
-    expected = oracle.nearest(codes, ids, queries, 7)
-    monkeypatch.setattr(kernels, "WORTH_A_BRANCH", 0)
-    monkeypatch.setattr(kernels, "FEW_GROUPS", 0)
-    assert_neighbors(jax.jit(lambda q: jh.search(index, q, k=7))(queries), expected)
-    assert_neighbors(jax.jit(jax.vmap(lambda q: jh.search(index, q, k=7)))(queries), expected)
-
-
-def test_minima_are_computed_once_for_a_batch():
-    index, queries = jh.build_index(np.zeros((0, 8), np.uint32), 256), np.zeros((256, 8), np.uint32)
-    big = jax.ShapeDtypeStruct((8, 64, 16, 64), jnp.uint32)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), index)
-    program = jax.jit(partial(jh.search, k=10)).lower(dataclasses.replace(shapes, codes=big), queries).compile()
-    pairs, words = 256 * 64 * 16 * 64, 8
-    # XOR, popcount and sum or minimum for each word; fused into two readers they would be six.
-    assert program.cost_analysis()["flops"] < 4.5 * pairs * words
-
-
-def test_two_threads_give_what_one_gives(monkeypatch):
-    codes, ids, queries = example(64, q=100)
-    index = jh.build_index(codes, 64, ids=ids)
-    expected = jh.search(index, queries, k=7)
-    monkeypatch.setattr(nearest, "WORTH_TWO_THREADS", 0)
-    jax.tree.map(np.testing.assert_array_equal, jh.search(index, queries, k=7), expected)
-
-
-@pytest.mark.parametrize("k", [10, 1000])
-def test_memory_is_bounded_for_ten_thousand_queries_on_a_million_codes(k):
-    index = jh.build_index(np.zeros((0, 2), np.uint32), 64)
-    blocks = 1024
-    large = dataclasses.replace(
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), index),
-        codes=jax.ShapeDtypeStruct((2, blocks, 16, 64), jnp.uint32),
-        offsets=jax.ShapeDtypeStruct((blocks * 1024 + 1,), jnp.int32),
-        ids=jax.ShapeDtypeStruct((blocks * 1024,), jnp.int32),
-    )
-    queries = jax.ShapeDtypeStruct((10_000, 2), jnp.uint32)
-    program = jax.jit(partial(jh.search, k=k)).lower(large, queries).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 256 * 2**20
-
-
-@pytest.mark.parametrize("num_bits", [20, 64])
-def test_queries_on_a_device_stay_there(num_bits, rng):
-    codes = oracle.pack(rng.random((300, num_bits)) < 0.5)
-    index, queries = jh.build_index(codes, num_bits), jnp.asarray(codes[:64])
-    searches = [
-        partial(jh.search, k=7),
-        partial(jh.radius_search_padded, radius=1, max_results=40),
-        partial(jh.search, k=7, method="scan"),
-    ]
-    expected = [search(index, codes[:64]) for search in searches]
-    with jax.transfer_guard("disallow"):
-        found = [search(index, queries) for search in searches]
-    same(found, expected)
+def test_probing_with_weights_or_shards_is_refused():
+    index, queries = collection(17)
+    shards = jh.shard_index(index, jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,)))
+    for call in (partial(jh.search, shards), partial(jh.search, index, weights=np.ones(17, int))):
+        with pytest.raises(ValueError, match="the method probe is for a HashIndex and unweighted distances"):
+            call(queries=queries, k=1, method="probe")

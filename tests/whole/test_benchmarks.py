@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -145,43 +146,58 @@ def test_average_precision_of_two_rankings_by_hand(benchmark_named):
     assert benchmark_named("papers").average_precision(np.array([[0, 1, 2]] * 2), data) == (1 + 2 / 3) / 2 / 2
 
 
-def test_the_benchmark_of_search_measures_small_sizes_and_needs_no_peer(benchmark_named, capsys, monkeypatch):
-    search, comparing = benchmark_named("search"), benchmark_named("comparing")
-    for name, value in (("ROUNDS", 1), ("SECONDS", 0), ("PAUSE", 0)):
+@pytest.fixture
+def in_a_hurry(benchmark_named, monkeypatch):
+    """Benchmarks of searches that time calls once, of few items, and find no peer."""
+    comparing = benchmark_named("comparing")
+    for name, value in (("TURNS", 1), ("REST", 0)):
         monkeypatch.setattr(comparing, name, value)
     monkeypatch.setattr(comparing.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(search, "SCALE", 2000)
-    table = comparing.Table("both", {"radius 12, 500 codes of 64 bits: FAISS Flat": 7.0}, on_device=True)
-    table.head()
-    for case in (search.overhead, search.threads, search.radius, search.growth):
+
+    def import_small(name):
+        module = benchmark_named(name)
+        monkeypatch.setattr(module, "SCALE", 1000)
+        return module, comparing.Table()
+
+    return import_small
+
+
+def rows_of(capsys):
+    return [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_benchmark_of_search_runs_at_toy_size_without_peers(in_a_hurry, capsys):
+    search, table = in_a_hurry("search")
+    for case in (search.overhead, search.threads, search.options):
         case(table)
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["case:", "peer", "ours", "peer", "ratio", "mark", "alone", "first", "s"]
-    assert any("radius 12" in row and " 7.0" in row for row in rows)
-    assert "8 threads over 1" in rows[2]
-    assert float(rows[-1].split()[-2]) > 0
+    assert len(rows_of(capsys)) == 1 + 2 + 2
 
 
-def test_the_peers_of_search_are_timed_without_ours(benchmark_named, capsys, monkeypatch):
-    comparing = benchmark_named("comparing")
-    monkeypatch.setattr(comparing, "ROUNDS", 1)
-    table = comparing.Table("peers")
+def test_the_benchmark_of_radii_runs_at_toy_size_without_peers(in_a_hurry, capsys):
+    radius, table = in_a_hurry("radius")
+    for case in (radius.small, radius.scan, radius.short_codes, radius.growth, radius.in_jit):
+        case(table)
+    assert len(rows_of(capsys)) == 1 + 1 + 4 + 6 + 2
+
+
+def test_tables_are_waited_for_until_they_are_there(in_a_hurry, monkeypatch):
+    radius, _ = in_a_hurry("radius")
+    case = radius.Case(*radius.uniform(30_000, 256, 24))
+    calls = radius.calls_until_tables(case, 256)
+    index = radius.fresh(case.index)
+    for _ in range(calls):
+        assert not jh.describe(index).tables
+        jh.radius_search(index, case.queries, radius=2)
+    assert jh.describe(index).tables
+    monkeypatch.setattr(radius, "CALLS", calls - 1)
+    assert radius.calls_until_tables(case, 256) == f"> {calls - 1}"
+
+
+def test_a_row_compares_ours_with_a_peer(in_a_hurry, benchmark_named, capsys):
+    table = benchmark_named("comparing").Table()
     table.head()
-    table.compare("a: b", None, lambda: 1, per=2)
-    table.compare("a: c", None, None)
-    assert list(table.peers) == ["a: b"]
-    assert not capsys.readouterr().out
-
-
-@pytest.mark.slow  # measures; nothing in the package depends on it
-def test_calibration_gives_a_row_for_the_table_of_costs(benchmark_named, capsys, monkeypatch):
-    calibrate = benchmark_named("calibrate")
-    for name, value in (("SECONDS", 0), ("QUERIES", 16), ("FAR", 24)):
-        monkeypatch.setattr(calibrate, name, value)
-    calibrate.main(3000)
-    first, *rows, last = capsys.readouterr().out.splitlines()
-    assert first.endswith(": Costs(")
-    figures = dict(row.strip(" ,").split("=") for row in rows)
-    assert list(figures) == list(calibrate.Costs._fields)
-    assert all(float(figure) >= 0 for name, figure in figures.items() if name != "counts_in_vectors")
-    assert last == "    ),"
+    table.compare("a row", lambda: time.sleep(0.001), lambda: time.sleep(0.05), 2, "mark")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["case:", "peer", "ours", "peer", "ratio", "mark", "first", "s"]
+    ours, theirs, ratio, mark, _ = row.removeprefix("a row").split()
+    assert (float(ours) < float(theirs), float(ratio) > 1, mark) == (True, True, "mark")

@@ -47,25 +47,25 @@ def test_shards_on_eight_devices_answer_as_the_whole():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_hosts_load_and_search_their_own_parts_and_an_error_on_one_reaches_both(tmp_path):
+def test_two_hosts_search_their_own_parts_and_share_errors(tmp_path):
     for status, output in hosts("saving,failing", tmp_path):
         assert status == 0, output
 
 
 @pytest.mark.slow
-def test_two_hosts_answer_as_the_whole_and_build_an_index_from_items_of_their_own(tmp_path):
+def test_two_hosts_answer_and_build_as_one(tmp_path):
     for status, output in hosts("equal,building", tmp_path):
         assert status == 0, output
 
 
 @pytest.mark.slow
-def test_four_hosts_build_an_index_from_items_of_their_own(tmp_path):
+def test_four_hosts_build_as_one(tmp_path):
     for status, output in hosts("many_building", tmp_path, count=4):
         assert status == 0, output
 
 
 @pytest.mark.slow  # waits ten seconds for JAX to notice
-def test_a_host_that_dies_is_an_error_on_the_others_and_not_a_hang(tmp_path):
+def test_a_host_that_dies_is_an_error_on_the_others(tmp_path):
     (left, output), (gone, _) = hosts("dying", tmp_path)
     assert gone == 9
     assert left not in (0, None), output

@@ -24,7 +24,7 @@ def test_sentences_are_prose_of_a_moderate_length(sentences):
     assert list(sentences.sentences_in(text)) == ["Returns the nearest of all the items that were ever stored."]
 
 
-def test_sentences_come_from_docstrings_once_each_and_in_one_order(sentences, tmp_path):
+def test_sentences_of_docstrings_come_once_and_in_one_order(sentences, tmp_path):
     wanted = [f"Number {n} of the sentences that this test wants to be found." for n in range(3)]
     (tmp_path / "a.py").write_text(f'"""{wanted[0]}"""\ndef f():\n    """{wanted[1]} {wanted[0]}"""\n')
     (tmp_path / "b.py").write_text(
@@ -36,7 +36,7 @@ def test_sentences_come_from_docstrings_once_each_and_in_one_order(sentences, tm
     assert sentences.sentences([tmp_path], 2) == found[:2]
 
 
-def test_the_nearest_vectors_are_those_of_largest_product_also_of_a_shortlist(embeddings):
+def test_the_nearest_vectors_have_the_largest_products(embeddings):
     database = np.float32([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
     queries = np.float32([[1, 0], [0, 1]])
     np.testing.assert_array_equal(embeddings.nearest(database, queries, 2), [[0, 2], [1, 2]])
@@ -45,7 +45,7 @@ def test_the_nearest_vectors_are_those_of_largest_product_also_of_a_shortlist(em
 
 
 @pytest.mark.slow  # trains and measures; nothing in the package depends on it
-def test_the_table_holds_a_row_for_each_method_and_re_ranking_everything_finds_all(embeddings, tmp_path, capsys):
+def test_each_method_has_a_row_and_reranking_all_finds_all(embeddings, tmp_path, capsys):
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((150, 4)) @ rng.standard_normal((4, 16)) + 0.1 * rng.standard_normal((150, 16))
     np.save(tmp_path / "vectors.npy", vectors)

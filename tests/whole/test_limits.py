@@ -15,7 +15,10 @@ from jax.experimental import checkify
 from samples import same
 
 import jaxhash as jh
-from jaxhash.query import filters, hits
+from jaxhash.codes.distances import Queries
+from jaxhash.query.nearest import find_nearest
+from jaxhash.query.plan import LIMITS
+from jaxhash.query.radius import find_matches
 from jaxhash.training.atoms import learn_dictionary
 
 
@@ -64,7 +67,7 @@ def test_eight_threads_that_compile_at_once_find_the_nearest():
     run_together(*(partial(work, number) for number in range(8)))
 
 
-def test_searches_while_items_are_added_see_one_index_or_the_other():
+def test_searches_while_items_are_added_see_old_or_new():
     codes, queries = sample_codes(44, n=1500)
     current = [jh.build_index(codes[:1000], 44)]
     stages = [1000 + 50 * turn for turn in range(11)]
@@ -114,15 +117,15 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
     same(*in_modes(lambda: jh.search(jh.load_index(tmp_path / "narrow"), queries, k=3)))
 
 
-def test_few_allowed_items_are_found_alike_in_32_and_64_bit_mode(in_modes, monkeypatch):
-    monkeypatch.setattr(filters, "WORTH_GATHERING", 1)
+def test_few_allowed_items_are_the_same_in_64_bit_mode(in_modes):
     codes, queries = sample_codes(64, n=500)
-    search = partial(jh.search, k=3, allowed=np.arange(500) < 2)
-    same(*in_modes(lambda: search(jh.build_index(codes, 64), queries)))  # an index keeps its filters
+    search = partial(find_nearest, k=3, limits=LIMITS._replace(worth_gathering=1))
+    # An index keeps its filters.
+    same(*in_modes(lambda: search(jh.build_index(codes, 64), Queries(queries), np.arange(500) < 2)))
 
 
 @pytest.mark.slow  # as the next one
-def test_dictionaries_are_learned_alike_in_32_and_64_bit_mode(in_modes):
+def test_dictionaries_are_learned_alike_in_64_bit_mode(in_modes):
     images = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
     narrow, wide = in_modes(lambda: learn_dictionary(images, 6, 30, seed=0))
     for array, other in zip(narrow, wide, strict=True):
@@ -154,13 +157,14 @@ def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
     assert (tmp_path / "now").read_bytes() == (tmp_path / "then").read_bytes()
 
 
-def test_memory_beside_the_result_is_bounded(monkeypatch):
+@pytest.mark.parametrize("method", ["scan", "auto", "probe"])
+def test_memory_beside_the_result_is_bounded(method):
     codes, queries = sample_codes(20, n=4000, q=250)
-    index = jh.build_index(codes, 20)
-    monkeypatch.setattr(hits, "CANDIDATES_AT_ONCE", 2**15)
-    jh.radius_search(index, queries, radius=20)  # compiling takes memory of its own
+    limits = LIMITS._replace(candidates=2**15, compared=2**15, probes=2**15, max_queries=32)
+    search = partial(find_matches, jh.build_index(codes, 20), queries, 20, method=method, limits=limits)
+    search()  # compiling takes memory of its own
     tracemalloc.start()
-    found = jh.radius_search(index, queries, radius=20)
+    found = search()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found.ids) == 4000 * 250

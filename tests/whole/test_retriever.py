@@ -184,7 +184,7 @@ def test_only_a_retriever_is_saved_as_one(retriever, tmp_path):
         jh.save_retriever(tmp_path / "x", retriever.index)
 
 
-def test_a_retriever_of_unequal_bits_is_neither_saved_nor_loaded(retriever, tmp_path):
+def test_a_retriever_of_unequal_bits_is_not_saved_or_loaded(retriever, tmp_path):
     other = jh.build_index(np.zeros((3, 1), np.uint32), 17)
     with pytest.raises(ValueError, match="20 bits, but the index holds codes of 17"):
         jh.save_retriever(tmp_path / "r", jh.Retriever(retriever.model, other))
@@ -199,7 +199,7 @@ def test_a_retriever_of_unequal_bits_is_neither_saved_nor_loaded(retriever, tmp_
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_images_on_a_device_are_searched_without_a_trip_over_the_host(retriever, dtype):
+def test_images_on_a_device_are_not_sent_again(retriever, dtype):
     # On CPU the guard sees what is sent to the device; what is fetched from there costs nothing and passes unseen.
     images = np.random.default_rng(2).integers(0, 2, (64, 12)).astype(dtype)
     expected = jh.retrieve(retriever, images, k=5)
@@ -214,10 +214,10 @@ def test_images_on_a_device_are_searched_without_a_trip_over_the_host(retriever,
 # Weights of the queries' bits.
 
 
-def test_weighted_retrieving_is_encoding_with_weights_and_searching(retriever, images):
+def test_weighted_retrieving_is_a_search_with_weights(retriever, images):
     found = jh.retrieve(retriever, images, k=5, weighted=True)
     codes, weights = jh.encode_weighted(retriever.model, images)
-    same(found, jh.weighted_search(retriever.index, codes, weights, k=5))
+    same(found, jh.search(retriever.index, codes, weights=weights, k=5))
     assert isinstance(found, jh.Neighbors)
     same(jax.jit(partial(jh.retrieve, k=5, weighted=True))(retriever, images), found)
     same(jax.vmap(lambda x: jh.retrieve(retriever, x, k=5, weighted=True))(images), found)
@@ -228,7 +228,7 @@ def test_weighted_retrieving_is_encoding_with_weights_and_searching(retriever, i
 
 def test_long_codes_rank_a_weighted_shortlist_by_weights(two_codes, images):
     codes, weights = (np.asarray(array) for array in jh.encode_weighted(two_codes.model, images))
-    shortlist = jh.weighted_search(two_codes.index, jh.first_bits(codes, 9), weights[:, :9], k=40).ids
+    shortlist = jh.search(two_codes.index, jh.first_bits(codes, 9), weights=weights[:, :9], k=40).ids
     found = jh.retrieve(two_codes, images, k=5, num_candidates=40, weighted=True)
     bits, wanted = (np.asarray(jh.unpack_bits(array, 70)) for array in (two_codes.long_codes, codes))
     for row, ids in enumerate(np.asarray(shortlist)):

@@ -1,4 +1,4 @@
-"""An index in shards beside the whole one, on 8 devices of the host: run by `test_sharding.py` in its own process."""
+"""An index in shards beside the whole one, on 8 devices of the host: run by `test_devices.py` in its own process."""
 
 import gc
 import os
@@ -11,16 +11,20 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conversions import make_cases
+from kinds import make_cases as make_kinds
 
 import jaxhash as jh
 from jaxhash.core.batching import one_at_a_time
 from jaxhash.files import archive
 from jaxhash.index import parts, sharding
-from jaxhash.query import bags_in_shards, filters
-from jaxhash.query import radius as radius_module
+from jaxhash.index.hash_index import cache_of
+from jaxhash.query import radius_search_several, search_several
+from jaxhash.query.bags import find_best
+from jaxhash.query.plan import LIMITS
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -79,10 +83,9 @@ def test_any_k_and_any_shape_of_queries():
 
 @pytest.mark.parametrize("n", [0, 1, 5, 5000])
 def test_shards_are_described_as_the_whole(n):
-    index, queries = example(n, 24)
+    index, _ = example(n, 24)
     sharded = jh.shard_index(index, mesh_of(4))
     assert jh.describe(sharded) == jh.describe(index)
-    assert jh.estimate_matches(sharded, queries, 2) == jh.estimate_matches(index, queries, 2)
 
 
 def test_shards_are_prepared_one_by_one():
@@ -102,19 +105,17 @@ def test_shards_are_probed_as_the_whole(n, num_tables):
     tables = jh.build_tables(sharded, radius=4, num_tables=num_tables)
     for array in (tables.bitmap, tables.directory, tables.starts):
         assert {len(piece.data) for piece in array.addressable_shards} == {len(array) // 4}
-    room = {"radius": 4, "max_results": 20}
-    found = jh.probe_padded(sharded, tables, queries, **room, max_candidates=4096)
+    search = partial(jh.radius_search_padded, radius=4, max_results=20)
+    found = search(sharded, queries, tables=tables, max_candidates=4096)
     assert found.complete.all()
-    same(tuple(found[:3]), tuple(jh.radius_search_padded(index, queries, **room)))
-    inside = jax.jit(
-        lambda index, tables, queries: jh.probe_padded(index, tables, queries, **room, max_candidates=4096)
-    )
-    same(inside(sharded, tables, queries), found)
+    same(found, search(index, queries))
+    inside = jax.jit(lambda *args: search(*args[:2], tables=args[2], max_candidates=4096))
+    same(inside(sharded, queries, tables), found)
     with pytest.raises(ValueError, match="not those of this index"):
-        jh.probe_padded(index, tables, queries, **room, max_candidates=4)
+        search(index, queries, tables=tables)
 
 
-@pytest.mark.parametrize("method", ["scan", "probe", "multi-index"])
+@pytest.mark.parametrize("method", ["auto", "scan", "probe", "multi_index"])
 def test_shards_find_the_same_by_every_method(method):
     index, queries = example(3000, 33)
     found = jh.radius_search(jh.shard_index(index, mesh_of(4)), queries, radius=4, method=method)
@@ -206,7 +207,17 @@ def test_queries_on_another_device_are_moved_to_the_index():
     index, queries = example(301, 64)
     elsewhere = jax.device_put(queries, jax.devices()[-1])
     assert elsewhere.devices() != index.codes.devices()
-    same(jh.search(index, elsewhere, k=3), jh.search(index, queries, k=3))
+    same(jh.search(index, elsewhere, k=3), jax.device_put(jh.search(index, queries, k=3)))
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (512,)])
+def test_results_are_on_the_device_of_index_and_queries(lead):
+    device = jax.devices()[-1]
+    for name, case in make_kinds(lead, partial(jax.device_put, device=device)).items():
+        expected = case.function(case.queries, *case.beside)
+        found = case.function(jax.device_put(case.queries, device), *case.beside)
+        assert {array.sharding for array in found} == {jax.sharding.SingleDeviceSharding(device)}, name
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_conversions_leave_codes_on_their_device():
@@ -217,14 +228,14 @@ def test_conversions_leave_codes_on_their_device():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_weighted_search_in_shards_is_that_of_the_whole():
+def test_shards_are_searched_by_weights_as_the_whole():
     index, queries = example(301, 64)
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
-    expected = jh.weighted_search(index, queries, weights, k=7)
+    expected = jh.search(index, queries, weights=weights, k=7)
     for num_shards in (1, 3, 8):
         sharded = jh.shard_index(index, mesh_of(num_shards))
-        same(jh.weighted_search(sharded, queries, weights, k=7), expected)
-        same(jax.jit(lambda s, q, w: jh.weighted_search(s, q, w, k=7))(sharded, queries, weights), expected)
+        same(jh.search(sharded, queries, weights=weights, k=7), expected)
+        same(jax.jit(lambda s, q, w: jh.search(s, q, weights=w, k=7))(sharded, queries, weights), expected)
 
 
 def test_shards_are_searched_among_allowed_items_as_the_whole():
@@ -237,7 +248,7 @@ def test_shards_are_searched_among_allowed_items_as_the_whole():
             partial(jh.search, k=7),
             partial(jh.radius_search, radius=5),
             partial(jh.radius_search_padded, radius=5, max_results=4),
-            partial(jh.weighted_search, weights=weights, k=7),
+            partial(jh.search, weights=weights, k=7),
         ):
             same(search(sharded, queries, allowed=allowed), search(index, queries, allowed=allowed))
     traced = jax.jit(lambda index, allowed: jh.search(index, queries, k=7, allowed=allowed))
@@ -248,15 +259,14 @@ def test_shards_are_searched_among_allowed_items_as_the_whole():
         jh.search(sharded, queries, k=7, allowed=masks[0][:largest])
 
 
-def test_a_mask_is_filtered_once_for_all_batches(monkeypatch):
+def test_the_filter_of_the_last_mask_is_kept():
     index, queries = example(301, 64, q=700)
     sharded, allowed = jh.shard_index(index, mesh_of(4, 2)), np.arange(603) % 3 == 0
-    expected = jh.search(index, queries, k=3, allowed=allowed)
-    made, make = [], filters._compiled_shard_filters
-    monkeypatch.setattr(filters, "_compiled_shard_filters", lambda *rest: made.append(0) or make(*rest))
+    expected, filters = jh.search(index, queries, k=3, allowed=allowed), []
     for mask in (allowed, allowed.copy()):
         same(jh.search(sharded, queries, k=3, allowed=mask), expected)
-    assert len(made) == 1
+        filters.append(cache_of(sharded).last_filter[1])
+    assert filters[0] is filters[1]
     same(jh.search(sharded, queries, k=3, allowed=~allowed), jh.search(index, queries, k=3, allowed=~allowed))
 
 
@@ -267,8 +277,7 @@ def several_codes():
     return jh.build_index(codes, 20, ids=rng.integers(0, 1200, 2000), multi=True), codes[:30].reshape(3, 10, 1)
 
 
-def test_items_with_several_codes_are_found_in_shards_as_in_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(bags_in_shards, "CODES_AT_ONCE", 4)
+def test_shards_of_items_with_several_codes_answer_as_the_whole(tmp_path):
     index, bags = several_codes()
     sharded = jh.shard_index(index, mesh_of(3))
     allowed = np.random.default_rng(0).random(1200) < 0.5
@@ -282,6 +291,8 @@ def test_items_with_several_codes_are_found_in_shards_as_in_the_whole(tmp_path, 
     for mask in (None, allowed):
         found = jh.bag_search(sharded, bags, radius=4, k=300, allowed=mask)
         same(found, jh.bag_search(index, bags, radius=4, k=300, allowed=mask))
+        few = find_best(sharded, bags[0], 4, 300, mask, LIMITS._replace(bag_codes=4, bag_ids=600))
+        same(few, (found.scores[0], found.ids[0]))
     assert jh.describe(sharded) == jh.describe(index)
     jh.save_index(tmp_path / "index", sharded)
     same(jh.load_index(tmp_path / "index"), index)
@@ -294,28 +305,22 @@ def test_shards_are_searched_as_one_with_other_indexes():
     (a, queries), (b, _) = example(301, 64), example(200, 64, seed=1)
     sharded = jh.shard_index(a, mesh_of(3))
     masks = [np.arange(603) % 2 == 0, None]
-    for search in (partial(jh.search, k=20), partial(jh.radius_search, radius=9, method="probe")):
+    for search in (partial(search_several, k=20), partial(radius_search_several, radius=9, method="probe")):
         find = partial(search, queries=queries, id_offsets=[2**31, 0])
         for allowed in (None, masks):
             same(find([sharded, b], allowed=allowed), find([a, b], allowed=allowed))
     assert jh.describe(sharded).tables
 
 
-def test_an_error_in_one_shard_reaches_the_caller(monkeypatch):
+def test_an_error_in_one_shard_reaches_the_caller():
     index, queries = example(301, 64)
     sharded = jh.shard_index(index, mesh_of(4))
-    broken = sharding.local_shards(sharded)[2]
-    scan = radius_module._scan
-
-    def failing(shard, *rest):
-        if shard is broken:
-            raise RuntimeError("no such luck")
-        return scan(shard, *rest)
-
-    monkeypatch.setattr(radius_module, "_scan", failing)
-    with pytest.raises(RuntimeError, match="no such luck"):
+    shards = sharding.local_shards(sharded)
+    whole, shards[2] = shards[2], jax.tree.map(jnp.copy, shards[2])
+    shards[2].codes.delete()
+    with pytest.raises(RuntimeError, match="deleted"):
         jh.radius_search(sharded, queries, radius=3, method="scan")
-    monkeypatch.undo()
+    shards[2] = whole
     same(jh.radius_search(sharded, queries, radius=3), jh.radius_search(index, queries, radius=3))
 
 
@@ -335,7 +340,7 @@ def test_what_cannot_be_sharded_is_refused():
     for wrong, message in [
         (lambda: jh.shard_index(index, explicit), "must be of the type Auto"),
         (lambda: jh.shard_index(index, mesh_of(8), "devices"), "axis_name must be an axis of the mesh, shards, got"),
-        (lambda: jh.search(sharded, queries, k=1, method="probe"), "ShardedIndex is scanned"),
+        (lambda: jh.search(sharded, queries, k=1, method="probe"), "probe is for a HashIndex"),
     ]:
         with pytest.raises(ValueError, match=message):
             wrong()
@@ -345,7 +350,7 @@ def test_what_cannot_be_sharded_is_refused():
         (lambda: jh.add_items(sharded, queries), "shard the whole index again"),
         (lambda: jh.remove_items(sharded, [0]), "shard the whole index again"),
         (lambda: jh.merge_indexes(index, sharded), "b must be a HashIndex, got ShardedIndex"),
-        (lambda: jh.duplicate_groups(sharded, 2), "load_index, for what was saved in parts"),
+        (lambda: jh.duplicate_groups(sharded, radius=2), "load_index, for what was saved in parts"),
         (lambda: jh.save_retriever("x.npz", jh.Retriever(jh.Autoencoder(9, 64, ()), sharded)), "save_index, and make"),
         (lambda: jh.describe(queries), "index must be a HashIndex or a ShardedIndex, got ndarray"),
     ]:
@@ -363,7 +368,7 @@ def parts_of(path):
 
 
 @pytest.mark.parametrize("n", [5000, 301, 5, 0])
-def test_what_is_saved_in_parts_loads_onto_any_number_of_devices(n, tmp_path):
+def test_parts_load_onto_any_number_of_devices(n, tmp_path):
     index, queries = example(n, 24)
     expected, path = jh.search(index, queries, k=20), tmp_path / "index"
     jh.save_index(path, jh.shard_index(index, mesh_of(3)))
@@ -378,7 +383,7 @@ def test_what_is_saved_in_parts_loads_onto_any_number_of_devices(n, tmp_path):
     same(jh.search(jh.load_sharded_index(path, mesh_of(8)), queries, k=20), expected)
 
 
-def test_reloading_in_as_many_parts_gives_the_same_arrays_and_files(tmp_path):
+def test_reloaded_parts_have_the_same_arrays_and_files(tmp_path):
     sharded = jh.shard_index(example(5000, 24)[0], mesh_of(4))
     path, again = tmp_path / "index", tmp_path / "again" / "index"
     again.parent.mkdir()
@@ -480,7 +485,7 @@ def test_marks_that_do_not_fit_the_parts_are_refused(tmp_path):
         jh.load_sharded_index(path, mesh_of(2))
 
 
-def test_codes_spread_over_devices_give_the_same_index_and_results():
+def test_codes_spread_over_devices_give_the_same_results():
     codes = np.random.default_rng(0).integers(0, 2**32, (504, 2), dtype=np.uint32)
     spread = jax.device_put(codes, jax.sharding.NamedSharding(mesh_of(8), jax.sharding.PartitionSpec("shards")))
     assert len(spread.sharding.device_set) == 8

@@ -14,12 +14,13 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxhash as jh
 from jaxhash.index import parts, sharding
-from jaxhash.query import radius
+from jaxhash.query import radius_search_several, search_several
 
 wanted, (number, count), (port, folder) = sys.argv[1].split(","), map(int, sys.argv[2:4]), sys.argv[4:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -58,9 +59,10 @@ def equal():
     within = {"radius": 6, "allowed": allowed}
     same(jh.radius_search(sharded, queries, **within), jh.radius_search(index, queries, **within))
     several = {"id_offsets": [0, 2**31], "allowed": [allowed, None]}
-    same(jh.search([sharded, sharded], queries, k=9, **several), jh.search([index, index], queries, k=9, **several))
-    found = jh.radius_search([sharded, index], queries, radius=6, **several)
-    same(found, jh.radius_search([index, index], queries, radius=6, **several))
+    found = search_several([sharded, sharded], queries, k=9, **several)
+    same(found, search_several([index, index], queries, k=9, **several))
+    found = radius_search_several([sharded, index], queries, radius=6, **several)
+    same(found, radius_search_several([index, index], queries, radius=6, **several))
     model = jh.Autoencoder(12, 64, (16,))
     images = rng.integers(0, 256, (37, 12), dtype=np.uint8)
     same(jh.retrieve(jh.Retriever(model, sharded), images, k=5), jh.retrieve(jh.Retriever(model, index), images, k=5))
@@ -154,13 +156,15 @@ def refused(call, words, every):
 def failing():
     """One process can't answer, and lives on: the other must not wait for it."""
     sharded = jh.shard_index(index, mesh)
-    scan = radius._scan
+    shards = sharding.local_shards(sharded)
+    whole = dict(shards)
     if number == 1:
-        radius._scan = lambda *_: 1 / 0
-    expected = (RuntimeError, ZeroDivisionError)[number]
-    with pytest.raises(expected, match=("process 1 failed", "division by zero")[number]):
+        last = max(shards)
+        shards[last] = jax.tree.map(jnp.copy, shards[last])
+        shards[last].codes.delete()
+    with pytest.raises(RuntimeError, match=("process 1 failed", "deleted")[number]):
         jh.radius_search(sharded, queries, radius=6, method="scan")
-    radius._scan = scan
+    shards.update(whole)
     same(jh.radius_search(sharded, queries, radius=6), jh.radius_search(index, queries, radius=6))
 
 

@@ -1,0 +1,1 @@
+"""Comparing a collection with itself: all near pairs, groups of duplicates, and deduplication."""

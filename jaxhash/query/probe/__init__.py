@@ -1,0 +1,1 @@
+"""Looking up the codes near a query in address tables, on the host and in compiled programs."""
