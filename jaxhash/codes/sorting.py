@@ -139,6 +139,11 @@ def expand_runs(firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.cumsum(steps, dtype=np.int32)
 
 
+def number_runs(offsets: np.ndarray) -> np.ndarray:
+    """The number of the run of each entry, int64 `[n]`, for runs that begin and end at offsets `[m + 1]`."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
 def cut_runs(sizes: np.ndarray, limit: int) -> list[slice]:
     """Cuts sizes `[m]` into parts that each add up to about a limit, unless one alone exceeds it."""
     ends = np.cumsum(sizes, dtype=np.int64)

@@ -7,7 +7,7 @@ at once. Searches of the old index are unaffected, even if the change fails.
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.codes.sorting import group_pairs
+from jaxhash.codes.sorting import group_pairs, number_runs
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.index.building import check_pairs, check_table
 from jaxhash.index.hash_index import HashIndex, Sorted, check_size, index_from_sorted, sorted_arrays
@@ -140,7 +140,7 @@ def _drop_known_pairs(new: Sorted, old: Sorted) -> Sorted:
     before, known = _find_codes(old[0], table)
     sizes = np.diff(offsets)
     pairs = _join_keys(np.repeat(np.where(known, before, len(old[0])), sizes), ids)
-    old_pairs = _join_keys(np.repeat(np.arange(len(old[0])), np.diff(old[1])), old[2])
+    old_pairs = _join_keys(number_runs(old[1]), old[2])
     return _select_items(new, ~np.isin(pairs, old_pairs))
 
 
@@ -158,7 +158,7 @@ def _merge_sorted(old: Sorted, new: Sorted) -> Sorted:
     new_table, new_offsets, new_ids = new
     before, known = _find_codes(table, new_table)
     # Items of a new code go between the codes around it, items of a known code among its items, by id.
-    ranks = np.repeat(np.arange(len(table)), np.diff(offsets))
+    ranks = number_runs(offsets)
     new_sizes = np.diff(new_offsets)
     old_keys, new_keys = _join_keys(2 * ranks + 1, ids), _join_keys(np.repeat(2 * before + known, new_sizes), new_ids)
     # Known codes add to the sizes of theirs. No code is twice in `new`, so np.add.at is not needed.

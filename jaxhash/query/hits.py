@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxhash.codes.distances import Queries
-from jaxhash.codes.sorting import expand_runs
+from jaxhash.codes.sorting import expand_runs, number_runs
 from jaxhash.core.batching import in_parallel
 from jaxhash.index.hash_index import HashIndex, find_words, sizes_of
 from jaxhash.query.plan import Limits, Option
@@ -33,7 +33,7 @@ class Hits(NamedTuple):
     @property
     def queries(self) -> np.ndarray:
         """The number of the query of each hit, int64 `[h]`."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        return number_runs(self.starts)
 
 
 def sort_hits(
@@ -156,15 +156,10 @@ def try_in_turn(
         if not len(left):
             break
         more, done[left] = methods[option.method](asked, queries.map(operator.itemgetter(left)), option)
-        query = np.concatenate([_list_queries(matches), left[_list_queries(more)]])
+        query = np.concatenate([number_runs(matches.offsets), left[number_runs(more.offsets)]])
         found = (np.concatenate(pair) for pair in zip(matches[1:], more[1:], strict=True))
         matches = sort_matches(len(done), query, *found)
     return matches
-
-
-def _list_queries(matches: RadiusMatches) -> np.ndarray:
-    """The number of the query of each match, int64 `[m]`."""
-    return np.repeat(np.arange(len(matches.offsets) - 1), np.diff(matches.offsets))
 
 
 def in_chunks(find: Callable[[Queries], RadiusMatches | None], queries: Queries, size: int) -> Part:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.codes.distances import Queries
+from jaxhash.codes.sorting import number_runs
 from jaxhash.core.batching import entry_point
 from jaxhash.core.checks import (
     AnyArray,
@@ -158,7 +159,7 @@ def _search_shards(
 
     def find_rows(number: int) -> np.ndarray:
         matches = search_shard(shards[number])
-        query = np.repeat(np.arange(num_queries, dtype=np.int32), np.diff(matches.offsets))
+        query = number_runs(matches.offsets).astype(np.int32)
         return np.stack([query, matches.distances, np.full_like(query, number), matches.ids], axis=1)
 
     def own_rows() -> np.ndarray:

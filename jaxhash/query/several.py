@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxhash.codes.sorting import number_runs
 from jaxhash.core.checks import check_codes, check_integer, check_kind, is_traced
 from jaxhash.index.positions import id_span, look_up, mask_positions, number_positions
 from jaxhash.index.sharding import AnyIndex
@@ -169,8 +170,7 @@ def _from_slots(part: _Part, found: Neighbors[np.ndarray]) -> _Found:
 
 
 def _from_matches(part: _Part, found: RadiusMatches) -> _Found:
-    query = np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
-    return _Found(query, found.distances, *_identify(part, found.ids))
+    return _Found(number_runs(found.offsets), found.distances, *_identify(part, found.ids))
 
 
 def _identify(part: _Part, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
