@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxhash.codes.distances import Queries
-from jaxhash.codes.sorting import expand_runs, number_runs
+from jaxhash.codes.sorting import expand_runs, mark_run_starts, number_runs
 from jaxhash.core.batching import in_parallel
 from jaxhash.index.hash_index import HashIndex, find_words, sizes_of
 from jaxhash.query.plan import Limits, Option
@@ -48,11 +48,8 @@ def sort_hits(
     if num_queries > 1:
         packed |= query.astype(np.uint64) << QUERY_SHIFT
     packed.sort()
-    if not unique and len(packed):
-        new = np.empty(len(packed), bool)
-        new[0] = True
-        np.not_equal(packed[1:], packed[:-1], out=new[1:])
-        packed = packed[new]
+    if not unique:
+        packed = packed[mark_run_starts(packed)]
     starts = np.array([0, len(packed)])
     if num_queries != 1:
         starts = np.searchsorted(packed, np.arange(num_queries + 1, dtype=np.uint64) << QUERY_SHIFT)
