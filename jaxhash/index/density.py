@@ -163,5 +163,9 @@ def expected_matches(num_items: int, num_bits: int, radius: int) -> float:
     check_integer("num_items", num_items, 0, maximum=2**63 - 1)
     check_num_bits(num_bits, MAX_NUM_BITS)
     check_integer("radius", radius, 0, maximum=2**63 - 1)
-    ball = sum(math.comb(num_bits, i) for i in range(min(radius, num_bits) + 1))
-    return num_items * ball / 2**num_bits
+    return num_items * ball_size(num_bits, radius) / 2**num_bits
+
+
+def ball_size(num_bits: int, radius: int) -> int:
+    """The number of codes within a radius of a code, out of 2^num_bits."""
+    return sum(math.comb(num_bits, flips) for flips in range(min(radius, num_bits) + 1))

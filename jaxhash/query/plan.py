@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxhash.index.address_table import Slice, divide_radius
+from jaxhash.index.density import ball_size
 from jaxhash.index.hash_index import Sizes
 
 
@@ -131,11 +132,6 @@ class Decision(NamedTuple):
 
     options: tuple[Option, ...]
     spent: dict[tuple[Slice, ...], float]  # as for `decide`, this search included
-
-
-def ball_size(num_bits: int, radius: int) -> int:
-    """The number of codes within a radius of a code, out of 2^num_bits."""
-    return sum(math.comb(num_bits, flips) for flips in range(min(radius, num_bits) + 1))
 
 
 def count_probes(size: int, radius: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 import jaxhash as jh
 from jaxhash.index.address_table import Slice, get_tables
+from jaxhash.index.density import ball_size
 from jaxhash.query import search_several
 
 
@@ -60,6 +61,10 @@ def test_suggestions_for_impossible_numbers_are_refused():
             jh.suggest_num_bits(1000, items_per_code)
     with pytest.raises(ValueError, match="num_items"):
         jh.suggest_num_bits(0)
+
+
+def test_sizes_of_balls_by_hand():
+    assert [ball_size(4, radius) for radius in range(6)] == [1, 5, 11, 15, 16, 16]
 
 
 def test_expected_matches_by_hand():
