@@ -22,26 +22,26 @@ from jaxhash.query.scan.kernels import Codes, group_minima, near_groups
 GROUP = 16
 
 
-class Words(NamedTuple):
+class KeptWords(NamedTuple):
     """All codes by rank, two words joined: uint64 or, of a single word, uint32."""
 
     rows: list[np.ndarray]  # [1, u] for each joined word
     groups: list[np.ndarray]  # the same and padding, [groups, g]
 
 
-def keep_words(index: HashIndex) -> Words:
+def keep_words(index: HashIndex) -> KeptWords:
     """The codes of an index as numpy compares them, made once."""
     cache = cache_of(index)
-    words: Words = cache.words or cache.keep("words", lambda: _join_all(index))
+    words: KeptWords = cache.words or cache.keep("words", lambda: _join_all(index))
     return words
 
 
-def _join_all(index: HashIndex) -> Words:
+def _join_all(index: HashIndex) -> KeptWords:
     group_size = index.codes.shape[2]
     table = np.concatenate([np.zeros((0, index.num_words), np.uint32), *code_runs(index)])
     words = join_words(np.pad(table, ((0, -len(table) % group_size), (0, 0)), mode="edge" if len(table) else "empty"))
     padded = [np.ascontiguousarray(word) for word in words]
-    return Words([word[None, : len(table)] for word in padded], [word.reshape(-1, group_size) for word in padded])
+    return KeptWords([word[None, : len(table)] for word in padded], [word.reshape(-1, group_size) for word in padded])
 
 
 def nearest_hits(index: HashIndex, queries: Queries, k: int) -> Hits:
