@@ -84,10 +84,6 @@ class Limits(NamedTuple):
     few: int = 64  # where one item in so many is allowed, or fewer, their codes are gathered
     worth_gathering: int = 2**16  # items, at least
 
-    def __hash__(self) -> int:
-        """By identity: to hash the numbers takes a tenth of the time of a small search."""
-        return id(self)
-
 
 def _counts_in_vectors() -> bool:
     """Whether the processor counts the bits of vectors (AVX-512 VPOPCNTDQ); false where that can't be told."""
