@@ -55,7 +55,7 @@ def any_known(find: Callable[..., Any], array: Any, *numbers: int) -> bool:
 
     On an accelerator it runs there, and only the outcome is fetched.
     """
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, _Tracer):
         return False
     if is_on_host(array):
         return bool(find(np.asarray(array), *numbers).any())

@@ -98,7 +98,7 @@ def make_flip_masks(size: int, radius: int) -> tuple[np.ndarray, tuple[int, ...]
     """Makes the masks that flip up to `radius` of the upper bits of an address, in the order of their numbers of flips.
 
     Returns:
-        The masks, uint32 `[m]`, and where those that flip more than 0, 1, ... bits begin; m is the last of these ends.
+        The masks, uint32 `[m]`, and how many of them flip at most 0, 1, ... bits; m is the last of these.
     """
     upper = max(0, size - 5)
     flips = range(min(radius, upper) + 1)

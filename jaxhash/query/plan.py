@@ -69,6 +69,7 @@ class Limits(NamedTuple):
     probes: int = 2**18  # words of bitmaps read at a time
     max_hit_queries: int = 2**12  # queries whose hits are sorted together, less than 2^13
     rooms: tuple[int, ...] = (2**8, 2**12)  # for the candidates of a query that an accelerator probes
+    row_memory: int = 2**22  # bytes of vectors to rank: 12 ms so, 48 ms with 38 MiB at a time
     listed: int = 2**21  # ids or pairs written at a time
     bag_codes: int = 256  # of a bag, searched at a time
     bag_ids: int = 2**18  # up to which items are numbered by their ids
@@ -79,7 +80,6 @@ class Limits(NamedTuple):
     sample: int = 2**13  # codes that the number of comparisons is estimated from
     max_sorts: int = 128
     run_codes: int = 2**15  # compared together, few enough for the caches
-    row_memory: int = 2**22  # bytes of vectors to rank: 12 ms so, 48 ms with 38 MiB at a time
     # Masks.
     few: int = 64  # where one item in so many is allowed, or fewer, their codes are gathered
     worth_gathering: int = 2**16  # items, at least
@@ -94,7 +94,6 @@ def _counts_in_vectors() -> bool:
 
 
 LIMITS = Limits(compare_word=0.02) if _counts_in_vectors() else Limits()
-
 
 # The methods that compile a scan on their first call.
 COMPILED_SCANS = ("scan", "groups")

@@ -211,7 +211,7 @@ def _look_up(
 
 
 def _fill_slots(counts: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Assigns consecutive slots to the elements of each group, whose numbers are int32 `[q, m]`.
+    """Assigns consecutive slots to the elements of groups that have `counts` elements, int32 `[q, m]`.
 
     Returns:
         For each slot its group and its place in the group, both int32 `[q, num_slots]`, and whether it holds an
@@ -219,7 +219,7 @@ def _fill_slots(counts: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array
     """
     ends = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     slot = jnp.arange(num_slots, dtype=jnp.int32)
-    # A thing's group is the number of groups that end at or before it.
+    # An element's group is the number of groups that end at or before it.
     group = jax.vmap(lambda row: jnp.searchsorted(row, slot, side="right").astype(jnp.int32))(ends)
     found = slot[None] < ends[:, -1:]
     group = jnp.where(found, group, 0)

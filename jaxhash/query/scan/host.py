@@ -72,7 +72,7 @@ def _hits_up_to(distances: np.ndarray, bound: np.ndarray) -> Hits:
         row = distances[0]
         ranks = (row <= bound[0]).nonzero()[0]
         found = row[ranks]
-        order = found.argsort(kind="stable")  # of few small numbers, takes a third of the time of packed hits
+        order = found.argsort(kind="stable")  # of few small numbers, quicker than packed hits
         return Hits(np.array([0, len(ranks)]), found[order], ranks[order])
     near = np.flatnonzero(distances <= bound[:, None])
     query = near // max(1, count)  # numpy's divmod is several times slower than its // by one number
@@ -103,8 +103,7 @@ def _bound_kth(distances: np.ndarray, k: int) -> np.ndarray:
 def _find_kth(rows: np.ndarray, k: int) -> np.ndarray:
     """The k-th smallest number of each row of unsigned integers `[q, m]`: `[q]`.
 
-    Few different numbers are counted, which takes a third of the time of numpy's partition. That of narrow integers
-    also depends on the vectors of the processor, by a factor of ten.
+    Few different numbers are counted: of long rows, that takes half the time of numpy's partition, or less.
     """
     if len(rows) == 1 and rows.itemsize <= 2:
         return np.bincount(rows[0]).cumsum().searchsorted([k])
