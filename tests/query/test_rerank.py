@@ -73,16 +73,6 @@ def test_queries_that_take_several_batches_give_the_same(q, m):
     same(jh.rerank(*map(jnp.asarray, (long_codes, queries, ids.astype(np.int32))), k=6), found)
 
 
-def test_long_codes_on_a_device_stay_there():
-    long_codes, queries, ids = some_codes(64, 80, 8, 20)
-    expected = jh.rerank(long_codes, queries, ids, k=3)
-    on_device = jax.device_put((long_codes, queries, ids.astype(np.int32)))
-    jh.rerank(*on_device, k=3)
-    with jax.transfer_guard("disallow"):
-        found = jh.rerank(*on_device, k=3)
-    same(found, expected)
-
-
 @pytest.mark.parametrize("rerank", [jh.rerank, jh.rerank_vectors])
 def test_inside_jit_ids_of_no_row_are_left_out(rerank):
     rows = np.array([[1], [3]]).astype(np.uint32 if rerank is jh.rerank else np.float32)
@@ -257,13 +247,14 @@ def test_nan_ranks_last_and_overflow_is_the_largest_number():
     assert found.ids.tolist() == [1, 2, 0, 3, -1]
 
 
-def test_vectors_on_a_device_stay_there():
-    vectors, queries, ids = some_vectors(q=8)
-    expected = jh.rerank_vectors(vectors, queries, ids, k=3)
-    on_device = jax.device_put((vectors, queries, ids.astype(np.int32)))
-    jh.rerank_vectors(*on_device, k=3)
+@pytest.mark.parametrize("rerank", [jh.rerank, jh.rerank_vectors])
+def test_rows_on_a_device_stay_there(rerank):
+    rows, queries, ids = some_codes(64, 80, 8, 20) if rerank is jh.rerank else some_vectors(q=8)
+    expected = rerank(rows, queries, ids, k=3)
+    on_device = jax.device_put((rows, queries, ids.astype(np.int32)))
+    rerank(*on_device, k=3)
     with jax.transfer_guard("disallow"):
-        found = jh.rerank_vectors(*on_device, k=3)
+        found = rerank(*on_device, k=3)
     same(found, expected)
 
 
