@@ -87,11 +87,10 @@ def matches_of_hits(
         counts = offsets[1:][ranks] - begin
         if first is not None:
             counts = _limit_counts(starts, counts, first)
-            begin = begin[counts > 0]
         ends = np.zeros(len(counts) + 1, np.int64)
-        np.cumsum(counts, out=ends[1:])
-        entries = begin if ends[-1] == len(begin) else expand_runs(begin, counts[counts > 0])
-        matches = RadiusMatches(ends[starts], np.repeat(distances.astype(np.int32), counts), ids[entries])
+        counts.cumsum(out=ends[1:])
+        items = ids[expand_runs(begin, counts)]
+        matches = RadiusMatches(ends[starts], distances.astype(np.int32).repeat(counts), items)
     return matches if allowed is None else _select_allowed(matches, allowed)
 
 

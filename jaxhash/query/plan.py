@@ -29,7 +29,8 @@ class Limits(NamedTuple):
     # The compiled scan. An empty program takes 10 to 40 us; one that wakes threads and is waited for, 80 to 250:
     program: float = 150_000
     compile: float = 1e8  # the first scan of an index, 0.1 to 0.5 s
-    read_word: float = 0.12  # for each word of the codes, which all queries of a batch share
+    read_word: float = 0.2  # for each word of the codes, which all queries of a batch share
+    compare_code: float = 0.03  # for each code and query
     compare_word: float = 0.11  # for each word and query; a fifth of it where vectors count bits
     select_query: float = 3_000
     select_result: float = 900  # by `top_k`, which takes longer than the comparison where k is large
@@ -37,16 +38,16 @@ class Limits(NamedTuple):
     kept_work: int = 2**22  # words compared from which on minima are kept in memory
     fill_match: float = 170  # a match of a radius search among the codes of its group
     # Numpy on the host.
-    numpy: float = 50_000  # some twenty calls
-    numpy_word: float = 1.8  # to compare a word of 64 bits, and to select
+    numpy: float = 15_000  # some twenty calls
+    numpy_word: float = 1.1  # to compare a word of 64 bits, and to select
     numpy_result: float = 100
     group_query: float = 14_000  # to bound the distance of the k-th code by the minima of groups
     group_result: float = 150  # to compare and sort the codes of a group
     group_queries: int = 32  # for fewer queries, the two threads that select disturb each other
     # Address tables.
     probe_table: float = 120_000  # a hundred calls of numpy for one table
-    probe_one: float = 40_000  # the same for a query that meets few codes, in plain Python
-    candidate_one: float = 1_500
+    probe_one: float = 20_000  # the same for a query that meets few codes, in plain Python
+    candidate_one: float = 2_500
     few_candidates: int = 160  # of such a query
     read_near: float = 5.0  # to read and test a word of a bitmap that fits the caches
     read_far: float = 12.0
@@ -200,9 +201,10 @@ def _plan_widening(
 
 def scan_cost(sizes: Sizes, num_queries: int, limits: Limits, num_planes: int = 0) -> float:
     """To compare all codes with queries in a compiled program. Codes of 512 bits and more take twice as long a word."""
-    words = sizes.capacity * -(-sizes.num_bits // 32)
+    words = -(-sizes.num_bits // 32)
     compare = limits.compare_word * max(1, num_planes) * (1 if sizes.num_bits <= 480 else 2)
-    return limits.program + words * (limits.read_word + num_queries * compare)
+    query = limits.compare_code + words * compare
+    return limits.program + sizes.capacity * (words * limits.read_word + num_queries * query)
 
 
 def _numpy_cost(sizes: Sizes, num_queries: int, limits: Limits, num_planes: int = 0) -> float:

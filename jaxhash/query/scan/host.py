@@ -53,7 +53,7 @@ def nearest_hits(index: HashIndex, queries: Queries, k: int) -> Hits:
 def hits_within(index: HashIndex, queries: Queries, radius: int) -> Hits:
     """All codes within a radius of each query."""
     distances = compare_all(index, queries)
-    return _hits_up_to(distances, np.full(len(distances), radius))
+    return _hits_up_to(distances, np.full(len(distances), radius, distances.dtype))
 
 
 def compare_all(index: HashIndex, queries: Queries) -> np.ndarray:
@@ -66,7 +66,10 @@ def compare_all(index: HashIndex, queries: Queries) -> np.ndarray:
 
 
 def _hits_up_to(distances: np.ndarray, bound: np.ndarray) -> Hits:
-    """The codes whose distances, `[q, u]`, are at most the bound of the query, `[q]`."""
+    """The codes whose distances, `[q, u]`, are at most the bound of the query, `[q]`.
+
+    Bounds have the dtype of distances: numpy would convert all distances to a wider one before it compares them.
+    """
     num_queries, count = distances.shape
     if num_queries == 1:
         row = distances[0]
@@ -101,18 +104,18 @@ def _bound_kth(distances: np.ndarray, k: int) -> np.ndarray:
 
 
 def _find_kth(rows: np.ndarray, k: int) -> np.ndarray:
-    """The k-th smallest number of each row of unsigned integers `[q, m]`: `[q]`.
+    """The k-th smallest number of each row of unsigned integers `[q, m]`: `[q]`, of their dtype.
 
     Few different numbers are counted: of long rows, that takes half the time of numpy's partition, or less.
     """
     if len(rows) == 1 and rows.itemsize <= 2:
-        return np.bincount(rows[0]).cumsum().searchsorted([k])
+        return np.bincount(rows[0]).cumsum().searchsorted([k]).astype(rows.dtype)
     span = int(rows.max()) + 1
     if span > 4 * rows.shape[1]:
         return np.partition(rows, k - 1, axis=1)[:, k - 1]
     shifted = rows + span * np.arange(len(rows))[:, None]
     counts = np.bincount(shifted.reshape(-1), minlength=span * len(rows)).reshape(-1, span)
-    return (np.cumsum(counts, axis=1) < k).sum(axis=1)
+    return (np.cumsum(counts, axis=1) < k).sum(axis=1).astype(rows.dtype)
 
 
 def _minima(words: jax.Array, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
