@@ -26,8 +26,8 @@ from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.positions import id_span
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
-from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.embedded import Embedded, embed_images
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
@@ -47,7 +47,7 @@ NUM_CANDIDATES = 500
 class Retriever(Generic[IndexT]):
     """A model and an index of its codes; a pytree of both.
 
-    model: an autoencoder of b-bit codes, or an `Embedded`, for images that a network of yours makes vectors of.
+    model: a model of b-bit codes, or an `Embedded`, for images that a network of yours makes vectors of.
     index: an index of the codes of all items, or of their first bits if there are long codes.
     long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
         finds are ranked again; or `None`.
@@ -58,7 +58,7 @@ class Retriever(Generic[IndexT]):
     Long codes and vectors are JAX arrays, so that they are not sent to the device in each call.
     """
 
-    model: Any  # Autoencoder or Embedded
+    model: Any  # Encoder or Embedded
     index: IndexT
     long_codes: jax.Array | None = None
     vectors: jax.Array | None = None
@@ -205,7 +205,7 @@ def _retrieve(
     return found
 
 
-def _encode_queries(model: Autoencoder, items: Any, weighted: bool) -> Queries:
+def _encode_queries(model: Encoder, items: Any, weighted: bool) -> Queries:
     if not weighted:
         return Queries(encode_items(model, items))
     codes, weights = encode_items_weighted(model, items)

@@ -32,7 +32,6 @@ from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
 from jaxhash.models.encoding import encode
-from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.retriever import Retriever
 from jaxhash.training.advice import CodeWarning
 from jaxhash.training.epoch import History
@@ -211,8 +210,7 @@ def learn_collection(items: Items, source: str, options: BuildOptions, status: S
     num_bits = options.num_bits or (DUPLICATE_BITS if finds_duplicates else suggest_num_bits(len(values)))
     settings = choose_settings(values, num_bits, finds_duplicates=finds_duplicates)
     epochs = options.epochs or settings.epochs
-    has_views = isinstance(settings.model, PatchEncoder)
-    status.update("learning: views of all images first, half of the work" if has_views else "learning")
+    status.update("learning: views of all images first, half of the work" if settings.model.makes_views else "learning")
     with _print_code_warnings():
         model, _ = fit(
             settings.model,

@@ -20,7 +20,7 @@ from jaxhash.core.checks import check_choice, check_integer
 from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
 from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 from jaxhash.retriever import Retriever, retriever_from_archive, retriever_to_arrays
 
@@ -184,7 +184,7 @@ def _read_embedding(described: dict[str, Any] | None, images: bool) -> Embedding
     return embedding._replace(side=check_integer("side", embedding.side, 1, MAX_SIDE))
 
 
-def _check_model(model: Autoencoder, takes_images: bool) -> None:
+def _check_model(model: Encoder, takes_images: bool) -> None:
     shape = model.input_shape
     if (shape != (shape[0], shape[0], 3)) if takes_images else (len(shape) != 1):
         raise ValueError(f"a model of items {shape} is none for these")

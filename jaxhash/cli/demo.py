@@ -23,6 +23,7 @@ from jaxhash.datasets import Dataset, load_dataset
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
 from jaxhash.models.autoencoder import Autoencoder, summary
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.retriever import Retriever, save_retriever
@@ -93,7 +94,7 @@ def _report_data(report: Report, data: Dataset, num_bits: int) -> None:
     )
 
 
-def _make_model(data: Dataset, num_bits: int, objective: str) -> Autoencoder:
+def _make_model(data: Dataset, num_bits: int, objective: str) -> Encoder:
     """Makes the post's network, but a `PatchEncoder` to retrieve coloured images, of which pixels tell too little."""
     shape = data.train_images.shape[1:]
     if objective == "retrieve" and shape[2:] == (3,):
@@ -105,7 +106,7 @@ def _learn(data: Dataset, num_bits: int, epochs: int, objective: str) -> Learned
     """Trains a model, encodes the training images and indexes their codes."""
     print(f"\nLearning to {objective}: {epochs} epochs, batches of {BATCH_SIZE}")
     model = _make_model(data, num_bits, objective)
-    if isinstance(model, PatchEncoder):
+    if model.makes_views:
         print("  views of all images first, most of the work")
     times = [time.perf_counter()]
     model, history = fit(

@@ -12,7 +12,6 @@ from jaxhash.datasets import Dataset
 from jaxhash.index.density import describe, expected_matches
 from jaxhash.index.hash_index import HashIndex
 from jaxhash.models.encoding import encode, reconstruct
-from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.query.radius import radius_search
 from jaxhash.retriever import Retriever
 from jaxhash.training.epoch import History
@@ -51,12 +50,12 @@ def report_learning(report: Report, data: Dataset, models: Sequence[Learned], ba
 def _explain_models(models: Sequence[Learned]) -> str:
     codes = "codes that differ less from each other than from others of the batch."
     finder = models[-1].retriever.model
-    if isinstance(finder, PatchEncoder):
+    if finder.makes_views:
         return (
             "One model is the post's autoencoder, with a layer of bits in its middle, and learns to rebuild each image "
             "from its bits. The other sees what the patches of an image have in common with "
-            f"{finder.num_atoms:,} learned ones, and learns to give an image and one of its nearest images, both "
-            "cropped, mirrored and recoloured a little, " + codes
+            f"{finder.config['num_atoms']:,} learned ones, and learns to give an image and one of its nearest images, "
+            "both cropped, mirrored and recoloured a little, " + codes
         )
     return (
         "Both models are the post's autoencoder, with a layer of bits in its middle: to reconstruct is to rebuild each "

@@ -21,7 +21,7 @@ from jaxhash.files.atomic import replace_file
 from jaxhash.index.density import describe
 from jaxhash.index.file import load_index
 from jaxhash.index.hash_index import HashIndex
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
 from jaxhash.query.nearest import find_nearest
@@ -199,7 +199,7 @@ def run_info(path: str) -> None:
         print(f"model\t{type(model).__name__} of {shape} values to {model.num_bits} bits")
 
 
-def _load_parts(path: str, kind: str) -> tuple[Collection | None, Autoencoder | None, HashIndex | None]:
+def _load_parts(path: str, kind: str) -> tuple[Collection | None, Encoder | None, HashIndex | None]:
     """Loads the collection, the model and the index that a file of this kind holds."""
     if kind == "collection":
         collection = load_collection(path)

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
@@ -26,7 +27,7 @@ IMAGES_TO_LOOK_AT = 1000
 class Settings(NamedTuple):
     """The arguments of `fit`."""
 
-    model: Autoencoder
+    model: Encoder
     objective: Objective
     batch_size: int
     epochs: int
@@ -43,7 +44,7 @@ def choose_settings(values: np.ndarray, num_bits: int, *, finds_duplicates: bool
         epochs = min(MAX_PHOTO_EPOCHS, _count_epochs(values, PHOTO_STEPS, PHOTO_BATCH_SIZE))
         return Settings(PatchEncoder(values.shape[1:], num_bits), objective, PHOTO_BATCH_SIZE, epochs)
     if values.ndim == 4:
-        model: Autoencoder = ConvAutoencoder(values.shape[1:], num_bits)
+        model: Encoder = ConvAutoencoder(values.shape[1:], num_bits)
         return Settings(model, objective, BATCH_SIZE, _count_epochs(values, IMAGE_STEPS, BATCH_SIZE))
     model = Autoencoder(values.shape[1], num_bits, (), output_activation="linear")
     return Settings(model, objective, BATCH_SIZE, _count_epochs(values, VECTOR_STEPS, BATCH_SIZE))

@@ -18,6 +18,7 @@ encode and build again. Between CPU and GPU, codes may differ for items whose lo
 
 from jaxhash.models.autoencoder import Autoencoder, summary
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode, encode_weighted, reconstruct
 from jaxhash.models.file import load_model, save_model
 from jaxhash.models.patch_encoder import PatchEncoder
@@ -26,6 +27,7 @@ from jaxhash.models.patches import encode_patches, extract_patches
 __all__ = [
     "Autoencoder",
     "ConvAutoencoder",
+    "Encoder",
     "PatchEncoder",
     "encode",
     "encode_patches",

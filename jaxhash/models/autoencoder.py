@@ -8,8 +8,7 @@ learned scale and shift are left out, since they could undo it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,13 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxhash.core.checks import check_integer, check_num_bits
+from jaxhash.models.encoder import Activation, DenseEncoder, Encoder, apply_layers, make_dense_layers
 from jaxhash.models.image_shape import check_image_shape
-from jaxhash.models.initial_weights import he_normal, zeros
-from jaxhash.models.input_rule import make_untrained_rule
-from jaxhash.models.word_counts import compute_log_shares, normalize_lengths
-
-Activation = Callable[[jax.Array], jax.Array]
+from jaxhash.models.word_counts import compute_log_shares
 
 OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": jax.nn.sigmoid,
@@ -34,11 +29,9 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
     "softmax": jax.nn.softmax,
 }
 
-ITEMS_IN_BLOCK = 2**12
 
-
-class Autoencoder(nnx.Module):
-    """A dense autoencoder with a binary code layer.
+class Autoencoder(DenseEncoder):
+    """A dense autoencoder with a binary code layer: an encoder with a decoder.
 
     Args:
         input_dim: the number of values of one item; 784 for images of 28x28 pixels.
@@ -63,37 +56,15 @@ class Autoencoder(nnx.Module):
         image_shape: Sequence[int] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        self.input_dim = check_integer("input_dim", input_dim, 1)
-        self.num_bits = check_num_bits(num_bits)
-        self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
+        rngs = nnx.Rngs(0) if rngs is None else rngs
         self.output_activation = check_activation(output_activation)
-        self.image_shape: Any = None if image_shape is None else check_image_shape(image_shape)
+        super().__init__(input_dim, num_bits, hidden_dims, rngs=rngs)
+        self.decoder = nnx.Sequential(
+            *make_dense_layers((self.num_bits, *self.hidden_dims[::-1], self.input_dim), rngs)
+        )
+        self.image_shape = None if image_shape is None else check_image_shape(image_shape)
         if self.image_shape and math.prod(self.image_shape) != self.input_dim:
             raise ValueError(f"image_shape must hold input_dim={self.input_dim} values, got {image_shape}")
-        rngs = nnx.Rngs(0) if rngs is None else rngs
-        widths = (self.input_dim, *self.hidden_dims, self.num_bits)
-        self.encoder = nnx.Sequential(*make_dense_layers(widths, rngs))
-        self.decoder = nnx.Sequential(*make_dense_layers(widths[::-1], rngs))
-        self._init_statistics()
-
-    def _init_statistics(self) -> None:
-        """Sets what training measures."""
-        self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
-        self._init_input_statistics()
-
-    def _init_input_statistics(self) -> None:
-        self.input_rule = nnx.BatchStat(jnp.asarray(make_untrained_rule(self.output_activation)))
-        self.input_shift = nnx.BatchStat(jnp.zeros(self.input_shape, jnp.float32))
-        self.input_scale = nnx.BatchStat(jnp.ones((), jnp.float32))
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one item."""
-        return (self.input_dim,)
-
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Returns whether an item may have this shape."""
-        return math.prod(shape) == self.input_dim
 
     @property
     def config(self) -> dict[str, Any]:
@@ -107,44 +78,18 @@ class Autoencoder(nnx.Module):
         }
 
     @property
+    def layers(self) -> list[Any]:
+        """All layers, of the encoder and then of the decoder."""
+        return [*self.encoder.layers, *self.decoder.layers]
+
+    @property
     def layer_shapes(self) -> list[tuple[int, ...]]:
         """The shape of one item after each layer."""
         return [(width,) for width in (*self.hidden_dims, self.num_bits, *self.hidden_dims[::-1], self.input_dim)]
 
-    @property
-    def fixed_layers(self) -> list[tuple[str, tuple[int, ...], int]]:
-        """Name, shape of one output and number of values of each layer that is not trained."""
-        return []
-
-    @property
-    def has_decoder(self) -> bool:
-        """Whether the model makes items of codes."""
-        return bool(self.decoder.layers)
-
-    def code_logits(self, items: jax.Array) -> jax.Array:
-        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, input_dim]`."""
-        inputs = normalize_lengths(items) if self.output_activation == "softmax" else self.standardize(items)
-        return apply_layers(self.encoder.layers, inputs)
-
-    def scale_logits(self, factors: np.ndarray) -> None:
-        """Multiplies each code logit and its threshold by a positive factor, float32 `[b]`: bits stay as they are.
-
-        Powers of two are exact.
-        """
-        last: Any = self.encoder.layers[-1]
-        last.kernel = nnx.Param(last.kernel[...] * factors[None])
-        last.bias = nnx.Param(last.bias[...] * factors)
-        self.logit_mean = nnx.BatchStat(self.logit_mean[...] * factors)
-
     def output_logits(self, bits: jax.Array) -> jax.Array:
         """Computes the outputs before their activation, `[n, input_dim]`, of bits as float32 `[n, b]`."""
         return self.restore(apply_layers(self.decoder.layers, bits))
-
-    def standardize(self, items: jax.Array) -> jax.Array:
-        """Subtracts the shift from items and divides by the scale, if outputs are linear."""
-        if self.output_activation != "linear":
-            return items
-        return (items - self.input_shift[...][None]) / self.input_scale[...]
 
     def restore(self, outputs: jax.Array) -> jax.Array:
         """Reverses `standardize`."""
@@ -153,29 +98,15 @@ class Autoencoder(nnx.Module):
         return outputs * self.input_scale[...] + self.input_shift[...][None]
 
     @property
-    def is_scaled(self) -> bool:
-        """Whether the model holds a shift or scale of its items."""
-        return bool(self.input_shift[...].any()) or float(self.input_scale[...]) != 1
-
-    @property
     def has_weights(self) -> bool:
-        """Whether the model has been trained or pre-trained: its output bias, which starts at zero, tells."""
+        """Whether the model has been trained: its output bias, which starts at zero, tells."""
         return self.is_scaled or bool(self.output_bias[...].any())
 
-    def init_scaling(self, sample: np.ndarray) -> None:
-        """Sets shift and scale to the mean of float items `[s, *input_shape]` and to one deviation of all values.
-
-        One deviation for all keeps the proportions of distances. A trained model keeps its shift and scale. Bytes and
-        outputs that are not linear need none.
-        """
-        if self.output_activation != "linear" or sample.dtype in (np.uint8, np.bool_) or self.has_weights:
-            return
-        shift = sample.mean(axis=0, dtype=np.float64)
-        # In blocks: the differences of all items would take twice the memory of the items.
-        blocks = np.array_split(sample, -(-len(sample) // ITEMS_IN_BLOCK))
-        variance = sum(float(np.square(block - shift).sum()) for block in blocks) / sample.size
-        self.input_shift[...] = jnp.asarray(shift, jnp.float32)
-        self.input_scale[...] = jnp.asarray(math.sqrt(variance) or 1.0, jnp.float32)
+    def init_from(self, sample: np.ndarray) -> None:
+        """Prepares a new model for training on items like a sample `[s, ...]`, of the dtype given to `fit`."""
+        super().init_from(sample)
+        mean = sample.mean(axis=0, dtype=np.float64)
+        self.init_output_bias(mean / (255 if sample.dtype == np.uint8 else 1))
 
     def init_output_bias(self, mean: np.ndarray) -> None:
         """Sets the output bias so that outputs start at the items' mean, float64 `[*input_shape]`.
@@ -213,20 +144,17 @@ def check_activation(activation: str | Activation) -> str | Activation:
     return activation
 
 
-def make_dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
-    """Makes dense layers from each width to the next."""
-    return [nnx.Linear(a, b, kernel_init=he_normal, bias_init=zeros, rngs=rngs) for a, b in pairwise(widths)]
+def check_decoder(model: Encoder) -> Autoencoder:
+    """Returns a model that has a decoder, or raises `TypeError`."""
+    if not isinstance(model, Autoencoder):
+        raise TypeError(
+            f"model must be an Autoencoder, which has a decoder, got {type(model).__name__}: without one, codes can be "
+            "searched, but not turned back into items"
+        )
+    return model
 
 
-def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
-    """Applies layers, with rectifiers between them."""
-    *hidden, last = layers
-    for layer in hidden:
-        x = jax.nn.relu(layer(x))
-    return last(x)
-
-
-def summary(model: Autoencoder) -> None:
+def summary(model: Encoder) -> None:
     """Prints the layers of a model, their output shapes and numbers of parameters."""
     # `nnx.tabulate` cannot follow a model without `__call__`. Given a wrapper with one, it needs 120 columns and 57
     # lines for eight layers, cuts their names off, and knows nothing of the rounding between them.
@@ -238,11 +166,11 @@ def summary(model: Autoencoder) -> None:
     print(f"{'total':<36}{total:>12,}")
 
 
-def list_layers(model: Autoencoder) -> list[tuple[str, tuple[int, ...], int]]:
+def list_layers(model: Encoder) -> list[tuple[str, tuple[int, ...], int]]:
     """Lists name, shape of one output and number of parameters of the input, the layers and the rounding."""
-    layers = [*model.encoder.layers, *model.decoder.layers]
-    rows = [("input", model.input_shape, 0), *model.fixed_layers]
-    for number, (layer, shape) in enumerate(zip(layers, model.layer_shapes, strict=True), start=1):
+    part, rows = model.trained_part, [("input", model.input_shape, 0), *model.fixed_layers]
+    num_before = len(rows) + len(part.encoder.layers)
+    for number, (layer, shape) in enumerate(zip(part.layers, part.layer_shapes, strict=True), start=1):
         rows.append((f"layer {number}", shape, sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))))
-    rows.insert(len(rows) - len(model.decoder.layers), ("round to bits", (model.num_bits,), 0))
+    rows.insert(num_before, ("round to bits", (model.num_bits,), 0))
     return rows

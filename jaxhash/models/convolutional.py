@@ -18,8 +18,9 @@ from flax import nnx
 from jax import lax
 
 from jaxhash.core.checks import check_integer, check_num_bits
-from jaxhash.models.autoencoder import Activation, Autoencoder, apply_layers, check_activation, make_dense_layers
-from jaxhash.models.image_shape import check_image_shape, takes_shape
+from jaxhash.models.autoencoder import Autoencoder, check_activation
+from jaxhash.models.encoder import Activation, apply_layers, check_widths, make_dense_layers
+from jaxhash.models.image_shape import ImageShape, check_image_shape
 
 WINDOW = 3
 STRIDE = 2
@@ -41,6 +42,8 @@ class ConvAutoencoder(Autoencoder):
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
+    image_shape: ImageShape
+
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -56,7 +59,7 @@ class ConvAutoencoder(Autoencoder):
         self.num_bits = check_num_bits(num_bits)
         channels = default_channels(height, width) if channels is None else channels
         self.channels = tuple(check_integer("channels", count, 1) for count in channels)
-        self.hidden_dims = tuple(check_integer("hidden_dims", width, 1) for width in hidden_dims)
+        self.hidden_dims = check_widths(hidden_dims)
         if output_activation == "softmax":
             raise ValueError("output_activation softmax is for word counts: use an Autoencoder for these")
         self.output_activation = check_activation(output_activation)
@@ -90,10 +93,6 @@ class ConvAutoencoder(Autoencoder):
         height, width, depth = self.image_shape
         shrink = STRIDE ** len(self.channels)
         return -(-height // shrink), -(-width // shrink), self.channels[-1] if self.channels else depth
-
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether an item may have this shape: `(h, w, c)`, `(h, w)` if c is 1, or flat."""
-        return takes_shape(self.image_shape, shape)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ with each atom, or with its negative, is averaged in a grid of cells. Square roo
 dominating (Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel for large-scale image classification").
 Principal components leave out what is mostly noise.
 
-`jaxhash.training.atoms` learns a dictionary.
+`jaxhash.models.atoms` learns a dictionary.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import check_embedded, check_integer, dtype_of, is_traced
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=["embed", "batch_size"])
@@ -44,7 +44,7 @@ class Embedded:
     """
 
     embed: Callable[[Any], Any]
-    model: Autoencoder
+    model: Encoder
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Embedded:
             raise TypeError(f"embed must be a function from images to vectors, got {type(self.embed).__name__}")
         check_integer("batch_size", self.batch_size, 1)
         # JAX also puts placeholders into its dataclasses.
-        if isinstance(self.model, Autoencoder) and len(self.model.input_shape) != 1:
+        if isinstance(self.model, Encoder) and len(self.model.input_shape) != 1:
             raise ValueError(f"model must be one of vectors [d], got a model of items {self.model.input_shape}")
 
     @property

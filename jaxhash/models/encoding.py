@@ -11,12 +11,13 @@ from jaxhash.codes.bits import pack_bits
 from jaxhash.codes.weights import MAX_WEIGHT
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.core.checks import is_stream, is_traced
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.autoencoder import Autoencoder, check_decoder
 from jaxhash.models.embedded import Embedded, embed_images
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
 from jaxhash.models.word_counts import scale_to_counts
 
-AnyModel = Autoencoder | Embedded
+AnyModel = Encoder | Embedded
 # uint32 [..., w] and uint8 [..., b]
 CodesAndWeights = tuple[jax.Array, jax.Array]
 
@@ -32,7 +33,7 @@ def encode(model: AnyModel, images: ArrayLike | Iterable[ArrayLike]) -> jax.Arra
     read in batches.
 
     Args:
-        model: an autoencoder, or an `Embedded` for images that a network of yours makes vectors of.
+        model: any model, or an `Embedded` for images that a network of yours makes vectors of.
         images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
             28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is; both must be like what the model
             was trained on (see `jaxhash.models.input_rule`). Or an iterable of such arrays, such as a generator or a
@@ -68,7 +69,7 @@ def encode_weighted(
     one seed, from .286 to .300. Real numbers as weights do no more.
 
     Args:
-        model: an autoencoder.
+        model: as for `encode`.
         images: as for `encode`.
 
     Returns:
@@ -99,7 +100,12 @@ def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
     """Encodes and decodes images: float32 of the same shape. Takes the arrays that `encode` takes, but no iterable.
 
     For word counts ("softmax" outputs), returns the expected counts in documents of the same lengths.
+
+    Raises:
+        ValueError: as `encode` does.
+        TypeError: as `encode` does, or the model has no decoder.
     """
+    check_decoder(model)
     items, lead, item_shape = check_items(model, images)
     if is_traced(model, images):
         return _reconstruct(model, items, item_shape=item_shape).reshape(*lead, *item_shape)
@@ -112,15 +118,15 @@ def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
     return jax.device_put(found)
 
 
-def encode_items(model: Autoencoder, items: jax.Array) -> jax.Array:
+def encode_items(model: Encoder, items: jax.Array) -> jax.Array:
     """Computes the codes uint32 `[n, w]` of checked items `[n, *input_shape]`; traceable."""
     return pack_bits(compute_bits(model, to_floats(items)))
 
 
-def encode_items_weighted(model: Autoencoder, items: jax.Array) -> CodesAndWeights:
+def encode_items_weighted(model: Encoder, items: jax.Array) -> CodesAndWeights:
     """Computes what `encode_weighted` returns for checked items `[n, *input_shape]`; traceable."""
-    logits, mean = model.code_logits(to_floats(items)), model.logit_mean[...][None]
-    return pack_bits(logits > mean), weigh_logits(logits - mean)
+    logits, thresholds = model.code_logits(to_floats(items)), model.thresholds[None]
+    return pack_bits(logits > thresholds), weigh_logits(logits - thresholds)
 
 
 def weigh_logits(logits: jax.Array) -> jax.Array:
@@ -132,13 +138,13 @@ def weigh_logits(logits: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.ceil(MAX_WEIGHT * shares), MAX_WEIGHT).astype(jnp.uint8)
 
 
-def compute_bits(model: Autoencoder, items: jax.Array) -> jax.Array:
+def compute_bits(model: Encoder, items: jax.Array) -> jax.Array:
     """Computes the bits, bool `[n, b]`, of float32 items `[n, *input_shape]`.
 
     Logits are compared with the mean stored in the model. Their spread does not matter: rounding the sigmoid of a
     standardised logit depends only on its sign.
     """
-    return model.code_logits(items) > model.logit_mean[...][None]
+    return model.code_logits(items) > model.thresholds[None]
 
 
 def _reconstruct(model: Autoencoder, items: jax.Array, *, item_shape: tuple[int, ...]) -> jax.Array:

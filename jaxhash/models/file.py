@@ -11,35 +11,37 @@ from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.patch_encoder import PatchEncoder
 
 # Model classes by their names in files.
-MODELS: dict[str, type[Autoencoder]] = {
+MODELS: dict[str, type[Any]] = {
     "Autoencoder": Autoencoder,
     "ConvAutoencoder": ConvAutoencoder,
     "PatchEncoder": PatchEncoder,
 }
 
 
-def save_model(path: AnyPath, model: Autoencoder) -> None:
+def save_model(path: AnyPath, model: Encoder) -> None:
     """Saves a model; an existing file is replaced as a whole.
 
     Raises:
         OSError: the file can't be written; the old one is untouched.
         ValueError: the model's output activation is a function, which can't be stored.
+        TypeError: the model is of a class of your own, which can't be stored either.
     """
     write_archive(path, Archive("model", *model_to_arrays(model)))
 
 
-def load_model(path: AnyPath) -> Autoencoder:
+def load_model(path: AnyPath) -> Encoder:
     """Loads a model; raises what `load_index` raises."""
     return model_from_archive(path, read_archive(path, "model"))
 
 
-def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
+def model_to_arrays(model: Encoder) -> tuple[dict[str, Any], Arrays]:
     """Returns what a file holds of a model: plain JSON data, and arrays by name."""
-    if not isinstance(model, Autoencoder):
-        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+    if type(model) not in MODELS.values():
+        raise TypeError(f"model must be one of {', '.join(MODELS)} to be saved, got {type(model).__name__}")
     config = model.config
     if not isinstance(config.get("output_activation", ""), str):
         raise ValueError(
@@ -50,7 +52,7 @@ def model_to_arrays(model: Autoencoder) -> tuple[dict[str, Any], Arrays]:
     return {"model": {"class": type(model).__name__, "config": config}}, arrays
 
 
-def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
+def model_from_archive(path: AnyPath, archive: Archive) -> Encoder:
     """Returns the model in an archive; raises `CorruptFileError` if there is none."""
     try:
         meta = archive.meta["model"]
@@ -66,7 +68,7 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Autoencoder:
         ) from None
 
 
-def _check_config(make: type[Autoencoder], config: dict[str, Any], arrays: Arrays) -> None:
+def _check_config(make: type[Any], config: dict[str, Any], arrays: Arrays) -> None:
     """Raises `ValueError`, before anything is allocated, for arguments of a model larger than its file."""
     expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
     if config.keys() != expected:

@@ -9,20 +9,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.input_rule import check_values, make_untrained_rule, unscale_rule
 
 # Items in a batch when the caller is Python.
 ITEMS_AT_ONCE = 1024
 
 
-def check_model(model: Autoencoder) -> None:
-    """Raises unless this is an autoencoder."""
-    if not isinstance(model, Autoencoder):
-        raise TypeError(f"model must be an Autoencoder, got {type(model).__name__}")
+def check_model(model: Encoder) -> None:
+    """Raises `TypeError` unless this is a model."""
+    if not isinstance(model, Encoder):
+        raise TypeError(f"model must be an Encoder, such as an Autoencoder, got {type(model).__name__}")
 
 
-def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+def check_items(model: Encoder, images: ArrayLike) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     """Checks images for a model and lays them out one item a row.
 
     Values are checked where they are. Of a JAX array on an accelerator only the outcome is fetched, of uint8 and bool
@@ -43,7 +43,7 @@ def check_items(model: Autoencoder, images: ArrayLike) -> tuple[Any, tuple[int, 
     return _check_rows(model, images, rule)
 
 
-def check_training_items(model: Autoencoder, images: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
+def check_training_items(model: Encoder, images: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
     """Checks images to train a model on, whatever it was trained on before; raises what `check_items` raises.
 
     Returns:
@@ -55,9 +55,7 @@ def check_training_items(model: Autoencoder, images: ArrayLike) -> tuple[np.ndar
     return narrow_floats(np.asarray(items)), item_shape
 
 
-def _check_rows(
-    model: Autoencoder, images: ArrayLike, rule: np.ndarray
-) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+def _check_rows(model: Encoder, images: ArrayLike, rule: np.ndarray) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     if hasattr(images, "toarray"):
         raise TypeError(
             f"images must be a dense array, got {type(images).__name__}: use .toarray(), some rows at a time"
@@ -73,7 +71,7 @@ def _check_rows(
     return rows, lead, item_shape
 
 
-def _split_shape(shape: tuple[int, ...], model: Autoencoder) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _split_shape(shape: tuple[int, ...], model: Encoder) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Splits `[..., *item]` where the shortest run of last axes makes up one item."""
     for axis in range(len(shape) - 1, -1, -1):
         if model.takes(shape[axis:]):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import AnyArray, as_array, check_integer, is_traced
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 
 # Patches in a batch when the caller is Python: they take much more memory than their images.
@@ -43,12 +43,12 @@ def extract_patches(images: AnyArray, patch_size: int | tuple[int, int], *, stri
 
 
 def encode_patches(
-    model: Autoencoder, images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1
+    model: Encoder, images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1
 ) -> jax.Array:
     """Computes the codes of all patches of images: what `encode` gives for `extract_patches`, in bounded memory.
 
     Args:
-        model: an autoencoder of items of the patches' size.
+        model: a model of items of the patches' size.
         images: as in `extract_patches`.
         patch_size: as in `extract_patches`.
         stride: as in `extract_patches`.

@@ -16,6 +16,7 @@
   before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
 """
 
+from jaxhash.models.code_layer import CodeLayer
 from jaxhash.training.advice import CodeWarning, QualityWarning
 from jaxhash.training.augment import AffineWarp, PhotoWarp
 from jaxhash.training.epoch import History
@@ -31,6 +32,7 @@ __all__ = [
     "AffineWarp",
     "Batch",
     "CheckpointError",
+    "CodeLayer",
     "CodeWarning",
     "DivergenceError",
     "GroupByKind",

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from jaxhash.codes.statistics import bit_statistics
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 
 # Smaller pictures are told from other vectors less surely, and warps gain less on them.
@@ -103,7 +103,7 @@ def warn_if_sorted(first: np.ndarray, count: int, sample: np.ndarray, stacklevel
         )
 
 
-def warn_of_useless_bits(model: Autoencoder, sample: np.ndarray) -> None:
+def warn_of_useless_bits(model: Encoder, sample: np.ndarray) -> None:
     """Warns of bits that are constant or copied in the codes of sample items `[s, ...]`."""
     statistics = bit_statistics(encode(model, sample), model.num_bits)
     dead = len(statistics.dead_bits)

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState
 
 
-def describe_settings(model: Autoencoder, spec: TrainSpec, data: TrainingData, state: TrainState) -> dict[str, Any]:
+def describe_settings(model: Encoder, spec: TrainSpec, data: TrainingData, state: TrainState) -> dict[str, Any]:
     """Returns all that decides how training goes on, as plain JSON data; of a user's functions only their names."""
     rows = data.sample_rows
     return {

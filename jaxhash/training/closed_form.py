@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
 
 ITERATIONS = 50
@@ -17,7 +18,7 @@ ITERATIONS = 50
 ROWS = 2**14
 
 
-def start_from_itq(model: Autoencoder, items: np.ndarray, seed: int) -> None:
+def start_from_itq(model: Encoder, items: np.ndarray, seed: int) -> None:
     """Sets the weights of a dense autoencoder with no hidden layer: the encoder's by ITQ, the decoder's to match.
 
     Other models are left as they are.

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxhash.core.checks import is_stream, is_traced
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import check_training_items
 from jaxhash.training.advice import warn_if_sorted, warn_of_lost_quality
 from jaxhash.training.objectives import Objective
@@ -66,7 +66,7 @@ class TrainingData:
 
     def __init__(
         self,
-        model: Autoencoder,
+        model: Encoder,
         images: ArrayLike | Iterable[ArrayLike],
         objective: Objective,
         batch_size: int,
@@ -75,14 +75,14 @@ class TrainingData:
         self.count, self.low, self.high = 0, math.inf, -math.inf
         self._model, self._objective, self._seed = model, objective, seed
         self._rng = np.random.default_rng(seed)
-        self._kept = np.zeros((0, 0), np.uint8)
+        self._kept: np.ndarray = np.zeros((0, 0), np.uint8)
         self._start_epoch: Callable[[], Iterator[Run]]
         if is_stream(images):
             self._init_stream(images, batch_size)
         else:
             self._init_array(cast(ArrayLike, images))
         self.num_items = None if isinstance(images, Iterator) else self.count
-        warn_of_lost_quality(self.sample, getattr(objective, "warp", None) is not None, stacklevel=3)
+        warn_of_lost_quality(self.sample, objective.warp is not None, stacklevel=3)
 
     @property
     def sample(self) -> np.ndarray:
@@ -247,12 +247,12 @@ def merge_batches(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np
         yield held[:filled]
 
 
-def _check_images(model: Autoencoder, images: ArrayLike) -> np.ndarray:
+def _check_images(model: Encoder, images: ArrayLike) -> np.ndarray:
     """Returns items as `[n, h, w, c]` if they are images, or `[n, d]`."""
     if is_traced(images):
         raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
     items, item_shape = check_training_items(model, images)
-    shape = getattr(model, "image_shape", None) or item_shape
+    shape = model.image_shape or item_shape
     if len(shape) == 2:
         shape = (*shape, 1)
     return items.reshape(len(items), *(shape if len(shape) == 3 else (math.prod(shape),)))

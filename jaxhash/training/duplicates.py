@@ -1,23 +1,22 @@
 """An objective for near duplicates: an image and a changed copy of it are to have nearly the same code."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
 from jaxhash.training.augment import PhotoWarp, Warp
 from jaxhash.training.losses import contrast, correlations
-from jaxhash.training.objectives import Batch
+from jaxhash.training.objectives import Batch, Objective
 from jaxhash.training.positives import Positives
 
 
 @dataclass(frozen=True)
-class FindDuplicates:
+class FindDuplicates(Objective):
     """Trains codes of images by which changed copies are found: cropped, mirrored, brighter or compressed ones.
 
     A contrast tells which of the other images in the batch, changed at random, is the item's own copy. All others are
@@ -39,9 +38,6 @@ class FindDuplicates:
     temperature: float = 0.1
     copying: float = 1.0
 
-    # The statistics of items are not those of changed ones.
-    holds_statistics: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature!r}")
@@ -58,9 +54,7 @@ class FindDuplicates:
             raise ValueError(f"this objective is for images [n, h, w, c], got items of shape {items.shape[1:]}")
         return None
 
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch, float32 `[]`, and the bits of its items, changed, float32 `[m, b]`."""
         items, count = to_floats(batch.items), len(batch.items)
         warp_key, noise_key = jax.random.split(key)

@@ -16,8 +16,8 @@ from flax import nnx
 from jax import lax
 
 from jaxhash.codes.bits import pack_bits
-from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, LogitStatistics
+from jaxhash.models.encoder import Encoder
 from jaxhash.training.data import TrainingData, split_run
 from jaxhash.training.objectives import Batch, Objective
 
@@ -34,7 +34,7 @@ class History(NamedTuple):
 class TrainSpec(NamedTuple):
     """What stays the same in all epochs."""
 
-    model: Autoencoder  # as given to `fit`
+    model: Encoder  # as given to `fit`
     graph: Any  # the structure of the part of it that is trained, mostly the whole
     rest: Any  # the variables of this part that are no weights
     optimizer: optax.GradientTransformation

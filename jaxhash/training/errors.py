@@ -1,6 +1,6 @@
 """Errors that end training, which hold the model as far as it got."""
 
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.training.epoch import History
 
 
@@ -12,7 +12,7 @@ class DivergenceError(FloatingPointError):
         history: of the good epochs.
     """
 
-    def __init__(self, message: str, model: Autoencoder | None = None, history: History | None = None):
+    def __init__(self, message: str, model: Encoder | None = None, history: History | None = None):
         super().__init__(message)
         self.model = model
         self.history = History() if history is None else history
@@ -26,6 +26,6 @@ class CheckpointError(OSError):
         history: up to then.
     """
 
-    def __init__(self, error: OSError, model: Autoencoder, history: History):
+    def __init__(self, error: OSError, model: Encoder, history: History):
         super().__init__(error.errno, error.strerror, error.filename)
         self.model, self.history = model, history

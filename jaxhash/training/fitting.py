@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,23 +23,24 @@ from jaxhash.models.code_layer import (
     compute_noise,
     make_batch_statistics,
 )
+from jaxhash.models.encoder import DenseEncoder, Encoder
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
-from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.training.advice import warn_of_useless_bits
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState, run_epoch
 from jaxhash.training.errors import CheckpointError, DivergenceError
 from jaxhash.training.named_objectives import check_objective
-from jaxhash.training.objectives import Objective, Reconstruct
+from jaxhash.training.objectives import Objective
 from jaxhash.training.views import ViewData
 
 Path = str | os.PathLike[str]
+Model = TypeVar("Model", bound=Encoder)
 
 
 def fit(
-    model: Autoencoder,
+    model: Model,
     images: ArrayLike | Iterable[ArrayLike],
     *,
     epochs: int,
@@ -50,7 +51,7 @@ def fit(
     objective: str | Objective | None = None,
     binarization: str = "rounding",
     checkpoint: Path | None = None,
-) -> tuple[Autoencoder, History]:
+) -> tuple[Model, History]:
     """Trains a copy of a model.
 
     Each epoch goes through the images in a new random order. If their number is no multiple of the batch size, the
@@ -73,8 +74,7 @@ def fit(
     once and kept in a temporary file (8 KiB an image with "retrieve"). So even an iterator serves for many epochs.
 
     Args:
-        model: an autoencoder, or a `PatchEncoder`, which has no decoder and needs an objective other than
-            "reconstruct".
+        model: any model. "reconstruct" needs one with a decoder.
         images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
             iterable of such arrays, all of one dtype. An iterator, such as a generator, can be gone through only once,
             and serves for a single epoch without a checkpoint.
@@ -89,7 +89,7 @@ def fit(
             similar codes of similar images; or, for vectors, "keep neighbors" for codes whose neighbours are those of
             the vectors, or "group by kind" for similar codes of similar vectors; or a `Reconstruct`, `Retrieve`,
             `KeepNeighbors` or `GroupByKind` with other settings, or a `FindDuplicates`; or an objective of your own,
-            any hashable object with the methods of `Objective`.
+            a hashable object whose class inherits from `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
@@ -102,7 +102,7 @@ def fit(
     Raises:
         ValueError: there are no images, an image does not suit the model, or an argument is out of range; an iterator
             would have to be gone through again, or a stream brings more or fewer images in an epoch than at first.
-        TypeError: an argument is of the wrong kind, or an objective is not hashable.
+        TypeError: an argument is of the wrong kind, or an objective is not hashable or no `Objective`.
         DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
         CheckpointError: the checkpoint can't be written; the old one is untouched, and the error holds the model.
         CorruptFileError: the checkpoint is damaged. One of a training with other settings is a `ValueError`.
@@ -116,18 +116,17 @@ def fit(
     epochs = check_integer("epochs", epochs, 1)
     batch_size = check_integer("batch_size", batch_size, 1)
     check_integer("seed", seed, 0, maximum=2**32 - 1)
-    objective = check_objective(objective or ("reconstruct" if model.has_decoder else "retrieve"), model.num_bits)
+    has_decoder = isinstance(model, Autoencoder)
+    objective = check_objective(objective or ("reconstruct" if has_decoder else "retrieve"), model.num_bits)
     check_binarization(binarization)
-    _check_decoder(model, objective)
-    if checkpoint is not None or (epochs > 1 and not isinstance(model, PatchEncoder)):
+    if objective.needs_decoder and not has_decoder:
+        raise ValueError(f'a {type(model).__name__} has no decoder: give another objective, such as "retrieve"')
+    if checkpoint is not None or (epochs > 1 and not model.makes_views):
         _check_repeatable(images)
 
     model = nnx.clone(model)
-    data: TrainingData
-    if isinstance(model, PatchEncoder):
-        data = ViewData(model, images, objective, batch_size, seed)
-    else:
-        data = TrainingData(model, images, objective, batch_size, seed)
+    make_data = ViewData if model.makes_views else TrainingData
+    data = make_data(model, images, objective, batch_size, seed)
     batch_size = min(batch_size, data.count)
     if optimizer is None:
         optimizer = default_optimizer(data.num_items and epochs * -(-data.num_items // batch_size))
@@ -142,12 +141,12 @@ def fit(
         if on_epoch is not None:
             on_epoch(state.epoch, state.history)
     trained = _finish(spec, data, state)
-    warn_of_useless_bits(_get_part(trained), data.sample)
+    warn_of_useless_bits(trained.trained_part, data.sample)
     return trained, state.history
 
 
 def _start(
-    model: Autoencoder,
+    model: Encoder,
     data: TrainingData,
     optimizer: optax.GradientTransformation,
     objective: Objective,
@@ -157,27 +156,15 @@ def _start(
     seed: int,
 ) -> tuple[TrainSpec, TrainState]:
     """Prepares a model, which it changes, for the first epoch."""
-    whole, model = model, _get_part(model)
-    is_new = not model.has_weights
-    model.init_scaling(data.sample.reshape(len(data.sample), *model.input_shape))
-    mean = data.sample.mean(axis=0, dtype=np.float64)
-    model.init_output_bias(mean / (255 if data.sample.dtype == np.uint8 else 1))
-    if is_new and hasattr(objective, "init_weights"):
-        objective.init_weights(model, data.sample, seed)
-    graph, *parts = nnx.split(model, nnx.Param, ...)
-    weights, rest = parts
-    spec = TrainSpec(whole, graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)
+    part = model.trained_part
+    is_new = not part.has_weights
+    part.init_from(data.sample)
+    if is_new:
+        objective.init_weights(part, data.sample, seed)
+    graph, *states = nnx.split(part, nnx.Param, ...)
+    weights, rest = states
+    spec = TrainSpec(model, graph, rest, optimizer, objective, binarization, epochs, batch_size, seed)
     return spec, TrainState(0, weights, optimizer.init(weights), make_batch_statistics(model.num_bits), History())
-
-
-def _get_part(model: Autoencoder) -> Autoencoder:
-    """The part of a model that is trained."""
-    return model.network if isinstance(model, PatchEncoder) else model
-
-
-def _check_decoder(model: Autoencoder, objective: Objective) -> None:
-    if isinstance(objective, Reconstruct) and not model.has_decoder:
-        raise ValueError(f'a {type(model).__name__} has no decoder: give another objective, such as "retrieve"')
 
 
 def _check_repeatable(images: Any) -> None:
@@ -192,7 +179,7 @@ def _train_epoch(spec: TrainSpec, data: TrainingData, state: TrainState) -> Trai
     """Trains for an epoch. In the last of several, the objective can have the logits' statistics fixed beforehand."""
     epoch = state.epoch + 1
     statistics = state.statistics
-    if epoch == spec.epochs > 1 and getattr(spec.objective, "holds_statistics", False):
+    if epoch == spec.epochs > 1 and spec.objective.holds_statistics:
         statistics = _measure_statistics(compute_logits(_merge(spec, state), data.sample))
     noise = jnp.asarray(compute_noise(epoch, spec.epochs), jnp.float32)
     weights, opt_state, losses, codes = run_epoch(spec, data, state, CodeLayer(statistics, noise, spec.binarization))
@@ -228,28 +215,25 @@ def default_optimizer(steps: int | None) -> optax.GradientTransformation:
     return optax.nadam(schedule, b2=0.99)
 
 
-def _merge(spec: TrainSpec, state: TrainState) -> Autoencoder:
+def _merge(spec: TrainSpec, state: TrainState) -> DenseEncoder:
+    """The trained part of the model, with the weights of a state."""
     return nnx.merge(spec.graph, state.weights, spec.rest)
 
 
-def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Autoencoder:
+def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Any:
     """The model at the end of an epoch, with the mean of its code logits: that held in the epoch, or that of now."""
-    model, statistics = _merge(spec, state), state.statistics
+    part, statistics = _merge(spec, state), state.statistics
     if not statistics.held:
-        statistics = _measure_statistics(compute_logits(model, data.sample))
+        statistics = _measure_statistics(compute_logits(part, data.sample))
     # New variables, since `rest` still holds those of the given model.
-    model.logit_mean = nnx.BatchStat(statistics.mean)
-    # The bits of a `PatchEncoder` are all of one kind.
-    if hasattr(spec.objective, "scale_logits") and not isinstance(spec.model, PatchEncoder):
-        model.scale_logits(spec.objective.scale_logits(np.sqrt(statistics.variance)))
-    rule = make_trained_rule(model.output_activation, data.sample.dtype, data.low, data.high)
-    scaling = jax.device_get((model.input_shift[...], model.input_scale[...]))
-    model.input_rule = nnx.BatchStat(jnp.asarray(scale_rule(rule, *scaling)))
-    if not isinstance(spec.model, PatchEncoder):
-        return model
-    whole = nnx.clone(spec.model)
-    whole.network = model
-    return whole
+    part.logit_mean = nnx.BatchStat(statistics.mean)
+    factors = None if spec.model.makes_views else spec.objective.scale_logits(np.sqrt(statistics.variance))
+    if factors is not None:
+        part.scale_logits(factors)
+    rule = make_trained_rule(part.output_activation, data.sample.dtype, data.low, data.high)
+    scaling = jax.device_get((part.input_shift[...], part.input_scale[...]))
+    part.input_rule = nnx.BatchStat(jnp.asarray(scale_rule(rule, *scaling)))
+    return spec.model.replace_trained_part(part)
 
 
 def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
@@ -258,13 +242,13 @@ def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
     return LogitStatistics(jnp.asarray(mean), jnp.asarray(variance), jnp.asarray(True))
 
 
-def compute_logits(model: Autoencoder, sample: np.ndarray) -> np.ndarray:
+def compute_logits(model: Encoder, sample: np.ndarray) -> np.ndarray:
     """The code logits of sample items `[s, ...]`: float32 `[s, b]`."""
     items = sample.reshape(len(sample), *model.input_shape)
     return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
 
 
-def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:
+def _logits(model: Encoder, items: jax.Array) -> jax.Array:
     return model.code_logits(to_floats(items))
 
 

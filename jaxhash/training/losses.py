@@ -11,7 +11,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, in_batches
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.autoencoder import Autoencoder, check_decoder
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import compute_bits
 from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
@@ -25,16 +26,21 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
 
     Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
     cross-entropy of all words, averaged over these.
+
+    Raises:
+        ValueError: as `encode` does.
+        TypeError: as `encode` does, or the model has no decoder.
     """
+    check_decoder(model)
     items = narrow_floats(check_items(model, images)[0])
     losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_AT_ONCE)
     loss = float(np.asarray(losses).mean(dtype=np.float64))
     return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 
 
-def decoder_loss(model: Autoencoder, bits: jax.Array, items: jax.Array) -> jax.Array:
+def decoder_loss(model: Encoder, bits: jax.Array, items: jax.Array) -> jax.Array:
     """The mean loss of the outputs for bits `[n, b]`, float32 `[]`; zero of a model without a decoder."""
-    if not model.has_decoder:
+    if not isinstance(model, Autoencoder):
         return jnp.float32(0)
     return mean_loss(model, model.output_logits(bits), items)
 

@@ -17,17 +17,17 @@ def check_objective(objective: Any, num_bits: int) -> Objective:
     """Returns the objective of a name, or the one given, for codes of so many bits."""
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]
-    if isinstance(objective, type) or not isinstance(objective, Objective):
-        raise ValueError(
-            f"objective must be one of {', '.join(OBJECTIVES)}, or an object with the methods "
-            "find_positives(items, seed) and __call__(model, batch, key, layer), such as Retrieve() (see "
-            f"jaxhash.Objective), got {objective!r}"
+    if isinstance(objective, str):
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"objective must be one of {', '.join(OBJECTIVES)}, or an object such as Retrieve() whose class inherits "
+            f"from jaxhash.Objective and has a __call__(model, batch, key, layer), got {objective!r}"
         )
     try:
         hash(objective)
     except TypeError as error:
         raise TypeError(f"objective must be hashable, such as a frozen dataclass: {error}") from None
-    short_bits = getattr(objective, "short_bits", None)
-    if short_bits is not None and short_bits > num_bits:
-        raise ValueError(f"short_bits must be at most the model's {num_bits} bits, got {short_bits}")
+    if objective.short_bits is not None and objective.short_bits > num_bits:
+        raise ValueError(f"short_bits must be at most the model's {num_bits} bits, got {objective.short_bits}")
     return objective

@@ -2,19 +2,21 @@
 
 `Reconstruct` is the source post's loss. `Retrieve` adds a contrast between an item and one of its neighbours, both
 changed at random: a softmax over the batch pulls the codes of such a pair together and pushes all others apart. Other
-objectives can be written against the protocol `Objective`.
+objectives inherit from `Objective`.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import Autoencoder
+from jaxhash.models.autoencoder import check_decoder
 from jaxhash.models.code_layer import CodeLayer, compute_soft_signs, round_logits
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
 from jaxhash.training.augment import DefaultWarp, Warp
 from jaxhash.training.losses import contrast, correlations, decoder_loss, mean_loss, unexplained_variance
@@ -36,19 +38,39 @@ class Batch(NamedTuple):
     features: jax.Array | None = None  # float32 [m, p], of the items
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """What `fit` minimises: a loss, and the items it compares each item with.
+class Objective(ABC):
+    """What `fit` minimises: a loss, and the items it compares each item with. The base class of all objectives.
 
-    Any hashable object with these two methods is an objective; `Reconstruct` and `Retrieve` are two. It is a static
-    argument of the compiled epoch: equal objectives share one compiled program, so a frozen dataclass serves best.
+    An objective of your own inherits from this class and has a `__call__`; all else has a default. It is a static
+    argument of the compiled epoch and must be hashable: equal objectives share one compiled program, so a frozen
+    dataclass serves best.
 
-    Two attributes and two methods are optional. `holds_statistics` (bool): whether the mean and variance of the code
-    logits are fixed in the last of several epochs; False if missing. `short_bits` (int or None): how many of the first
-    bits form a code of their own, checked against the model. `init_weights(model, items, seed)` sets the weights of a
-    model that has not been trained; the items are those given to `fit`, or a sample of them. `scale_logits(deviations)`
-    takes the standard deviations of the code logits after training, float32 `[b]`, and returns a positive factor for
-    each: it changes no bit, but how much each bit weighs in `encode_weighted`. It is not asked for a `PatchEncoder`.
+    `objective(model, batch, key, layer)` computes the loss of a batch; traced, and differentiated by the model's
+    weights. The `model` is an `Encoder`: its `code_logits` map float32 items `[m, *input_shape]` to logits `[m, b]`. If
+    it is an `Autoencoder`, its `output_logits` map bits float32 `[m, b]` to outputs before their activation. The
+    `batch` is a `Batch` of m items, the `key` a random key of this step. The `layer` is the `CodeLayer` of this epoch:
+    `layer.normalize` standardises code logits, and `layer.binarize` makes of them what the decoder is given. Returned
+    are the loss, float32 `[]`, and the bits of the items, 0 or 1, float32 `[m, b]`, for the `History`.
+
+    Attributes:
+        needs_decoder: whether only models with a decoder can be trained.
+        holds_statistics: whether the mean and variance of the code logits are fixed in the last of several epochs.
+        short_bits: how many of the first bits form a code of their own, at most the model's bits; or `None`.
+        warp: what changes images at random in training (the loss applies it); or `None`.
+        num_views: how many views of each image, warped by `warp`, a `PatchEncoder` learns from, the first unwarped.
+
+    Methods:
+        init_weights(model, items, seed): sets the weights of a model that has not been trained, in place. The items
+            are those given to `fit`, or a sample of them. By default the weights stay as they are.
+        find_positives(items, seed): finds what a batch holds beside its items. Called once for an array, and for each
+            run of a stream in each epoch. Items are `[n, h, w, c]` if they are images, or `[n, d]`, of the dtype given
+            to `fit`; those of a stream are overwritten by the next run. Returns a `Positives`, or `None`, the default,
+            if the loss needs the items alone.
+        pair_views(features, seed): finds the positives of images with several views, of whose first ones these are the
+            features, float32 `[n, p]`; by default by `find_positives`.
+        scale_logits(deviations): takes the standard deviations of the code logits after training, float32 `[b]`, and
+            returns a positive factor for each, float32 `[b]`, or `None`, the default. Factors change no bit, but how
+            much each bit weighs in `encode_weighted`. Not called for a `PatchEncoder`.
 
     Example:
         Reconstruction with a penalty on set bits, which makes codes sparse:
@@ -57,11 +79,8 @@ class Objective(Protocol):
         >>> import numpy as np
         >>> import jaxhash as jh
         >>> @dataclasses.dataclass(frozen=True)
-        ... class Sparse:
+        ... class Sparse(jh.Objective):
         ...     weight: float = 0.1
-        ...
-        ...     def find_positives(self, items, seed):
-        ...         return None
         ...
         ...     def __call__(self, model, batch, key, layer):
         ...         loss, bits = jh.Reconstruct()(model, batch, key, layer)
@@ -72,38 +91,30 @@ class Objective(Protocol):
         2
     """
 
+    needs_decoder: ClassVar[bool] = False
+    holds_statistics: ClassVar[bool] = False
+    short_bits: int | None = None
+    warp: Warp | None = None
+    num_views: int = 1
+
+    @abstractmethod
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
+        """Computes the loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
+
+    def init_weights(self, model: Encoder, items: np.ndarray, seed: int) -> None:  # noqa: B027
+        """Sets the weights of a model that has not been trained."""
+
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds what a batch holds beside its items.
+        """Finds what a batch holds beside its items."""
+        return None
 
-        Called once for an array, and for each run of a stream in each epoch.
+    def pair_views(self, features: np.ndarray, seed: int) -> Positives | None:
+        """Finds the positives of images with several views."""
+        return self.find_positives(features, seed)
 
-        Args:
-            items: `[n, h, w, c]` if they are images, or `[n, d]`, of the dtype given to `fit`. Those of a stream are
-                overwritten by the next run.
-            seed: that of `fit`.
-
-        Returns:
-            A `jaxhash.training.Positives`, or `None` if the loss needs the items alone.
-        """
-        ...
-
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
-        """Computes the loss of a batch. Traced; differentiated by the model's weights.
-
-        Args:
-            model: its `code_logits` map float32 items `[m, *input_shape]` to logits `[m, b]`, and its `output_logits`
-                map bits float32 `[m, b]` to outputs before their activation.
-            batch: of m items.
-            key: a random key of this step.
-            layer: the code layer of this epoch. `layer.normalize` standardises code logits, `layer.binarize` makes of
-                them what the decoder is given.
-
-        Returns:
-            The loss, float32 `[]`, and the bits of the items, 0 or 1, float32 `[m, b]`, for the `History`.
-        """
-        ...
+    def scale_logits(self, deviations: np.ndarray) -> np.ndarray | None:
+        """Returns a factor for each code logit of given standard deviations, or `None`."""
+        return None
 
 
 def _check_short_bits(short_bits: int | None) -> None:
@@ -112,7 +123,7 @@ def _check_short_bits(short_bits: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Objective):
     """Reconstructs items: the loss is that of the outputs.
 
     Attributes:
@@ -122,22 +133,16 @@ class Reconstruct:
 
     short_bits: int | None = None
 
-    # In the last of several epochs the statistics of the code logits are fixed.
+    needs_decoder: ClassVar[bool] = True
     holds_statistics: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_short_bits(self.short_bits)
 
-    def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds nothing: the loss needs the items alone."""
-        return None
-
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
         items = _to_inputs(model, to_floats(batch.items))
-        logits = layer.normalize(model.code_logits(items))
+        logits, model = layer.normalize(model.code_logits(items)), check_decoder(model)
         bits = layer.binarize(logits, key)
         loss = mean_loss(model, model.output_logits(bits), items)
         if self.short_bits is not None:
@@ -146,7 +151,7 @@ class Reconstruct:
 
 
 @dataclass(frozen=True)
-class Retrieve:
+class Retrieve(Objective):
     """Reconstructs items, and gives neighbours similar codes.
 
     The first bits, the coarse ones, are trained by contrast and say what kind of thing an item is. The others, the fine
@@ -185,9 +190,6 @@ class Retrieve:
     short_bits: int | None = None
     num_views: int = 8
 
-    # The statistics of items are not those of warped ones, and fixing them costs some precision.
-    holds_statistics: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         _check_short_bits(self.short_bits)
         check_integer("num_neighbors", self.num_neighbors, 1)
@@ -222,9 +224,7 @@ class Retrieve:
         factors[fine] = 2.0 ** np.round(np.log2(wanted / deviations[fine]))
         return factors
 
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch with positives and features, float32 `[]`, and its items' bits, float32 `[m, b]`."""
         items = to_floats(batch.items)
         views = jnp.concatenate([items, to_floats(jnp.asarray(batch.positives))])
@@ -268,5 +268,5 @@ def _keep_first(bits: jax.Array, count: int) -> jax.Array:
     return jnp.where(jnp.arange(bits.shape[1])[None] < count, bits, 0.5)
 
 
-def _to_inputs(model: Autoencoder, items: jax.Array) -> jax.Array:
+def _to_inputs(model: Encoder, items: jax.Array) -> jax.Array:
     return items.reshape(len(items), *model.input_shape)

@@ -8,37 +8,34 @@ Training starts in closed form (`jaxhash.training.closed_form`).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxhash.core.checks import check_integer
-from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.code_layer import CodeLayer, round_logits
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
 from jaxhash.training.closed_form import start_from_itq
 from jaxhash.training.losses import correlations, decoder_loss
-from jaxhash.training.objectives import Batch
+from jaxhash.training.objectives import Batch, Objective
 from jaxhash.training.positives import Positives, compute_basis, find_neighbors
 
 ITEMS_FOR_BASIS = 2**14
 
 
-class _VectorObjective:
+class _VectorObjective(Objective):
     """What the objectives share: settings to check, where training starts, and which items are positives."""
 
     nearness: float
     num_neighbors: int
-    # The statistics of items are not those of items with positives.
-    holds_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_integer("num_neighbors", self.num_neighbors, 1)
         _check_positive("nearness", self.nearness)
 
-    def init_weights(self, model: Autoencoder, items: np.ndarray, seed: int) -> None:
+    def init_weights(self, model: Encoder, items: np.ndarray, seed: int) -> None:
         """Sets the weights of a model without hidden layers by ITQ."""
         start_from_itq(model, items, seed)
 
@@ -70,9 +67,7 @@ class KeepNeighbors(_VectorObjective):
     num_neighbors: int = 50
     copying: float = 8.0
 
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
         distances = compare(views)
@@ -112,9 +107,7 @@ class GroupByKind(_VectorObjective):
         super().__post_init__()
         _check_positive("temperature", self.temperature)
 
-    def __call__(
-        self, model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
         target = jax.nn.softmax(_leave_out_self(-compare(views) / self.nearness), axis=1)
@@ -157,7 +150,7 @@ def disagreement(similarities: jax.Array, distances: jax.Array, weights: jax.Arr
 
 
 def _encode_views(
-    model: Autoencoder, batch: Batch, key: jax.Array, layer: CodeLayer
+    model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Items and then their positives `[2 m, d]`, their normalised logits `[2 m, b]`, and the signs of these."""
     views = to_floats(jnp.concatenate([batch.items, jnp.asarray(batch.positives)]))
@@ -165,7 +158,7 @@ def _encode_views(
     return views, logits, 2 * layer.binarize(logits, key) - 1
 
 
-def _decoder_loss(model: Autoencoder, batch: Batch, signs: jax.Array) -> jax.Array:
+def _decoder_loss(model: Encoder, batch: Batch, signs: jax.Array) -> jax.Array:
     """The loss of the outputs, which trains the decoder alone."""
     bits = jax.lax.stop_gradient(signs[: len(batch.items)] + 1) / 2
     return decoder_loss(model, bits, to_floats(batch.items))

@@ -1,4 +1,4 @@
-"""Training data of a `PatchEncoder`: the features of several views of each image, computed once.
+"""Training data of models that make views: the features of several views of each image, computed once.
 
 Features take far longer than a training step. So the views are not warped anew in each epoch: a few of each image are
 kept, as float16 in a temporary file, and in each step one is drawn. With 512 components an image takes 1 KiB a view.
@@ -15,10 +15,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.core.batching import entry_point, pad_rows
-from jaxhash.models.dictionary import Dictionary, compute_components
+from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
-from jaxhash.models.patch_encoder import PatchEncoder
-from jaxhash.training.atoms import learn_dictionary
 from jaxhash.training.augment import Warp
 from jaxhash.training.data import ITEMS_IN_SAMPLE, Run, TrainingData, check_positives, choose_rows, send_if_small
 from jaxhash.training.objectives import Objective, Reconstruct
@@ -29,27 +27,23 @@ IMAGES_AT_ONCE = 256
 class ViewData(TrainingData):
     """The views of images in one run, as vectors for the layers that are trained.
 
-    The model's dictionary is learned from a sample of the images, unless it has one. How many views there are, what
-    warps them and which images are positives is asked of the objective, if it has `num_views`, `warp` and `pair_views`.
-    Without these there is one view, the image as it is, and positives are found among the views as among any vectors.
+    The model's features are learned from a sample of the images, unless they have been. How many views there are, what
+    warps them and which images are positives is asked of the objective.
     """
 
     def __init__(
         self,
-        model: PatchEncoder,
+        model: Encoder,
         images: ArrayLike | Iterable[ArrayLike],
         objective: Objective,
         batch_size: int,
         seed: int,
     ):
         source = TrainingData(model, images, Reconstruct(), batch_size, seed)
-        if not model.has_dictionary:
-            model.set_dictionary(learn_dictionary(source.sample, model.num_atoms, model.num_components, seed))
-        num_views, warp = getattr(objective, "num_views", 1), getattr(objective, "warp", None)
-        views = store_views(model.dictionary, source, num_views if warp else 1, warp, seed)
+        model.learn_features(source.sample, seed)
+        views = store_views(model, source, objective.num_views if objective.warp else 1, objective.warp, seed)
         plain = views[:, 0].astype(np.float32)
-        pair_views = getattr(objective, "pair_views", None) if views.shape[1] > 1 else None
-        find = pair_views or objective.find_positives
+        find = objective.pair_views if views.shape[1] > 1 else objective.find_positives
         run = Run(views.reshape(-1, views.shape[2]), check_positives(find(plain, seed), len(views)), views.shape[1])
         run = send_if_small(run)
         self._start_epoch = lambda: iter([run])
@@ -57,11 +51,11 @@ class ViewData(TrainingData):
         self.low, self.high = float(plain.min()), float(plain.max())
         self.sample_rows = choose_rows(views[:, 0])
         chosen = np.random.default_rng(seed).permutation(len(plain))[:ITEMS_IN_SAMPLE]
-        self._kept = plain[np.sort(chosen)]  # type: ignore[assignment]
+        self._kept = plain[np.sort(chosen)]
 
 
 def store_views(
-    dictionary: Dictionary, source: TrainingData, num_views: int, warp: Warp | None, seed: int
+    model: Encoder, source: TrainingData, num_views: int, warp: Warp | None, seed: int
 ) -> np.memmap[Any, Any]:
     """Computes the features of views of all images, the first as they are: float16 `[n, num_views, p]`, on disk."""
     count, key = 0, jax.random.key(seed)
@@ -70,25 +64,23 @@ def store_views(
             for start in range(0, len(items), IMAGES_AT_ONCE):
                 batch = np.asarray(items[start : start + IMAGES_AT_ONCE])
                 rows, batch_key = pad_rows(batch, IMAGES_AT_ONCE), jax.random.fold_in(key, count)
-                found = _compiled_views(dictionary, rows, batch_key, num_views=num_views, warp=warp)
+                found = _compiled_views(model, rows, batch_key, num_views=num_views, warp=warp)
                 file.write(np.asarray(found)[: len(batch)].tobytes())
                 count += len(batch)
         file.flush()
         # The file lives as long as the array that is mapped from it.
-        return np.memmap(file, np.float16, "r", shape=(count, num_views, dictionary.components.shape[1]))
+        return np.memmap(file, np.float16, "r", shape=(count, num_views, *model.trained_part.input_shape))
 
 
-def _compute_views(
-    dictionary: Dictionary, items: jax.Array, key: jax.Array, *, num_views: int, warp: Warp | None
-) -> jax.Array:
+def _compute_views(model: Encoder, items: jax.Array, key: jax.Array, *, num_views: int, warp: Warp | None) -> jax.Array:
     """The features of views of items `[m, h, w, c]`: float16 `[m, num_views, p]`."""
     images = to_floats(items)
 
     def compute(number: jax.Array) -> jax.Array:
         if warp is None:
-            return compute_components(dictionary, images)
+            return model.compute_features(images)
         warped = warp(jax.random.fold_in(key, number), images)
-        return compute_components(dictionary, jnp.where(number == 0, images, warped))
+        return model.compute_features(jnp.where(number == 0, images, warped))
 
     return jnp.moveaxis(lax.map(compute, jnp.arange(num_views)), 0, 1).astype(jnp.float16)
 

@@ -97,7 +97,7 @@ def learned(method, images, num_bits, seed, options):
     arguments = (FITS | OF_VECTORS)[method]
     model, history = jh.fit(model, images, epochs=options.epochs, batch_size=batch_size, seed=seed, **arguments)
     losses = {"running loss": history.loss[-1]}
-    if model.has_decoder:
+    if isinstance(model, jh.Autoencoder):
         losses["loss"] = jh.reconstruction_loss(model, images)
     return lambda images: tuple(np.asarray(array) for array in jh.encode_weighted(model, images)), losses
 

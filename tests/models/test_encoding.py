@@ -155,7 +155,7 @@ def test_images_on_a_device_are_weighted_without_transfers(model, rng):
 def test_a_stream_of_images_is_weighted_batch_by_batch(model, images):
     parts = list(jh.encode_weighted(model, iter([images[:7], images[7:]])))
     same(parts, [jh.encode_weighted(model, images[:7]), jh.encode_weighted(model, images[7:])])
-    with pytest.raises(TypeError, match="model must be an Autoencoder"):
+    with pytest.raises(TypeError, match="model must be an Encoder"):
         jh.encode_weighted(None, iter([images]))
 
 

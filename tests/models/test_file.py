@@ -125,5 +125,9 @@ def test_a_model_with_a_function_for_an_activation_is_not_saved(tmp_path):
 
 
 def test_only_a_model_is_saved_as_one(tmp_path):
-    with pytest.raises(TypeError, match="must be a"):
-        jh.save_model(tmp_path / "x", jh.build_index(np.zeros((3, 1), np.uint32), 17))
+    class Mine(jh.Autoencoder):
+        pass
+
+    for wrong in (jh.build_index(np.zeros((3, 1), np.uint32), 17), Mine(12, 3, ())):  # no class of a user's is loaded
+        with pytest.raises(TypeError, match="must be one of Autoencoder, ConvAutoencoder, PatchEncoder to be saved"):
+            jh.save_model(tmp_path / "x", wrong)

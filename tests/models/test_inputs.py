@@ -55,7 +55,7 @@ def test_images_of_another_shape_are_refused(model, shape):
 
 
 def test_other_objects_than_models_are_refused():
-    with pytest.raises(TypeError, match="model must be an Autoencoder"):
+    with pytest.raises(TypeError, match="model must be an Encoder"):
         jh.encode("model", np.zeros((1, 12), np.uint8))
 
 

@@ -5,7 +5,6 @@ from flax import nnx
 from loaders import Loader
 
 import jaxhash as jh
-from jaxhash.models.dictionary import compute_components
 
 # Two bits tell the four kinds of images apart: whether others become copies of these is a matter of rounding.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
@@ -89,13 +88,14 @@ def test_other_objectives_see_features_as_vectors(images):
     model = jh.PatchEncoder((10, 10, 3), 8, (), num_atoms=8, num_components=16)
     model, _ = jh.fit(model, images[0], epochs=1, batch_size=64, objective=Watched())
     (found,) = seen
-    expected = jax.jit(compute_components)(model.dictionary, images[0].astype(np.float32) / 255)
+    expected = jax.jit(model.compute_features)(images[0].astype(np.float32) / 255)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # kept as float16
 
 
 def test_there_is_no_decoder(trained, images):
-    with pytest.raises(TypeError, match="no decoder"):
-        jh.reconstruct(trained[0], images[0])
+    for function in (jh.reconstruct, jh.reconstruction_loss):
+        with pytest.raises(TypeError, match="Autoencoder, which has a decoder, got PatchEncoder"):
+            function(trained[0], images[0])
     with pytest.raises(ValueError, match=r'PatchEncoder has no decoder.*"retrieve"'):
         jh.fit(trained[0], images[0], epochs=1, objective="reconstruct")
 

@@ -151,11 +151,23 @@ def test_objectives_are_given_by_name_or_as_objects():
     assert check_objective(mine, 8) is mine
 
 
-@pytest.mark.parametrize("wrong", ["retreive", None, 3, jh.Retrieve, lambda model, batch, key, layer: None])
-def test_what_is_no_objective_is_refused(wrong):
-    names = "reconstruct, retrieve, keep neighbors, group by kind"
-    with pytest.raises(ValueError, match=rf"one of {names}, or an object with the methods find_positives"):
+class Foreign:
+    def find_positives(self, items, seed):
+        return None
+
+    def __call__(self, model, batch, key, layer):
+        return jh.Reconstruct()(model, batch, key, layer)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, jh.Retrieve, Foreign()])
+def test_objects_of_other_classes_are_refused_with_advice(wrong):
+    with pytest.raises(TypeError, match=r"whose class inherits from jaxhash.Objective and has a __call__\(model, "):
         check_objective(wrong, 8)
+
+
+def test_unknown_names_of_objectives_are_refused():
+    with pytest.raises(ValueError, match="one of reconstruct, retrieve, keep neighbors, group by kind, got 'retreive'"):
+        check_objective("retreive", 8)
 
 
 def test_the_example_of_a_user_made_objective_runs():
@@ -166,7 +178,7 @@ def test_the_example_of_a_user_made_objective_runs():
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(jh.Objective):
     """Pulls together the codes of items with one label."""
 
     labels: tuple[int, ...]
@@ -203,16 +215,13 @@ def test_a_user_made_objective_trains_with_its_own_positives(digits, bytes_on_de
 
 
 @dataclasses.dataclass
-class Unhashable:
-    def find_positives(self, items, seed):
-        return None
-
+class Unhashable(jh.Objective):
     def __call__(self, model, batch, key, layer):
         return jh.Reconstruct()(model, batch, key, layer)
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class Given(jh.Objective):
     """Reconstructs items, and returns positives and a number of bits as given."""
 
     positives: str

@@ -6,10 +6,8 @@ from flax import nnx
 
 import jaxhash as jh
 from jaxhash.models.code_layer import CodeLayer, make_batch_statistics
-from jaxhash.models.dictionary import compute_components
-from jaxhash.models.patch_encoder import DenseEncoder
+from jaxhash.models.encoder import DenseEncoder
 from jaxhash.training import data, views
-from jaxhash.training.atoms import learn_dictionary
 from jaxhash.training.data import Run, TrainingData, send_if_small, split_run
 from jaxhash.training.objectives import Batch
 from jaxhash.training.positives import Positives, add_self
@@ -23,29 +21,31 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def dictionary(images):
-    return learn_dictionary(images, 4, 6, seed=0)
+def model(images):
+    model = jh.PatchEncoder((8, 8, 3), 8, (), num_atoms=4, num_components=6)
+    model.learn_features(images, seed=0)
+    return model
 
 
 def source_of(images):
     return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.Reconstruct(), 32, 0)
 
 
-def test_the_first_view_is_the_image_and_the_others_are_warped(images, dictionary, monkeypatch):
+def test_the_first_view_is_the_image_and_the_others_are_warped(images, model, monkeypatch):
     monkeypatch.setattr(views, "IMAGES_AT_ONCE", 32)
-    found = views.store_views(dictionary, source_of(images), **OPTIONS, seed=0)
+    found = views.store_views(model, source_of(images), **OPTIONS, seed=0)
     assert (found.shape, found.dtype) == ((70, 3, 6), np.float16)
-    floats, compute = jnp.asarray(images, jnp.float32) / 255, jax.jit(compute_components)
-    np.testing.assert_allclose(found[:, 0], compute(dictionary, floats), atol=2e-3)
+    floats, compute = jnp.asarray(images, jnp.float32) / 255, jax.jit(model.compute_features)
+    np.testing.assert_allclose(found[:, 0], compute(floats), atol=2e-3)
     key = jax.random.fold_in(jax.random.key(0), 32)  # of the second batch
     warped = jax.jit(jh.PhotoWarp())(jax.random.fold_in(key, 2), floats[32:64])
-    np.testing.assert_allclose(found[32:64, 2], compute(dictionary, warped), atol=2e-3)
+    np.testing.assert_allclose(found[32:64, 2], compute(warped), atol=2e-3)
 
 
-def test_streams_give_the_views_of_arrays(images, dictionary):
+def test_streams_give_the_views_of_arrays(images, model):
     batches = type("Loader", (), {"__iter__": lambda _: iter([images[:30], images[30:]])})()
-    expected = views.store_views(dictionary, source_of(images), **OPTIONS, seed=0)
-    found = views.store_views(dictionary, source_of(batches), **OPTIONS, seed=0)
+    expected = views.store_views(model, source_of(images), **OPTIONS, seed=0)
+    found = views.store_views(model, source_of(batches), **OPTIONS, seed=0)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -16,10 +16,10 @@ from samples import same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
+from jaxhash.models.atoms import learn_dictionary
 from jaxhash.query.nearest import find_nearest
 from jaxhash.query.plan import LIMITS
 from jaxhash.query.radius import find_matches
-from jaxhash.training.atoms import learn_dictionary
 
 
 def sample_codes(num_bits, n=2000, q=16):

@@ -74,7 +74,7 @@ def test_wrong_images_in_a_batch_are_refused(model):
         next(jh.encode(model, iter([np.zeros((3, 12), int)])))
     with pytest.raises(ValueError, match="row 1 holds NaN"):
         next(jh.encode(model, iter([np.float32([[0] * 12, [np.nan] * 12])])))
-    with pytest.raises(TypeError, match="model must be an Autoencoder"):
+    with pytest.raises(TypeError, match="model must be an Encoder"):
         jh.encode(None, iter([]))
 
 

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxhash.models.atoms import draw_patches, find_atoms, find_components, learn_dictionary
 from jaxhash.models.dictionary import pool_responses
-from jaxhash.training.atoms import draw_patches, find_atoms, find_components, learn_dictionary
 
 KEY = jax.random.key(0)
 
