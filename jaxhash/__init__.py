@@ -3,8 +3,8 @@
 Where to begin, by what you want to do (each name's docstring says more):
 
 - learn: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`,
-  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`, `pretrain`; `Embedded` for a network
-  of yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
+  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`; `Embedded` for a network of
+  yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
   `reconstruction_loss`, `straight_through_round`.
 - codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
   `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
@@ -92,7 +92,6 @@ if TYPE_CHECKING:
     from jaxhash.training.fitting import fit
     from jaxhash.training.losses import reconstruction_loss
     from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
-    from jaxhash.training.pretraining import pretrain
     from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 # Public names by the module that defines them.
@@ -152,7 +151,6 @@ _MODULES = {
     "training.fitting": ("fit",),
     "training.losses": ("reconstruction_loss",),
     "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
-    "training.pretraining": ("pretrain",),
     "training.vector_objectives": ("GroupByKind", "KeepNeighbors"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -226,7 +224,6 @@ __all__ = [
     "precision_at_k",
     "precision_in_radius",
     "prepare",
-    "pretrain",
     "radius_search",
     "radius_search_padded",
     "recall",

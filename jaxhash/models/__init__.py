@@ -10,6 +10,9 @@
   from scikit-learn's `CountVectorizer`. The outputs are a distribution over words, the loss is the cross-entropy of a
   document's words weighted by their counts, and the length of a document has no influence on its code.
 
+All are `Encoder`s: they map items to code logits, and these to bits by thresholds, the logits' means in training. An
+`Autoencoder` also has a decoder, which `reconstruct` needs.
+
 `encode` takes arrays, mapped `.npy` files and batches. Codes belong to the model that made them: with another model,
 encode and build again. Between CPU and GPU, codes may differ for items whose logits lie within rounding of 0.
 

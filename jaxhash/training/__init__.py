@@ -2,8 +2,8 @@
 
 - Objectives say what codes are for: "reconstruct" rebuilds each item; "retrieve" brings similar images together;
   "keep neighbors" keeps the order of near vectors, and "group by kind" brings similar vectors together. None takes
-  labels. Each name stands for an object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` says how to write
-  another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
+  labels. Each name stands for an object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` is their base
+  class and says how to write another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
 - `fit` also takes batches, from a data loader, and mapped `.npy` files without reading them whole. Batches are gone
   through once to count them and once in each epoch, in runs of 128 MiB, within which items are shuffled; they should
   not come sorted. A generator can be gone through only once, so it serves for one epoch.
@@ -12,8 +12,7 @@
 - A loss that is not finite raises `DivergenceError`, which holds the last good model. Bits that are constant, or copies
   of others, give a `CodeWarning`.
 - `binarization` says how the code layer becomes binary in training: by "rounding", as Krizhevsky and Hinton do, by
-  "gaussian_noise", after "Semantic Hashing", or by "stochastic" bits. `pretrain` trains a dense model layer by layer
-  before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
+  "gaussian_noise", after "Semantic Hashing", or by "stochastic" bits. What each gives: `tests/benchmarks/README.md`.
 """
 
 from jaxhash.models.code_layer import CodeLayer
@@ -25,7 +24,6 @@ from jaxhash.training.fitting import fit
 from jaxhash.training.losses import reconstruction_loss
 from jaxhash.training.objectives import Batch, Objective, Reconstruct, Retrieve
 from jaxhash.training.positives import Positives
-from jaxhash.training.pretraining import pretrain
 from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 __all__ = [
@@ -45,6 +43,5 @@ __all__ = [
     "Reconstruct",
     "Retrieve",
     "fit",
-    "pretrain",
     "reconstruction_loss",
 ]

@@ -24,6 +24,7 @@ from pathlib import Path
 import baselines
 import jax
 import numpy as np
+import pretraining
 from flax import nnx
 
 import jaxhash as jh
@@ -92,7 +93,7 @@ def learned(method, images, num_bits, seed, options):
     """What gives the codes and weights of images, by a trained model, and its losses."""
     model = make_model(method, images, num_bits, seed, options)
     if method == PRETRAINED:
-        model = jh.pretrain(model, images, epochs=1, seed=seed)
+        model = pretraining.pretrain(model, images, seed=seed)
     batch_size = 512 if isinstance(model, jh.PatchEncoder) else 256
     arguments = (FITS | OF_VECTORS)[method]
     model, history = jh.fit(model, images, epochs=options.epochs, batch_size=batch_size, seed=seed, **arguments)

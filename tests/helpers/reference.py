@@ -75,11 +75,13 @@ def argument(node, default=None):
 
 
 def fields_of(node, tree):
-    """The fields of a record by name, those of bases in the same module first."""
+    """The fields of a dataclass or named tuple, those of bases in the same module first; none of other classes."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    if not node.decorator_list and "NamedTuple" not in bases:
+        return {}
     fields = {}
     for base in tree.body:
-        fields |= fields_of(base, tree) if getattr(base, "name", None) in bases else {}
+        fields |= fields_of(base, tree) if isinstance(base, ast.ClassDef) and base.name in bases else {}
     own = [part for part in node.body if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part)]
     return fields | {field.target.id: field for field in own}
 
