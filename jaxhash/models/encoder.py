@@ -34,7 +34,7 @@ class Encoder(nnx.Module):
             for "sigmoid", word counts for "softmax", any finite values for all others.
         image_shape: `(h, w, c)` if items are images, or are warped as images in training; else `None`.
         makes_views: whether training computes the features of several views of each image once, and learns from these
-            in place of the images. The features' bits are all of one kind, so `Objective.scale_logits` is not asked.
+            in place of the images. All bits of features are of one kind, so training does not scale their logits.
         input_rule: float32 `[3]`, the range of an item's values (see `jaxhash.models.input_rule`).
         input_shift: float32 `[*input_shape]`, what is subtracted from items.
         input_scale: float32 `[]`, by what they are then divided.
@@ -102,7 +102,7 @@ class Encoder(nnx.Module):
 
 
 class DenseEncoder(Encoder):
-    """Dense layers that end in the code layer: what is trained of a `PatchEncoder`, and the first half of others.
+    """Dense layers that end in the code layer: the trained part of a `PatchEncoder`, the encoder of an `Autoencoder`.
 
     Args:
         input_dim: the number of values of one item.

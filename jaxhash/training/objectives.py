@@ -54,7 +54,8 @@ class Objective(ABC):
 
     Attributes:
         needs_decoder: whether only models with a decoder can be trained.
-        holds_statistics: whether the mean and variance of the code logits are fixed in the last of several epochs.
+        holds_statistics: whether the mean and variance of the code logits are fixed in the last of several epochs, to
+            those of the items. False suits a loss of warped or paired items, whose logits have others.
         short_bits: how many of the first bits form a code of their own, at most the model's bits; or `None`.
         warp: what changes images at random in training (the loss applies it); or `None`.
         num_views: how many views of each image, warped by `warp`, a `PatchEncoder` learns from, the first unwarped.
@@ -141,8 +142,9 @@ class Reconstruct(Objective):
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
+        model = check_decoder(model)
         items = _to_inputs(model, to_floats(batch.items))
-        logits, model = layer.normalize(model.code_logits(items)), check_decoder(model)
+        logits = layer.normalize(model.code_logits(items))
         bits = layer.binarize(logits, key)
         loss = mean_loss(model, model.output_logits(bits), items)
         if self.short_bits is not None:

@@ -10,11 +10,13 @@ WIDTH = 2
 
 def few(a, b: int = WIDTH, *rest, c='x', **more) -> int: ...
 
+@dataclass
 class Record(Base):
     name: str
     size: int = 3
     KIND: ClassVar[int] = 0
 
+@dataclass
 class Larger(Record):
     size: int = 4
     more: int = field(default_factory=lambda: 5)
@@ -22,6 +24,9 @@ class Larger(Record):
 
 class Made(Record):
     def __init__(self, size: int): ...
+
+class Settings(Base):
+    size: int = 3
 
 class SizeError(ValueError):
     def __init__(self, size): ...
@@ -37,6 +42,7 @@ def test_signatures_by_hand():
         "Record(name: str, size: int = 3)",
         "Larger(name: str, size: int = 4, more: int = 5, rest: tuple = tuple())",
         "Made(size: int)",
+        "class Settings(Base)",
         "class SizeError(ValueError)",
     ]
 
