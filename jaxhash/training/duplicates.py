@@ -60,7 +60,7 @@ class FindDuplicates(Objective):
         warp_key, noise_key = jax.random.split(key)
         views = self.warp(warp_key, jnp.concatenate([items, items]))
         views = jnp.clip(views + self.noise * jax.random.normal(noise_key, views.shape, jnp.float32), 0, 1)
-        logits = layer.normalize(model.code_logits(views))
+        logits = layer.normalize(model.code_logits(views.reshape(len(views), *model.input_shape)))
         signs = compute_soft_signs(logits)
         loss = contrast(signs, self.temperature) + self.copying * (correlations(signs) ** 2).mean()
         return loss, round_logits(logits[:count])

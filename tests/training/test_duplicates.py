@@ -23,8 +23,10 @@ def mirror_second_half(key, images):
     return jnp.concatenate([images[:half], images[half:, :, ::-1]])
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["convolutional", "dense"])
+def model(request):
+    if request.param == "dense":
+        return jh.Autoencoder(int(np.prod(SHAPE)), BITS, ())
     return jh.ConvAutoencoder(SHAPE, BITS, channels=(8,), hidden_dims=())
 
 
@@ -41,7 +43,8 @@ def test_the_loss_by_hand(model, warp):
     loss, bits = jax.jit(lambda key: objective(model, Batch(items), key, layer))(jax.random.key(0))
 
     views = np.asarray(warp(None, np.concatenate([items, items]) / np.float32(255)))
-    logits = np.asarray(jax.jit(lambda views: layer.normalize(model.code_logits(views)))(views))
+    rows = views.reshape(12, *model.input_shape)
+    logits = np.asarray(jax.jit(lambda views: layer.normalize(model.code_logits(views)))(rows))
     signs = np.tanh(logits)  # the gain of the code layer is 2
     similarity = signs[:6] @ signs[6:].T / BITS / 0.2
     right = np.diag(similarity)
