@@ -36,6 +36,8 @@ from jaxhash.query.nearest import nearest_items
 from jaxhash.query.rerank import METRICS, check_vectors, nearest_by_vectors, nearest_candidates
 from jaxhash.query.results import Neighbors, ScoredNeighbors
 
+__all__ = ["Retriever", "load_retriever", "retrieve", "save_retriever"]
+
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
 # How many items short codes shortlist for long ones by default.

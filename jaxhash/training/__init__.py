@@ -16,8 +16,10 @@
   before `fit`, as both papers do. What each gives: `tests/benchmarks/README.md`.
 """
 
+from jaxhash.models.code_layer import CodeLayer
 from jaxhash.training.advice import CodeWarning, QualityWarning
 from jaxhash.training.augment import AffineWarp, PhotoWarp
+from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.epoch import History
 from jaxhash.training.errors import CheckpointError, DivergenceError
 from jaxhash.training.fitting import fit
@@ -31,8 +33,10 @@ __all__ = [
     "AffineWarp",
     "Batch",
     "CheckpointError",
+    "CodeLayer",
     "CodeWarning",
     "DivergenceError",
+    "FindDuplicates",
     "GroupByKind",
     "History",
     "KeepNeighbors",

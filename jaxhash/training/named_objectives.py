@@ -21,7 +21,7 @@ def check_objective(objective: Any, num_bits: int) -> Objective:
         raise ValueError(
             f"objective must be one of {', '.join(OBJECTIVES)}, or an object with the methods "
             "find_positives(items, seed) and __call__(model, batch, key, layer), such as Retrieve() (see "
-            f"jaxhash.Objective), got {objective!r}"
+            f"jaxhash.training.Objective), got {objective!r}"
         )
     try:
         hash(objective)

@@ -64,7 +64,7 @@ class Objective(Protocol):
         ...         return None
         ...
         ...     def __call__(self, model, batch, key, layer):
-        ...         loss, bits = jh.Reconstruct()(model, batch, key, layer)
+        ...         loss, bits = jh.training.Reconstruct()(model, batch, key, layer)
         ...         return loss + self.weight * bits.mean(), bits
         >>> images = np.random.default_rng(0).integers(0, 256, (500, 8, 8), dtype=np.uint8)
         >>> model, history = jh.fit(jh.Autoencoder(64, 16, (32,)), images, epochs=2, objective=Sparse())

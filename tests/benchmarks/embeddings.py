@@ -92,7 +92,7 @@ def learn(method, database, num_bits, seed, options):
 
 
 def weighted_recall(index, codes, weights, true, k):
-    return jh.recall(jh.search(index, codes, k=k, weights=weights).ids, true)
+    return jh.metrics.recall(jh.search(index, codes, k=k, weights=weights).ids, true)
 
 
 def run(method, database, queries, true, num_bits, seed, options):
@@ -112,8 +112,10 @@ def run(method, database, queries, true, num_bits, seed, options):
         found = np.asarray(jh.search(index, wanted, k=count).ids)
         if weights:
             weighted = weighted_recall(index, wanted, *weights, true, options.k)
-    kept = [jh.recall(found[:, : options.k], true)]
-    kept += [jh.recall(nearest(database, queries, options.k, found[:, :size]), true) for size in options.shortlists]
+    kept = [jh.metrics.recall(found[:, : options.k], true)]
+    kept += [
+        jh.metrics.recall(nearest(database, queries, options.k, found[:, :size]), true) for size in options.shortlists
+    ]
     return [size, *kept, weighted, seconds]
 
 

@@ -92,13 +92,13 @@ def learned(method, images, num_bits, seed, options):
     """What gives the codes and weights of images, by a trained model, and its losses."""
     model = make_model(method, images, num_bits, seed, options)
     if method == PRETRAINED:
-        model = jh.pretrain(model, images, epochs=1, seed=seed)
+        model = jh.training.pretrain(model, images, epochs=1, seed=seed)
     batch_size = 512 if isinstance(model, jh.PatchEncoder) else 256
     arguments = (FITS | OF_VECTORS)[method]
     model, history = jh.fit(model, images, epochs=options.epochs, batch_size=batch_size, seed=seed, **arguments)
     losses = {"running loss": history.loss[-1]}
     if model.has_decoder:
-        losses["loss"] = jh.reconstruction_loss(model, images)
+        losses["loss"] = jh.training.reconstruction_loss(model, images)
     return lambda images: tuple(np.asarray(array) for array in jh.encode_weighted(model, images)), losses
 
 
@@ -114,8 +114,8 @@ def judged_by_ids(ids, data):
     """Measures of the nearest items, `[q, k]`."""
     return {
         "mAP of first 1,000": average_precision(ids, data),
-        "P@100": jh.precision_at_k(ids[:, :100], data.train_labels, data.test_labels),
-        "10-NN vote": jh.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
+        "P@100": jh.metrics.precision_at_k(ids[:, :100], data.train_labels, data.test_labels),
+        "10-NN vote": jh.metrics.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
     }
 
 
@@ -128,10 +128,10 @@ def average_precision(ids, data):
 
 def judged(codes, queries, weights, data, num_bits):
     """All measures of a database's codes, the queries' codes, and their weights if they have any."""
-    counts = jh.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
+    counts = jh.metrics.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
     index = jh.build_index(codes, num_bits)
     ids = jh.search(index, queries, k=min(FIRST, len(codes))).ids
-    stats = jh.bit_statistics(codes, num_bits)
+    stats = jh.codes.bit_statistics(codes, num_bits)
     return (
         {
             "mAP": counts.mean_average_precision(),
@@ -153,7 +153,7 @@ def judged_by_weights(index, codes, queries, weights, data):
     if weights is None:
         return {}
     labels = data.train_labels, data.test_labels
-    counts = jh.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
+    counts = jh.metrics.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
     ids = jh.search(index, queries, k=min(FIRST, len(codes)), weights=weights).ids
     found = {"mAP": counts.mean_average_precision()} | judged_by_ids(ids, data)
     return {f"{name}, weighted": value for name, value in found.items()}

@@ -28,7 +28,7 @@ def offline(monkeypatch):
 @pytest.fixture
 def only_words(monkeypatch):
     """Leaves out what takes long: training and drawing."""
-    monkeypatch.setattr(demo, "fit", lambda model, images, **_: (model, jh.History((0.5,))))
+    monkeypatch.setattr(demo, "fit", lambda model, images, **_: (model, jh.training.History((0.5,))))
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     for name in ("bucket_histogram", "matches_by_radius", "reconstructions", "training_curve"):
         monkeypatch.setattr(demo_learning.plots, name, lambda *_, **__: Figure(figsize=(1, 1)))

@@ -58,7 +58,7 @@ def _retrievers(lead, put, rng):
     images, wanted = (rng.integers(0, 256, (*shape, 12), dtype=np.uint8) for shape in ((300,), lead))
     model = jh.Autoencoder(12, NUM_BITS, ())
     codes, allowed = jh.encode(model, images), rng.random(300) < 0.5
-    short = jh.build_index(jh.first_bits(codes, 9), 9)
+    short = jh.build_index(jh.codes.first_bits(codes, 9), 9)
     retrievers = {
         "retrieve": jh.Retriever(model, jh.build_index(codes, NUM_BITS)),
         "retrieve, long codes": jh.Retriever(model, short, long_codes=codes),

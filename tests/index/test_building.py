@@ -20,7 +20,7 @@ def test_four_items_by_hand():
     codes = jh.pack_bits([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]])
     index = jh.build_index(codes, num_bits=3)
     table, offsets, ids = sorted_arrays(index)
-    assert jh.codes_to_integers(table, 3).tolist() == [0b000, 0b001, 0b110]
+    assert jh.codes.codes_to_integers(table, 3).tolist() == [0b000, 0b001, 0b110]
     assert offsets.tolist() == [0, 1, 2, 4]
     assert ids.tolist() == [3, 1, 0, 2]
     assert jh.describe(index) == (4, 3, 1, 1.0, 4 / 3, 2)

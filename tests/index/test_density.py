@@ -68,8 +68,8 @@ def test_sizes_of_balls_by_hand():
 
 
 def test_expected_matches_by_hand():
-    assert jh.expected_matches(60_000, 17, 3) == pytest.approx(60_000 / 2**17 * (1 + 17 + 136 + 680))
-    assert jh.expected_matches(1000, 10, 0) == 1000 / 1024
+    assert jh.index.expected_matches(60_000, 17, 3) == pytest.approx(60_000 / 2**17 * (1 + 17 + 136 + 680))
+    assert jh.index.expected_matches(1000, 10, 0) == 1000 / 1024
     for radius in (10, 11, 10**9):
-        assert jh.expected_matches(1000, 10, radius) == 1000
-    assert jh.expected_matches(10**9, 1024, 512) == pytest.approx(10**9 * 0.5, rel=0.03)
+        assert jh.index.expected_matches(1000, 10, radius) == 1000
+    assert jh.index.expected_matches(10**9, 1024, 512) == pytest.approx(10**9 * 0.5, rel=0.03)

@@ -134,4 +134,4 @@ def test_a_trained_network_of_pytorch_tells_pieces_of_two_photographs_apart():
     model, _ = jh.fit(model, vectors[:40], epochs=20, objective="keep neighbors")
     index = jh.build_index(jh.encode(model, vectors[:40]), 32)
     ids = jh.retrieve(jh.Retriever(jh.Embedded(by_network, model), index), pieces[40:], k=5).ids
-    assert jh.vote_accuracy(ids, labels[:40], labels[40:]) >= 0.9
+    assert jh.metrics.vote_accuracy(ids, labels[:40], labels[40:]) >= 0.9

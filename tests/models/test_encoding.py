@@ -87,7 +87,7 @@ def test_one_shape_is_compiled_once(model, images, compilations):
         with compilations:
             jh.encode(model, images)
             jh.reconstruct(model, images)
-            jh.reconstruction_loss(model, images)
+            jh.training.reconstruction_loss(model, images)
     assert compilations.count == 0
 
 

@@ -81,7 +81,7 @@ def test_streams_train_as_arrays_do(images):
 def test_other_objectives_see_features_as_vectors(images):
     seen = []
 
-    class Watched(jh.KeepNeighbors):
+    class Watched(jh.training.KeepNeighbors):
         def find_positives(self, items, seed):
             seen.append(items)
             return super().find_positives(items, seed)
@@ -101,7 +101,7 @@ def test_there_is_no_decoder(trained, images):
 
 
 def test_the_summary_shows_fixed_layers_and_trained_ones(capsys):
-    jh.summary(jh.PatchEncoder((32, 32, 3), 32))
+    jh.models.summary(jh.PatchEncoder((32, 32, 3), 32))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["input", "(n,"], ["atoms", "(n,"], ["components", "(n,"]]
     assert "7200" in lines[2]

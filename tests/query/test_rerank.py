@@ -35,8 +35,8 @@ def test_three_codes_by_hand():
     long_codes = np.array([[0, 1], [0, 7], [1, 1], [0, 2]], np.uint32)
     # Items 0, 3 and 1 are 0, 2 and 2 bits away, and of the last two item 3 has the smaller code.
     found = jh.rerank(long_codes, np.array([0, 1], np.uint32), [1, 3, 1, -1, 0], k=4)
-    assert found.distances.tolist() == [0, 2, 2, jh.Neighbors.NO_DISTANCE]
-    assert found.ids.tolist() == [0, 3, 1, jh.Neighbors.NO_ID]
+    assert found.distances.tolist() == [0, 2, 2, jh.query.Neighbors.NO_DISTANCE]
+    assert found.ids.tolist() == [0, 3, 1, jh.query.Neighbors.NO_ID]
 
 
 @settings(max_examples=60)

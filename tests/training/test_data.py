@@ -39,7 +39,7 @@ def make_model():
 
 
 def summarize(images, seed):
-    return TrainingData(make_model(), images, jh.Reconstruct(), 32, seed)
+    return TrainingData(make_model(), images, jh.training.Reconstruct(), 32, seed)
 
 
 def equal(a, b):
@@ -58,7 +58,7 @@ def test_a_stream_of_one_run_trains_as_an_array(images, objective):
 
 def test_images_of_a_stream_keep_their_sides(rng):
     images = rng.integers(0, 256, (40, 3, 4), dtype=np.uint8)
-    objective = jh.Retrieve(warp=None)  # features depend on the sides, too; warps would take long to compile
+    objective = jh.training.Retrieve(warp=None)  # features depend on the sides, too; warps would take long to compile
     assert equal(fit(Loader(images, 9), objective=objective)[0], fit(images, objective=objective)[0])
 
 
@@ -89,9 +89,9 @@ def test_every_image_of_every_run_is_trained_on(monkeypatch, repeatable):
 
 def test_many_runs_learn_as_well_as_one(short_runs, images):
     faint = images // 8  # all are dark, which is learned fast
-    loss = jh.reconstruction_loss(fit(faint, epochs=10)[0], faint)
+    loss = jh.training.reconstruction_loss(fit(faint, epochs=10)[0], faint)
     model, history = fit(Loader(faint, 50), epochs=10)
-    assert jh.reconstruction_loss(model, faint) == pytest.approx(loss, rel=0.02)
+    assert jh.training.reconstruction_loss(model, faint) == pytest.approx(loss, rel=0.02)
     assert history.loss[-1] < history.loss[0]
 
 

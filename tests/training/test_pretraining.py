@@ -87,7 +87,7 @@ def test_each_layer_learns_to_reconstruct_its_inputs(images):
 
 
 def test_the_decoder_mirrors_the_encoder(images):
-    model = jh.pretrain(jh.Autoencoder(**SMALL), images, **ONCE)
+    model = jh.training.pretrain(jh.Autoencoder(**SMALL), images, **ONCE)
     for down, up in zip(model.encoder.layers, reversed(model.decoder.layers), strict=True):
         np.testing.assert_array_equal(down.kernel[...].T, up.kernel[...])
         assert up.bias[...].any()
@@ -96,22 +96,23 @@ def test_the_decoder_mirrors_the_encoder(images):
 def test_the_stack_reconstructs_before_any_fit(images):
     model = jh.Autoencoder(**SMALL)
     losses = [
-        jh.reconstruction_loss(jh.pretrain(model, images, epochs=epochs, batch_size=64), images) for epochs in (1, 15)
+        jh.training.reconstruction_loss(jh.training.pretrain(model, images, epochs=epochs, batch_size=64), images)
+        for epochs in (1, 15)
     ]
-    assert losses[1] < losses[0] < jh.reconstruction_loss(model, images)
+    assert losses[1] < losses[0] < jh.training.reconstruction_loss(model, images)
 
 
 def test_fit_starts_lower_after_pretraining(images):
     options = {"epochs": 2, "batch_size": 64}
     model = jh.Autoencoder(**SMALL)
-    started = jh.pretrain(model, images, epochs=10, batch_size=64)
+    started = jh.training.pretrain(model, images, epochs=10, batch_size=64)
     assert jh.fit(started, images, **options)[1].loss[0] < jh.fit(model, images, **options)[1].loss[0]
 
 
 def test_the_given_model_stays_and_one_seed_gives_one_result(images):
     model = jh.Autoencoder(**SMALL)
     before = arrays(model)
-    first, again, other = (jh.pretrain(model, images, **ONCE, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (jh.training.pretrain(model, images, **ONCE, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
     assert equal(first, again)
     assert not equal(first, other)
@@ -120,7 +121,7 @@ def test_the_given_model_stays_and_one_seed_gives_one_result(images):
 def test_vectors_train_gaussian_units(rng):
     vectors = (rng.normal(size=(300, 2)) @ rng.normal(size=(2, 8)) + 3).astype(np.float32)
     model = jh.Autoencoder(8, 6, (16,), output_activation="linear")
-    started = jh.pretrain(model, vectors, epochs=1)
+    started = jh.training.pretrain(model, vectors, epochs=1)
     errors = train_layer(started, 0, vectors, 30, 50, 0)
     assert errors[-1] < 0.5 * errors[0]
 
@@ -128,20 +129,20 @@ def test_vectors_train_gaussian_units(rng):
 def test_layers_compile_once_for_each_shape(images, compilations):
     for epochs in (1, 3):
         with compilations:
-            jh.pretrain(jh.Autoencoder(**SMALL), images, epochs=epochs, batch_size=64)
+            jh.training.pretrain(jh.Autoencoder(**SMALL), images, epochs=epochs, batch_size=64)
     assert compilations.count == 0
 
 
 def test_wrong_models_images_and_numbers_are_refused():
     images = np.zeros((4, 64), np.uint8)
     with pytest.raises(TypeError, match="dense Autoencoder, got ConvAutoencoder"):
-        jh.pretrain(jh.ConvAutoencoder((4, 4), 4, (2,), ()), images, epochs=1)
+        jh.training.pretrain(jh.ConvAutoencoder((4, 4), 4, (2,), ()), images, epochs=1)
     with pytest.raises(TypeError, match="dense Autoencoder, got str"):
-        jh.pretrain("model", images, epochs=1)
+        jh.training.pretrain("model", images, epochs=1)
     with pytest.raises(ValueError, match="must be sigmoid or linear to pre-train, got 'tanh'"):
-        jh.pretrain(jh.Autoencoder(**SMALL, output_activation="tanh"), images, epochs=1)
+        jh.training.pretrain(jh.Autoencoder(**SMALL, output_activation="tanh"), images, epochs=1)
     with pytest.raises(ValueError, match="at least one image"):
-        jh.pretrain(jh.Autoencoder(**SMALL), images[:0], epochs=1)
+        jh.training.pretrain(jh.Autoencoder(**SMALL), images[:0], epochs=1)
     for wrong in ({"epochs": 0}, {"epochs": 1, "batch_size": 0}, {"epochs": 1, "seed": -1}):
         with pytest.raises(ValueError, match=r"epochs|batch_size|seed"):
-            jh.pretrain(jh.Autoencoder(**SMALL), images, **wrong)
+            jh.training.pretrain(jh.Autoencoder(**SMALL), images, **wrong)

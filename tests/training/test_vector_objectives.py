@@ -29,7 +29,7 @@ def kept(model, vectors, k=10):
     database, queries = vectors[:2000], vectors[2000:]
     true = np.argsort(((queries[:, None] - database[None]) ** 2).sum(2), axis=1)[:, :k]
     index = jh.build_index(jh.encode(model, database), model.num_bits)
-    return jh.recall(np.asarray(jh.search(index, jh.encode(model, queries), k=k).ids), true)
+    return jh.metrics.recall(np.asarray(jh.search(index, jh.encode(model, queries), k=k).ids), true)
 
 
 def test_distances_of_pairs_are_those_of_their_difference_over_the_mean():
@@ -91,10 +91,10 @@ def test_images_are_refused(objective):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: jh.KeepNeighbors(nearness=0),
-        lambda: jh.KeepNeighbors(num_neighbors=0),
-        lambda: jh.GroupByKind(nearness=-1),
-        lambda: jh.GroupByKind(temperature=0),
+        lambda: jh.training.KeepNeighbors(nearness=0),
+        lambda: jh.training.KeepNeighbors(num_neighbors=0),
+        lambda: jh.training.GroupByKind(nearness=-1),
+        lambda: jh.training.GroupByKind(temperature=0),
     ],
 )
 def test_settings_out_of_range_are_refused(make):

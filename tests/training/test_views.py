@@ -14,7 +14,7 @@ from jaxhash.training.data import Run, TrainingData, send_if_small, split_run
 from jaxhash.training.objectives import Batch
 from jaxhash.training.positives import Positives, add_self
 
-OPTIONS = {"num_views": 3, "warp": jh.PhotoWarp()}
+OPTIONS = {"num_views": 3, "warp": jh.training.PhotoWarp()}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def dictionary(images):
 
 
 def source_of(images):
-    return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.Reconstruct(), 32, 0)
+    return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.training.Reconstruct(), 32, 0)
 
 
 def test_the_first_view_is_the_image_and_the_others_are_warped(images, dictionary, monkeypatch):
@@ -38,7 +38,7 @@ def test_the_first_view_is_the_image_and_the_others_are_warped(images, dictionar
     floats, compute = jnp.asarray(images, jnp.float32) / 255, jax.jit(compute_components)
     np.testing.assert_allclose(found[:, 0], compute(dictionary, floats), atol=2e-3)
     key = jax.random.fold_in(jax.random.key(0), 32)  # of the second batch
-    warped = jax.jit(jh.PhotoWarp())(jax.random.fold_in(key, 2), floats[32:64])
+    warped = jax.jit(jh.training.PhotoWarp())(jax.random.fold_in(key, 2), floats[32:64])
     np.testing.assert_allclose(found[32:64, 2], compute(dictionary, warped), atol=2e-3)
 
 
@@ -73,12 +73,12 @@ def test_half_of_the_positives_are_the_item_itself():
 def test_positives_of_views_are_mutual_neighbors_and_the_item_itself():
     angles = np.array([0, 10, 25, 29])  # the nearest are 1, 0, 3, 2; of two, 0 has 2, which has 1 and 3
     features = np.stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))], axis=1).astype(np.float32)
-    found = jh.Retrieve(num_neighbors=2).pair_views(features, 0)
+    found = jh.training.Retrieve(num_neighbors=2).pair_views(features, 0)
     np.testing.assert_array_equal(found.indices, [[1, 1, 0, 0], [0, 2, 1, 1], [3, 1, 2, 2], [2, 2, 3, 3]])
 
 
 def test_a_single_image_is_its_own_positive(rng):
-    found = jh.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
+    found = jh.training.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
     np.testing.assert_array_equal(found.indices, [[0, 0]])
 
 
@@ -87,6 +87,7 @@ def test_all_bits_of_views_are_coarse(rng):
     batch = Batch(*(jnp.asarray(rng.normal(size=(16, 6)), jnp.float32) for _ in range(2)))
     layer = CodeLayer(make_batch_statistics(32), jnp.float32(0), "rounding")
     few, all_bits = (
-        jax.jit(jh.Retrieve(coarse_share=share))(model, batch, jax.random.key(0), layer) for share in (0.1, 1.0)
+        jax.jit(jh.training.Retrieve(coarse_share=share))(model, batch, jax.random.key(0), layer)
+        for share in (0.1, 1.0)
     )
     assert few[0] == all_bits[0]
