@@ -93,8 +93,8 @@ def retrieve(
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
         `search(index, encode(model, images), k=k)` gives, or `search` with codes and weights of `encode_weighted`. With
         long codes, those of the nearest items by the codes' first bits that are nearest by whole codes, as `rerank`
-        gives them. With vectors, `ScoredNeighbors(scores, ids)`: what `rerank_vectors` gives for the nearest items by
-        their codes. Numpy arrays if the images are, or else JAX arrays.
+        gives them, with the same weights if `weighted`. With vectors, `ScoredNeighbors(scores, ids)`: what
+        `rerank_vectors` gives for the nearest items by their codes. Numpy arrays if the images are, or else JAX arrays.
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of

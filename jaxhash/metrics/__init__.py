@@ -3,7 +3,7 @@
 `neighbors` judges the items that a search found, `ranking` the order of all items. Nothing here trains or searches.
 
 >>> import jaxhash as jh
->>> jh.metrics.recall(found_ids=[[3, 5, 8]], true_ids=[[3, 8, 9, 1]])
+>>> jh.metrics.recall(true_ids=[[3, 8, 9, 1]], found_ids=[[3, 5, 8]])
 0.5
 >>> labels = [7, 7, 4]  # of the items 0, 1, 2
 >>> jh.metrics.precision_at_k([[0, 2]], labels, query_labels=[7])

@@ -86,10 +86,11 @@ def fit(
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
         objective: "reconstruct", the default for models with a decoder; or "retrieve", the default for others, for
-            similar codes of similar images; or, for vectors, "keep neighbors" for codes whose neighbours are those of
-            the vectors, or "group by kind" for similar codes of similar vectors; or a `Reconstruct`, `Retrieve`,
-            `KeepNeighbors` or `GroupByKind` with other settings, or a `FindDuplicates`; or an objective of your own,
-            any hashable object with the methods of `Objective`.
+            similar codes of similar images; or, for vectors, "keep_neighbors" for codes whose neighbours are those of
+            the vectors, or "group_by_kind" for similar codes of similar vectors; or "find_duplicates" for images of
+            which changed copies are to be found. Each name stands for an object with default settings (`Reconstruct`,
+            `Retrieve`, `KeepNeighbors`, `GroupByKind`, `FindDuplicates`). Or an objective of your own, any hashable
+            object with the methods of `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights

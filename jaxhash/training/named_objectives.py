@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
 from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 OBJECTIVES: dict[str, Objective] = {
     "reconstruct": Reconstruct(),
     "retrieve": Retrieve(),
-    "keep neighbors": KeepNeighbors(),
-    "group by kind": GroupByKind(),
+    "keep_neighbors": KeepNeighbors(),
+    "group_by_kind": GroupByKind(),
+    "find_duplicates": FindDuplicates(),
 }
 
 

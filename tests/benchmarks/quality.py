@@ -36,7 +36,7 @@ FITS = OBJECTIVES | BINARIZATIONS | {PRETRAINED: {}}
 BASELINES = {"LSH": baselines.lsh, "PCA sign": baselines.pca_sign, "ITQ": baselines.itq}
 RAW_PIXELS = "raw pixels"
 METHODS = [RAW_PIXELS, *BASELINES, *FITS]
-OF_VECTORS = {name: {"objective": name} for name in ("keep neighbors", "group by kind")}
+OF_VECTORS = {name: {"objective": name} for name in ("keep_neighbors", "group_by_kind")}
 FEATURES = "cifar-10-features"
 FIRST = 1000
 UNSEEDED = {RAW_PIXELS, "PCA sign"}
@@ -114,7 +114,7 @@ def judged_by_ids(ids, data):
     """Measures of the nearest items, `[q, k]`."""
     return {
         "mAP of first 1,000": average_precision(ids, data),
-        "P@100": jh.metrics.precision_at_k(ids[:, :100], data.train_labels, data.test_labels),
+        "P@100": jh.metrics.precision_at_k(ids, data.train_labels, data.test_labels, k=100),
         "10-NN vote": jh.metrics.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
     }
 
@@ -135,7 +135,7 @@ def judged(codes, queries, weights, data, num_bits):
     return (
         {
             "mAP": counts.mean_average_precision(),
-            "P in radius 2": counts.precision_in_radius(2),
+            "P in radius 2": counts.precision_in_radius(radius=2),
             "distinct codes": stats.num_codes,
             "bucket median": stats.median_density,
             "bucket max": stats.max_density,

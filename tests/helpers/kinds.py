@@ -46,6 +46,9 @@ def make_cases(lead, put=lambda tree: tree, seed=0):
         ),
         "bag_search": Case(partial(jh.bag_search, many, radius=4, k=5), bags, traced=False),
         "rerank": Case(lambda q, ids, rows: jh.rerank(rows, q, ids, k=5), queries, (candidates, codes)),
+        "rerank, weights": Case(
+            lambda q, ids, rows, w: jh.rerank(rows, q, ids, weights=w, k=5), queries, (candidates, codes, weights)
+        ),
         "rerank_vectors": Case(
             lambda q, ids, rows: jh.rerank_vectors(rows, q, ids, k=5), wanted, (candidates, vectors)
         ),

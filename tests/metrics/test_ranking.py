@@ -59,11 +59,11 @@ def test_average_precision_by_hand(distances, relevant, expected):
 
 
 def test_a_cut_ranking_is_divided_by_what_could_be_found_in_it():
-    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 1, 1, 1], 2) == 1
-    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 1, 1], 2) == pytest.approx(1 / 2)
-    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [0, 0, 1, 1], 2) == 0
-    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 0, 0], 2) == 1
-    assert jh.metrics.mean_average_precision([0, 4, 4, 4], [0, 1, 0, 0], 2) == pytest.approx(1 / 3 * 1 / 2)
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 1, 1, 1], k=2) == 1
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 1, 1], k=2) == pytest.approx(1 / 2)
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [0, 0, 1, 1], k=2) == 0
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 0, 0], k=2) == 1
+    assert jh.metrics.mean_average_precision([0, 4, 4, 4], [0, 1, 0, 0], k=2) == pytest.approx(1 / 3 * 1 / 2)
 
 
 @settings(deadline=None, max_examples=60)
@@ -74,7 +74,7 @@ def test_a_cut_ranking_is_divided_by_what_could_be_found_in_it():
 def test_ties_count_as_the_mean_over_all_their_orders(items, k):
     distances, relevant = zip(*items, strict=True)
     slow = mean_over_orders(distances, relevant, len(items) if k is None else k)
-    assert jh.metrics.mean_average_precision(distances, relevant, k) == pytest.approx(slow)
+    assert jh.metrics.mean_average_precision(distances, relevant, k=k) == pytest.approx(slow)
 
 
 def test_without_ties_it_is_that_of_scikit_learn(rng):
@@ -97,7 +97,7 @@ def test_the_order_of_the_items_does_not_matter(rng):
     mixed = rng.permutation(50)
     for k in (None, 7):
         there, here = (
-            jh.metrics.mean_average_precision(*pair, k)
+            jh.metrics.mean_average_precision(*pair, k=k)
             for pair in ((distances, relevant), (distances[:, mixed], relevant[:, mixed]))
         )
         assert there == pytest.approx(here)
@@ -111,9 +111,9 @@ def test_a_query_with_nothing_to_find_counts_as_zero_beside_others():
 def test_precision_in_radius_by_hand():
     distances = [[0, 1, 2, 3], [1, 2, 2, 9], [3, 3, 3, 3]]
     relevant = [[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]
-    assert jh.metrics.precision_in_radius(distances, relevant, 2) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert jh.metrics.precision_in_radius(distances, relevant, radius=2) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert jh.metrics.precision_in_radius(distances, relevant, radius=0) == pytest.approx(1 / 3)
-    assert jh.metrics.precision_in_radius(distances, relevant, 9) == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
+    assert jh.metrics.precision_in_radius(distances, relevant, radius=9) == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
 
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1000, 1])
@@ -125,12 +125,12 @@ def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once,
         np.testing.assert_array_equal(counts.items[:, d], (distances == d).sum(1))
         np.testing.assert_array_equal(counts.relevant[:, d], ((distances == d) & relevant).sum(1))
     for k in (None, 1, 10, 1000):
-        assert counts.mean_average_precision(k) == pytest.approx(
-            jh.metrics.mean_average_precision(distances, relevant, k)
+        assert counts.mean_average_precision(k=k) == pytest.approx(
+            jh.metrics.mean_average_precision(distances, relevant, k=k)
         )
     for radius in (0, 2, 20, 50):
-        assert counts.precision_in_radius(radius) == pytest.approx(
-            jh.metrics.precision_in_radius(distances, relevant, radius)
+        assert counts.precision_in_radius(radius=radius) == pytest.approx(
+            jh.metrics.precision_in_radius(distances, relevant, radius=radius)
         )
 
 
@@ -147,10 +147,12 @@ def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collecti
     for query, row in enumerate(distances):
         np.testing.assert_array_equal(counts.items[query], np.bincount(row, minlength=301))
     for k in (None, 10):
-        assert counts.mean_average_precision(k) == pytest.approx(
-            jh.metrics.mean_average_precision(distances, relevant, k)
+        assert counts.mean_average_precision(k=k) == pytest.approx(
+            jh.metrics.mean_average_precision(distances, relevant, k=k)
         )
-    assert counts.precision_in_radius(33) == pytest.approx(jh.metrics.precision_in_radius(distances, relevant, 33))
+    assert counts.precision_in_radius(radius=33) == pytest.approx(
+        jh.metrics.precision_in_radius(distances, relevant, radius=33)
+    )
 
 
 def test_counts_by_weights_of_one_are_those_of_bits_and_one_row_of_weights_is_for_all(collection):
@@ -184,7 +186,7 @@ def test_codes_of_many_words_are_counted_to_the_last_distance():
 def test_no_items_are_no_error(collection):
     codes, _, queries, query_labels = collection
     counts = jh.metrics.distance_counts(codes[:0], np.zeros(0, int), queries, query_labels, 20)
-    assert counts.mean_average_precision() == counts.precision_in_radius(20) == 0
+    assert counts.mean_average_precision() == counts.precision_in_radius(radius=20) == 0
 
 
 def test_labels_may_be_strings_and_arrays_those_of_jax(collection):
@@ -199,7 +201,7 @@ def test_labels_may_be_strings_and_arrays_those_of_jax(collection):
 
 def test_wrong_arguments_are_refused(collection):
     codes, labels, queries, query_labels = collection
-    for measure in (jh.metrics.mean_average_precision, lambda *pair: jh.metrics.precision_in_radius(*pair, 2)):
+    for measure in (jh.metrics.mean_average_precision, lambda *pair: jh.metrics.precision_in_radius(*pair, radius=2)):
         for distances, relevant in (([0, 1], [1]), (0, 1), (np.zeros((0, 2)), np.zeros((0, 2)))):
             with pytest.raises(ValueError, match=r"must both be \[\.\.\., n\]"):
                 measure(distances, relevant)
@@ -208,7 +210,7 @@ def test_wrong_arguments_are_refused(collection):
         with pytest.raises(ValueError, match="relevant must be bool or 0/1"):
             measure([0, 1], [1, 2])
     with pytest.raises(ValueError, match="k must lie between 1"):
-        jh.metrics.mean_average_precision([0, 1], [1, 0], 0)
+        jh.metrics.mean_average_precision([0, 1], [1, 0], k=0)
     with pytest.raises(ValueError, match="queries"):
         jh.metrics.distance_counts(codes, labels, queries, query_labels[1:], 20)
     with pytest.raises(ValueError, match="codes"):

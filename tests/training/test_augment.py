@@ -85,7 +85,7 @@ def test_wrong_limits_are_refused(name, value):
 
 
 PLAIN = {"crop": (1.0, 1.0), "flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "tint": 0.0}
-PLAIN |= {"grey": 0.0}
+PLAIN |= {"gray": 0.0}
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ def test_colours_change_by_the_rule_of_their_names(photos):
     ratio = (changed(contrast=0.3) - mean).std((1, 2, 3)) / (many - mean).std((1, 2, 3))
     assert 0.7 - 1e-4 <= ratio.min() < 0.75 < 1.25 < ratio.max() <= 1.3 + 1e-4
     np.testing.assert_allclose(changed(saturation=0.3).mean(3), many.mean(3), atol=1e-5)
-    grey = changed(grey=0.5)
-    lost = (np.ptp(grey, axis=3) < 1e-5).all((1, 2))
+    gray = changed(gray=0.5)
+    lost = (np.ptp(gray, axis=3) < 1e-5).all((1, 2))
     assert 0.35 < lost.mean() < 0.65
-    np.testing.assert_allclose(grey[~lost], many[~lost], atol=1e-5)
+    np.testing.assert_allclose(gray[~lost], many[~lost], atol=1e-5)
 
 
 def test_the_default_warp_goes_by_the_number_of_channels(photos, images):
@@ -151,7 +151,7 @@ def test_the_default_warp_goes_by_the_number_of_channels(photos, images):
     np.testing.assert_array_equal(apply(default, images[..., :1]), apply(jh.training.AffineWarp(), images[..., :1]))
 
 
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "tint", "grey"])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "tint", "gray"])
 @pytest.mark.parametrize("value", [-1, 1.5, float("nan"), "5"])
 def test_wrong_limits_of_photo_warps_are_refused(name, value):
     with pytest.raises(ValueError, match=name):

@@ -37,7 +37,7 @@ def draw(count, seed=0):
 @pytest.mark.parametrize("warp", [leave, mirror_second_half])
 def test_the_loss_by_hand(model, warp):
     items, layer = jnp.asarray(draw(6)), CodeLayer(make_batch_statistics(BITS), jnp.float32(0), "rounding")
-    objective = jh.training.FindDuplicates(warp=warp, noise=0.0, temperature=0.2, copying=0.5)
+    objective = jh.training.FindDuplicates(warp=warp, noise=0.0, temperature=0.2, decorrelation=0.5)
     loss, bits = jax.jit(lambda key: objective(model, Batch(items), key, layer))(jax.random.key(0))
 
     views = np.asarray(warp(None, np.concatenate([items, items]) / np.float32(255)))

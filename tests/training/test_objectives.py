@@ -70,7 +70,7 @@ def test_bits_of_kinds_weigh_more_after_training(vectors):
 def test_only_copies_cost_anything():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])
-    loss_of = jax.jit(jh.training.Retrieve(contrast=0.0)._contrast_loss)
+    loss_of = jax.jit(jh.training.Retrieve(contrast_weight=0.0)._contrast_loss)
     assert loss_of(apart) == 0
     # Two entries of the matrix exceed 0.9 by 0.1.
     assert loss_of(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
@@ -79,7 +79,7 @@ def test_only_copies_cost_anything():
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    plain = jh.training.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
+    plain = jh.training.Retrieve(warp=None, contrast_weight=0.0, features_weight=0.0, decorrelation=0.0)
     # Each is its own positive, so that the code logits are standardised over the same items.
     batch = Batch(images, images, jnp.zeros((20, 4), jnp.float32))
     loss, bits = jax.jit(plain)(model, batch, KEY, code_layer(8))
@@ -147,15 +147,16 @@ def test_one_seed_gives_one_result(vectors):
 def test_objectives_are_given_by_name_or_as_objects():
     assert check_objective("reconstruct", 8) == jh.training.Reconstruct()
     assert check_objective("retrieve", 8) == jh.training.Retrieve()
-    assert check_objective("keep neighbors", 8) == jh.training.KeepNeighbors()
-    assert check_objective("group by kind", 8) == jh.training.GroupByKind()
+    assert check_objective("keep_neighbors", 8) == jh.training.KeepNeighbors()
+    assert check_objective("group_by_kind", 8) == jh.training.GroupByKind()
+    assert check_objective("find_duplicates", 8) == jh.training.FindDuplicates()
     mine = jh.training.Retrieve(num_neighbors=3)
     assert check_objective(mine, 8) is mine
 
 
 @pytest.mark.parametrize("wrong", ["retreive", None, 3, jh.training.Retrieve, lambda model, batch, key, layer: None])
 def test_what_is_no_objective_is_refused(wrong):
-    names = "reconstruct, retrieve, keep neighbors, group by kind"
+    names = "reconstruct, retrieve, keep_neighbors, group_by_kind, find_duplicates"
     with pytest.raises(ValueError, match=rf"one of {names}, or an object with the methods find_positives"):
         check_objective(wrong, 8)
 

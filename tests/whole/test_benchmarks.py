@@ -73,7 +73,12 @@ def test_pixels_are_ranked_by_euclidean_distance(baselines, digits):
     train, test = (images.reshape(len(images), -1).astype(float) for images in (digits[1], digits[3]))
     distances, peer = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(train).kneighbors(test)
     assert (
-        jh.metrics.recall(ids, peer, np.linalg.norm(train[ids] - test[:, None], axis=2).round(6), distances.round(6))
+        jh.metrics.recall(
+            peer,
+            ids,
+            true_distances=distances.round(6),
+            found_distances=np.linalg.norm(train[ids] - test[:, None], axis=2).round(6),
+        )
         == 1
     )
     assert 0.4 < precision < 1
