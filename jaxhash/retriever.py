@@ -30,7 +30,7 @@ from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.query.filters import apply_filter, check_allowed
 from jaxhash.query.nearest import nearest_items
 from jaxhash.query.rerank import METRICS, check_vectors, nearest_by_vectors, nearest_candidates
@@ -122,7 +122,7 @@ def retrieve(
         return _compiled_retrieve(retriever, narrow_floats(batch), allowed=filtered, **options)
 
     # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
-    return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
+    return in_batches(answer, items, ITEMS_PER_CHUNK, lead, mapped)
 
 
 def _count_slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:

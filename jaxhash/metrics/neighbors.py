@@ -103,9 +103,9 @@ def recall(
         hits = np.isin(wanted, _list_pairs(found, found >= 0)).sum()
     else:
         gaps = _check_distances("found_distances", found_distances, found)
-        reach = _check_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
+        farthest = _check_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
         counts = [
-            np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _list_pairs(found, gaps <= reach))
+            np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _list_pairs(found, gaps <= farthest))
         ]
         hits = np.minimum(*counts).sum()
     return float(hits / len(wanted)) if len(wanted) else 1.0

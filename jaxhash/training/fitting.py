@@ -24,7 +24,7 @@ from jaxhash.models.code_layer import (
     make_batch_statistics,
 )
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_model, to_floats
 from jaxhash.models.patch_encoder import PatchEncoder
 from jaxhash.training.advice import warn_of_useless_bits
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
@@ -262,7 +262,7 @@ def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
 def compute_logits(model: Autoencoder, sample: np.ndarray) -> np.ndarray:
     """The code logits of sample items `[s, ...]`: float32 `[s, b]`."""
     items = sample.reshape(len(sample), *model.input_shape)
-    return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
+    return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_PER_CHUNK))
 
 
 def _logits(model: Autoencoder, items: jax.Array) -> jax.Array:

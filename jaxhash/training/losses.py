@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.encoding import compute_bits
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
 
 # Bits that copy each other in a batch, or are dead in it, have no single best map. Signs have variance 1.
@@ -27,7 +27,7 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     cross-entropy of all words, averaged over these.
     """
     items = narrow_floats(check_items(model, images)[0])
-    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_AT_ONCE)
+    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_PER_CHUNK)
     loss = float(np.asarray(losses).mean(dtype=np.float64))
     return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 

@@ -25,7 +25,7 @@ COMPONENTS = 64
 SIDE = 28
 CELLS = 7  # a side of the grid in which gradients are counted
 ITEMS_FOR_BASIS = 2**13  # more hardly change it
-ITEMS_AT_ONCE = 512
+ITEMS_PER_CHUNK = 512
 
 # Neighbours are searched for among so many items, chosen at random where there are more.
 CANDIDATES = 2**16
@@ -89,8 +89,8 @@ def compute_features(items: np.ndarray, seed: int = 0) -> np.ndarray:
     Where there are more than `ITEMS_FOR_BASIS` items, the seed chooses those that the components are computed from.
     """
     chosen = items[np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]]
-    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, chosen, ITEMS_AT_ONCE)))
-    return np.asarray(in_batches(lambda batch: _compiled_project(basis, batch), items, ITEMS_AT_ONCE))
+    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, chosen, ITEMS_PER_CHUNK)))
+    return np.asarray(in_batches(lambda batch: _compiled_project(basis, batch), items, ITEMS_PER_CHUNK))
 
 
 def compute_raw_features(items: jax.Array) -> jax.Array:
@@ -163,7 +163,7 @@ def find_neighbors(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     def find(batch: np.ndarray) -> jax.Array:
         return _compiled_find_nearest(candidates, batch, k=k + 1)
 
-    return _leave_out_self(chosen[np.asarray(in_batches(find, features, ITEMS_AT_ONCE))])
+    return _leave_out_self(chosen[np.asarray(in_batches(find, features, ITEMS_PER_CHUNK))])
 
 
 def _leave_out_self(found: np.ndarray) -> np.ndarray:

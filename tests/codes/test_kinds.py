@@ -15,7 +15,7 @@ from jaxhash import codes
 from jaxhash.core import checks
 
 CASES = make_cases((3,), 30)
-MOST_IN_JAX = 64 if jax.config.jax_enable_x64 else 32
+MAX_IN_JAX = 64 if jax.config.jax_enable_x64 else 32
 
 LENGTHS = st.integers(0, 3)
 NUM_BITS = st.integers(1, 100)
@@ -63,7 +63,7 @@ def test_numpy_forms_equal_the_slow_exact_ones(lead, num_bits, seed):
 @given(st.lists(LENGTHS, min_size=1, max_size=3), NUM_BITS, SEEDS)
 def test_jax_forms_equal_the_slow_exact_ones(lead, num_bits, seed):
     cases = make_cases(lead, num_bits, seed)
-    if num_bits > MOST_IN_JAX:
+    if num_bits > MAX_IN_JAX:
         cases.pop("codes_from_integers", None)
 
     def convert(arrays):

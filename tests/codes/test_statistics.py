@@ -73,7 +73,7 @@ def test_the_threshold_decides_what_is_duplicated(threshold, copies):
 def test_codes_are_counted_in_parts_without_a_difference(rng, monkeypatch):
     codes = pack(clustered(rng, 1000, 40))
     whole = jh.codes.bit_statistics(jnp.asarray(codes), 40)
-    monkeypatch.setattr(statistics, "CODES_AT_ONCE", 300)
+    monkeypatch.setattr(statistics, "CODES_PER_CHUNK", 300)
     for a, b in zip(whole, jh.codes.bit_statistics(codes, 40), strict=True):
         np.testing.assert_array_equal(a, b)
 

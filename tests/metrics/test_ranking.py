@@ -118,7 +118,7 @@ def test_precision_in_radius_by_hand():
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1000, 1])
 def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once, monkeypatch):
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
     counts = jh.metrics.distance_counts(*collection, 20)
     distances, relevant = dense(*collection)
     for d in range(21):
@@ -136,7 +136,7 @@ def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once,
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1])
 def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collection, pairs_at_once, monkeypatch, rng):
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
     codes, _, queries, _ = collection
     weights = rng.integers(0, 16, (len(queries), 20))
     counts = jh.metrics.distance_counts(*collection, 20, weights=weights)

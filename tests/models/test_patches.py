@@ -47,7 +47,7 @@ def test_codes_of_patches_equal_those_of_encode(model, monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (7, 8, 9)).astype(np.uint8)
     expected = jh.encode(model, extract_by_loops(images, 3, 4, 2))
     assert np.array_equal(jh.models.encode_patches(model, images, (3, 4), stride=2), expected)
-    monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 10)
+    monkeypatch.setattr(patches, "PATCHES_PER_CHUNK", 10)
     assert np.array_equal(jh.models.encode_patches(model, images, (3, 4), stride=2), expected)
     assert np.array_equal(jh.models.encode_patches(model, images[2], (3, 4), stride=2), expected[2])
     traced = jax.jit(lambda x: jh.models.encode_patches(model, x, (3, 4), stride=2))(images)

@@ -216,7 +216,7 @@ def test_training_on_a_stream_resumes(short_runs, images, tmp_path):
 )
 def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 100_000)
     monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 100)
     rows = np.tile(images, (1, 60))[np.arange(3000) % 1000]
     np.save(tmp_path / "images.npy", rows if dtype == np.uint8 else (rows / 255).astype(dtype))
@@ -239,7 +239,7 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
 def test_an_array_trains_the_same_on_the_device_and_in_parts_from_the_host(
     images, objective, bytes_at_once, monkeypatch
 ):
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", bytes_at_once)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", bytes_at_once)
     expected, history = fit(images, objective=objective)
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
     model, found = fit(images, objective=objective)
@@ -273,7 +273,7 @@ def test_an_array_is_sent_to_the_device_once(images, objective, scans):
 @pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
 def test_a_part_holds_no_more_than_so_many_bytes(images, objective, scans, monkeypatch):
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 5000)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 5000)
     fit(images, epochs=1, batch_size=10, objective=objective)
     sizes = [sum(table.nbytes for table in tables if table is not None) for tables, _ in scans]
     row_size = 12 if objective == "reconstruct" else 12 + 12 + 12 * 4
@@ -283,7 +283,7 @@ def test_a_part_holds_no_more_than_so_many_bytes(images, objective, scans, monke
 
 def test_the_host_is_no_more_than_two_parts_ahead(images, monkeypatch):
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100 * 12)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 100 * 12)
     run_steps, split_run, losses, ready = epoch._run_steps, epoch.split_run, [], []
 
     def record(*arguments):

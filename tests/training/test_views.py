@@ -32,7 +32,7 @@ def source_of(images):
 
 
 def test_the_first_view_is_the_image_and_the_others_are_warped(images, dictionary, monkeypatch):
-    monkeypatch.setattr(views, "IMAGES_AT_ONCE", 32)
+    monkeypatch.setattr(views, "IMAGES_PER_CHUNK", 32)
     found = views.store_views(dictionary, source_of(images), **OPTIONS, seed=0)
     assert (found.shape, found.dtype) == ((70, 3, 6), np.float16)
     floats, compute = jnp.asarray(images, jnp.float32) / 255, jax.jit(compute_components)
@@ -51,7 +51,7 @@ def test_streams_give_the_views_of_arrays(images, dictionary):
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_a_view_is_drawn_for_each_item_and_for_its_positive(limit, monkeypatch):
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 40)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 40)
     table = np.arange(60, dtype=np.float32).reshape(60, 1)  # of view v of item i: 4 i + v
     partners = np.roll(np.arange(15, dtype=np.int32), 1)[:, None]
     run = send_if_small(Run(table, Positives(partners), 4), limit)
