@@ -149,7 +149,7 @@ def test_the_loop_over_a_dictionary_scores_as_bag_search_does(benchmark_named, r
 
 
 def test_average_precision_of_two_rankings_by_hand(benchmark_named):
-    data = jh.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
+    data = jh.datasets.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
     # Relevant in the first and the last of three places; and in none.
     assert benchmark_named("papers").average_precision(np.array([[0, 1, 2]] * 2), data) == (1 + 2 / 3) / 2 / 2
 
