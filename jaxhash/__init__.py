@@ -34,6 +34,7 @@ method "spawn" of `multiprocessing` and load the index there.
 
 import ast
 import linecache
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,8 @@ def _find_new_name(name: str) -> str:
     """The end of an error's message: what a name of an earlier version is called now, if it was one."""
     if name in _RENAMED:
         return f": it is {_RENAMED[name]}"
-    if not name.startswith("_"):
-        for package in _PACKAGES:
+    for package in [] if name.startswith("_") else _PACKAGES:
+        with suppress(ImportError):  # plots needs matplotlib
             if name in getattr(import_module(f"jaxhash.{package}"), "__all__", ()):
                 return f": it is jaxhash.{package}.{name}"
     return ""

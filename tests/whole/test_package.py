@@ -192,6 +192,11 @@ def test_the_error_of_an_old_name_says_the_new_one(old, new):
         getattr(jh, old)
 
 
+def test_a_wrong_name_is_an_attribute_error_without_matplotlib_too():
+    code = "import sys; sys.modules['matplotlib'] = None; import jaxhash; assert not hasattr(jaxhash, 'nothing')"
+    assert run(code).returncode == 0
+
+
 def test_packages_are_loaded_when_they_are_used():
     loaded = loaded_by("import jaxhash as jh; assert jh.metrics.recall([[1]], [[1]]) == 1; assert jh.search")
     assert not loaded & {"flax", "optax", "matplotlib"}
