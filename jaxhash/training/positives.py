@@ -49,7 +49,7 @@ class Basis(NamedTuple):
     components: jax.Array  # float32 [f, p], orthonormal, by descending variance
 
 
-class Candidates(NamedTuple):
+class Blocks(NamedTuple):
     """Features of the items to choose neighbours from, in blocks, padded with rows at infinity."""
 
     features: jax.Array  # float32 [blocks, BLOCK, p]
@@ -196,20 +196,20 @@ def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.take_along_axis(near, np.take_along_axis(kept_first, turns, axis=1), axis=1)
 
 
-def _make_candidates(features: np.ndarray) -> Candidates:
+def _make_candidates(features: np.ndarray) -> Blocks:
     spare = -len(features) % BLOCK
     half_squares = np.pad((features**2).sum(axis=1) / 2, (0, spare), constant_values=np.inf)
     blocks = np.pad(features, ((0, spare), (0, 0))).reshape(-1, BLOCK, features.shape[1])
-    return Candidates(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
+    return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
 
 
-def _find_nearest(candidates: Candidates, features: jax.Array, k: int) -> jax.Array:
+def _find_nearest(candidates: Blocks, features: jax.Array, k: int) -> jax.Array:
     """The k candidates nearest to each of `[m, p]`: int32 `[m, k]`.
 
     Nearness is the product less half the squared length of the candidate, which orders as the distance does.
     """
 
-    def best_of_groups(block: Candidates) -> jax.Array:
+    def best_of_groups(block: Blocks) -> jax.Array:
         nearness = features @ block.features.T - block.half_squares[None]
         return nearness.reshape(len(features), -1, GROUP).max(axis=2)
 
