@@ -2,23 +2,22 @@
 
 Where to begin, by what you want to do (each name's docstring says more):
 
-- learn: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, `fit` with an `Objective` (`Reconstruct`, `Retrieve`,
-  `KeepNeighbors`, `GroupByKind`, `FindDuplicates`), `AffineWarp`, `PhotoWarp`; `Embedded` for a network of
-  yours; then `encode`, `encode_weighted`, `reconstruct`, `encode_patches`; `extract_patches`, `summary`,
-  `reconstruction_loss`, `straight_through_round`.
-- codes of your own: `pack_bits`, `unpack_bits`, `first_bits`, `hamming_distance`, `codes_from_bytes`,
-  `codes_to_bytes`, `codes_from_integers`, `codes_to_integers`.
-- index: `build_index`, `add_items`, `remove_items`, `merge_indexes`, `describe`, `suggest_num_bits`,
-  `expected_matches`; on many devices `shard_index`, `build_sharded_index`.
-- search: `search`, `radius_search`, `bag_search`; from images by a `Retriever` with `retrieve`; `rerank`,
-  `rerank_vectors`; pairs by `neighbor_pairs`, `duplicate_groups`, `deduplicate`; `prepare`; inside your own `jit` also
-  `radius_search_padded`, `build_tables`.
-- judge: `vote_accuracy`, `precision_at_k`, `recall`, `mean_average_precision`, `precision_in_radius`,
-  `distance_counts`, `bit_statistics`.
-- keep: `save_index`, `save_model`, `save_retriever`, `load_index`, `load_model`, `load_retriever`,
-  `load_sharded_index`; `load_dataset` for data to try.
+- Codes you have: `codes_from_bytes`, `pack_bits`; back by `codes_to_bytes`, `unpack_bits`; `hamming_distance`.
+- Learn codes: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, or `Embedded` for a network of yours; train by `fit`;
+  then `encode`, `encode_weighted`, `reconstruct`. `load_dataset` gives data to try.
+- Index codes: `build_index`, `suggest_num_bits`, `describe`; change an index by `add_items`, `remove_items`,
+  `merge_indexes`. On several devices: `shard_index`, `build_sharded_index`, `load_sharded_index`.
+- Search: `search` for the k nearest, `radius_search` for all within a radius, `bag_search` for items of several codes,
+  `retrieve` with a `Retriever` for images. Sort a shortlist by `rerank`, `rerank_vectors`. Near duplicates:
+  `neighbor_pairs`, `duplicate_groups`, `deduplicate`. Inside your own `jit`: `radius_search_padded`, `build_tables`.
+  `prepare` builds what later searches need.
+- Keep: `save_index`, `save_model`, `save_retriever`, and `load_index`, `load_model`, `load_retriever`.
 
-Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbours, u distinct codes.
+The rest is in packages, which also hold the names above by topic: `codes`, `index`, `query` (the types of results),
+`metrics` (measures of searches), `models`, `training` (objectives, warps, warnings), `datasets`, and `plots`, which
+needs matplotlib. `jaxhash.metrics.recall` works after `import jaxhash`.
+
+Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbors, u distinct codes.
 
 Public names are loaded when they are first used, so that importing jaxhash imports neither jax nor flax, and programs
 that only search never load flax and optax.
@@ -33,228 +32,126 @@ forked once JAX has run in them (a lock held by another thread is never released
 method "spawn" of `multiprocessing` and load the index there.
 """
 
+import ast
+import linecache
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+_SOURCE = "".join(linecache.getlines(__file__, globals()))
+
+# The table of public names. Type checkers follow these imports; at run time the table is read from the source, and each
+# name is imported when it is first used. Without the source, as in a frozen program, all are imported here.
+if TYPE_CHECKING or not _SOURCE:
+    from jaxhash import (
+        codes as codes,
+        datasets as datasets,
+        index as index,
+        metrics as metrics,
+        models as models,
+        query as query,
+        training as training,
+    )
+    from jaxhash.codes import (
+        codes_from_bytes as codes_from_bytes,
+        codes_to_bytes as codes_to_bytes,
+        hamming_distance as hamming_distance,
+        pack_bits as pack_bits,
+        unpack_bits as unpack_bits,
+    )
+    from jaxhash.datasets import load_dataset as load_dataset
+    from jaxhash.files import CorruptFileError as CorruptFileError
+    from jaxhash.index import (
+        HashIndex as HashIndex,
+        ShardedIndex as ShardedIndex,
+        add_items as add_items,
+        build_index as build_index,
+        build_sharded_index as build_sharded_index,
+        describe as describe,
+        load_index as load_index,
+        load_sharded_index as load_sharded_index,
+        merge_indexes as merge_indexes,
+        remove_items as remove_items,
+        save_index as save_index,
+        shard_index as shard_index,
+        suggest_num_bits as suggest_num_bits,
+    )
+    from jaxhash.models import (
+        Autoencoder as Autoencoder,
+        ConvAutoencoder as ConvAutoencoder,
+        Embedded as Embedded,
+        PatchEncoder as PatchEncoder,
+        encode as encode,
+        encode_weighted as encode_weighted,
+        load_model as load_model,
+        reconstruct as reconstruct,
+        save_model as save_model,
+    )
+    from jaxhash.query import (
+        bag_search as bag_search,
+        build_tables as build_tables,
+        deduplicate as deduplicate,
+        duplicate_groups as duplicate_groups,
+        neighbor_pairs as neighbor_pairs,
+        prepare as prepare,
+        radius_search as radius_search,
+        radius_search_padded as radius_search_padded,
+        rerank as rerank,
+        rerank_vectors as rerank_vectors,
+        search as search,
+    )
+    from jaxhash.retriever import (
+        Retriever as Retriever,
+        load_retriever as load_retriever,
+        retrieve as retrieve,
+        save_retriever as save_retriever,
+    )
+    from jaxhash.training import fit as fit
 if TYPE_CHECKING:
-    from jaxhash.codes.bits import (
-        codes_from_bytes,
-        codes_from_integers,
-        codes_to_bytes,
-        codes_to_integers,
-        first_bits,
-        hamming_distance,
-        pack_bits,
-        unpack_bits,
-    )
-    from jaxhash.codes.statistics import BitStatistics, bit_statistics
-    from jaxhash.datasets import Dataset, load_dataset
-    from jaxhash.files.archive import CorruptFileError
-    from jaxhash.index.building import build_index
-    from jaxhash.index.changes import add_items, merge_indexes, remove_items
-    from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
-    from jaxhash.index.file import load_index, load_sharded_index, save_index
-    from jaxhash.index.hash_index import HashIndex
-    from jaxhash.index.probe_tables import ProbeTables
-    from jaxhash.index.sharded_building import build_sharded_index
-    from jaxhash.index.sharding import ShardedIndex, shard_index
-    from jaxhash.metrics.neighbors import precision_at_k, recall, vote_accuracy
-    from jaxhash.metrics.ranking import DistanceCounts, distance_counts, mean_average_precision, precision_in_radius
-    from jaxhash.models.autoencoder import Autoencoder, summary
-    from jaxhash.models.code_layer import straight_through_round
-    from jaxhash.models.convolutional import ConvAutoencoder
-    from jaxhash.models.embedded import Embedded
-    from jaxhash.models.encoding import encode, encode_weighted, reconstruct
-    from jaxhash.models.file import load_model, save_model
-    from jaxhash.models.patch_encoder import PatchEncoder
-    from jaxhash.models.patches import encode_patches, extract_patches
-    from jaxhash.query.bags import bag_search
-    from jaxhash.query.nearest import search
-    from jaxhash.query.pairs.items import deduplicate, duplicate_groups, neighbor_pairs
-    from jaxhash.query.probe.tables import build_tables, prepare
-    from jaxhash.query.radius import radius_search, radius_search_padded
-    from jaxhash.query.rerank import rerank, rerank_vectors
-    from jaxhash.query.results import (
-        BagMatches,
-        NeighborPairs,
-        Neighbors,
-        PaddedMatches,
-        RadiusMatches,
-        Redundant,
-        ScoredNeighbors,
-    )
-    from jaxhash.retriever import Retriever, load_retriever, retrieve, save_retriever
-    from jaxhash.training.advice import CodeWarning, QualityWarning
-    from jaxhash.training.augment import AffineWarp, PhotoWarp
-    from jaxhash.training.duplicates import FindDuplicates
-    from jaxhash.training.epoch import History
-    from jaxhash.training.errors import CheckpointError, DivergenceError
-    from jaxhash.training.fitting import fit
-    from jaxhash.training.losses import reconstruction_loss
-    from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
-    from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
+    from jaxhash import plots as plots  # needs matplotlib
 
-# Public names by the module that defines them.
-_MODULES = {
-    "codes.bits": (
-        "codes_from_bytes",
-        "codes_from_integers",
-        "codes_to_bytes",
-        "codes_to_integers",
-        "first_bits",
-        "hamming_distance",
-        "pack_bits",
-        "unpack_bits",
-    ),
-    "codes.statistics": ("BitStatistics", "bit_statistics"),
-    "datasets": ("Dataset", "load_dataset"),
-    "files.archive": ("CorruptFileError",),
-    "index.building": ("build_index",),
-    "index.changes": ("add_items", "merge_indexes", "remove_items"),
-    "index.density": ("IndexStats", "describe", "expected_matches", "suggest_num_bits"),
-    "index.file": ("load_index", "load_sharded_index", "save_index"),
-    "index.hash_index": ("HashIndex",),
-    "index.probe_tables": ("ProbeTables",),
-    "index.sharded_building": ("build_sharded_index",),
-    "index.sharding": ("ShardedIndex", "shard_index"),
-    "metrics.neighbors": ("precision_at_k", "recall", "vote_accuracy"),
-    "metrics.ranking": ("DistanceCounts", "distance_counts", "mean_average_precision", "precision_in_radius"),
-    "models.autoencoder": ("Autoencoder", "summary"),
-    "models.code_layer": ("straight_through_round",),
-    "models.convolutional": ("ConvAutoencoder",),
-    "models.embedded": ("Embedded",),
-    "models.encoding": ("encode", "encode_weighted", "reconstruct"),
-    "models.file": ("load_model", "save_model"),
-    "models.patch_encoder": ("PatchEncoder",),
-    "models.patches": ("encode_patches", "extract_patches"),
-    "query.bags": ("bag_search",),
-    "query.nearest": ("search",),
-    "query.pairs.items": ("deduplicate", "duplicate_groups", "neighbor_pairs"),
-    "query.probe.tables": ("build_tables", "prepare"),
-    "query.radius": ("radius_search", "radius_search_padded"),
-    "query.rerank": ("rerank", "rerank_vectors"),
-    "query.results": (
-        "BagMatches",
-        "NeighborPairs",
-        "Neighbors",
-        "PaddedMatches",
-        "RadiusMatches",
-        "Redundant",
-        "ScoredNeighbors",
-    ),
-    "retriever": ("Retriever", "load_retriever", "retrieve", "save_retriever"),
-    "training.advice": ("CodeWarning", "QualityWarning"),
-    "training.augment": ("AffineWarp", "PhotoWarp"),
-    "training.duplicates": ("FindDuplicates",),
-    "training.epoch": ("History",),
-    "training.errors": ("CheckpointError", "DivergenceError"),
-    "training.fitting": ("fit",),
-    "training.losses": ("reconstruction_loss",),
-    "training.objectives": ("Objective", "Reconstruct", "Retrieve"),
-    "training.vector_objectives": ("GroupByKind", "KeepNeighbors"),
+_HOMES = {
+    alias.name: node.module
+    for node in ast.walk(ast.parse(_SOURCE))
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+    if alias.asname
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = ("datasets", "index", "plots")
+_PACKAGES = [name for name, module in _HOMES.items() if module == "jaxhash"]
 
-__all__ = [
-    "AffineWarp",
-    "Autoencoder",
-    "BagMatches",
-    "BitStatistics",
-    "CheckpointError",
-    "CodeWarning",
-    "ConvAutoencoder",
-    "CorruptFileError",
-    "Dataset",
-    "DistanceCounts",
-    "DivergenceError",
-    "Embedded",
-    "FindDuplicates",
-    "GroupByKind",
-    "HashIndex",
-    "History",
-    "IndexStats",
-    "KeepNeighbors",
-    "NeighborPairs",
-    "Neighbors",
-    "Objective",
-    "PaddedMatches",
-    "PatchEncoder",
-    "PhotoWarp",
-    "ProbeTables",
-    "QualityWarning",
-    "RadiusMatches",
-    "Reconstruct",
-    "Redundant",
-    "Retrieve",
-    "Retriever",
-    "ScoredNeighbors",
-    "ShardedIndex",
-    "add_items",
-    "bag_search",
-    "bit_statistics",
-    "build_index",
-    "build_sharded_index",
-    "build_tables",
-    "codes_from_bytes",
-    "codes_from_integers",
-    "codes_to_bytes",
-    "codes_to_integers",
-    "deduplicate",
-    "describe",
-    "distance_counts",
-    "duplicate_groups",
-    "encode",
-    "encode_patches",
-    "encode_weighted",
-    "expected_matches",
-    "extract_patches",
-    "first_bits",
-    "fit",
-    "hamming_distance",
-    "load_dataset",
-    "load_index",
-    "load_model",
-    "load_retriever",
-    "load_sharded_index",
-    "mean_average_precision",
-    "merge_indexes",
-    "neighbor_pairs",
-    "pack_bits",
-    "precision_at_k",
-    "precision_in_radius",
-    "prepare",
-    "radius_search",
-    "radius_search_padded",
-    "recall",
-    "reconstruct",
-    "reconstruction_loss",
-    "remove_items",
-    "rerank",
-    "rerank_vectors",
-    "retrieve",
-    "save_index",
-    "save_model",
-    "save_retriever",
-    "search",
-    "shard_index",
-    "straight_through_round",
-    "suggest_num_bits",
-    "summary",
-    "unpack_bits",
-    "vote_accuracy",
-]
+# What is not merely in a package now, but has another name.
+_RENAMED = {
+    "BagMatches": "jaxhash.query.ScoredNeighbors",
+    "ProbedMatches": "jaxhash.query.PaddedMatches",
+    "estimate_matches": "the mean of jaxhash.radius_search_padded(..., max_results=1).counts",
+    "pretrain": "a function in notebooks/papers.ipynb",
+    "probe_padded": "jaxhash.radius_search_padded(..., tables=...)",
+    "weighted_search": "jaxhash.search(..., weights=...)",
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return import_module(f"jaxhash.{name}")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'jaxhash' has no attribute {name!r}")
-    value = getattr(import_module(f"jaxhash.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+def _find_new_name(name: str) -> str:
+    """The end of an error's message: what a name of an earlier version is called now, if it was one."""
+    if name in _RENAMED:
+        return f": it is {_RENAMED[name]}"
+    for package in [] if name.startswith("_") else _PACKAGES:
+        with suppress(ImportError):  # plots needs matplotlib
+            if name in getattr(import_module(f"jaxhash.{package}"), "__all__", ()):
+                return f": it is jaxhash.{package}.{name}"
+    return ""
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_HOMES)
+
+
+if not TYPE_CHECKING:  # or type checkers would take any name for a public one
+    __all__ = sorted(_HOMES.keys() - set(_PACKAGES))
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'jaxhash' has no attribute {name!r}{_find_new_name(name)}")
+        if name in _PACKAGES:
+            return import_module(f"jaxhash.{name}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value

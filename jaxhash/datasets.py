@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = ["Dataset", "load_dataset"]
+
 IDX_SETS = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}  # names at OpenML
 PACKAGED_SETS = ("mnist-5k", "digits")
 IDX_FILES = (

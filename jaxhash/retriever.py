@@ -30,11 +30,13 @@ from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode_items, encode_items_weighted
 from jaxhash.models.file import model_from_archive, model_to_arrays
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.query.filters import apply_filter, check_allowed
 from jaxhash.query.nearest import nearest_items
 from jaxhash.query.rerank import METRICS, check_vectors, nearest_by_vectors, nearest_candidates
 from jaxhash.query.results import Neighbors, ScoredNeighbors
+
+__all__ = ["Retriever", "load_retriever", "retrieve", "save_retriever"]
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
@@ -91,8 +93,8 @@ def retrieve(
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
         `search(index, encode(model, images), k=k)` gives, or `search` with codes and weights of `encode_weighted`. With
         long codes, those of the nearest items by the codes' first bits that are nearest by whole codes, as `rerank`
-        gives them. With vectors, `ScoredNeighbors(scores, ids)`: what `rerank_vectors` gives for the nearest items by
-        their codes. Numpy arrays if the images are, or else JAX arrays.
+        gives them, with the same weights if `weighted`. With vectors, `ScoredNeighbors(scores, ids)`: what
+        `rerank_vectors` gives for the nearest items by their codes. Numpy arrays if the images are, or else JAX arrays.
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
@@ -120,7 +122,7 @@ def retrieve(
         return _compiled_retrieve(retriever, narrow_floats(batch), allowed=filtered, **options)
 
     # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
-    return in_batches(answer, items, ITEMS_AT_ONCE, lead, mapped)
+    return in_batches(answer, items, ITEMS_PER_CHUNK, lead, mapped)
 
 
 def _count_slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:

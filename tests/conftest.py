@@ -27,7 +27,7 @@ import pytest
 hypothesis.settings.register_profile("jaxhash", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("jaxhash")
 
-MOST_PROGRAMS = 4000
+MAX_PROGRAMS = 4000
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -68,7 +68,7 @@ def clear_programs(_counter):
     Each is mapped into memory in nine parts, and Linux ends a process at the 65,530th.
     """
     yield
-    if _counter.kept > MOST_PROGRAMS:
+    if _counter.kept > MAX_PROGRAMS:
         jax.clear_caches()
         _counter.kept = 0
 

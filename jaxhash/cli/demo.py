@@ -63,7 +63,7 @@ def run_demo(
     num_bits = suggest_num_bits(count) if num_bits is None else num_bits
     epochs = max(MIN_EPOCHS, round(STEPS * BATCH_SIZE / count)) if epochs is None else epochs
     _report_data(report, data, num_bits)
-    summary(_make_model(data, num_bits, OBJECTIVES[0]))
+    print(summary(_make_model(data, num_bits, OBJECTIVES[0])))
     models = [_learn(data, num_bits, epochs, objective) for objective in OBJECTIVES]
 
     report_answers(report, data, models)

@@ -105,7 +105,7 @@ def _report_matches(report: Report, data: Dataset, models: Sequence[Learned]) ->
     report.add_heading("How many matches a radius has")
     images = data.test_images[:COUNTED_QUERIES]
     num_items, num_bits = len(data.train_images), models[0].retriever.index.num_bits
-    expected = [expected_matches(num_items, num_bits, radius) for radius in RADII]
+    expected = [expected_matches(num_items, num_bits, radius=radius) for radius in RADII]
     found = {model.objective: _count_matches(model.retriever, images) for model in models}
     report.add_text(
         f"Matches of a query, mean of {len(images):,} test images. The post's rule n / 2^b * sum C(b, i) supposes "

@@ -22,7 +22,7 @@ from jaxhash.retriever import Retriever, retrieve
 NEIGHBOURS = 10
 RADII = (0, 1, 2, 3)
 TIMED_QUERIES, TIMED_BATCHES = 50, 5
-MOST_ADDRESSES = 50_000  # of one query, for which a dictionary is timed
+MAX_ADDRESSES = 50_000  # of one query, for which a dictionary is timed
 
 Search = Callable[[int], np.ndarray]
 
@@ -71,7 +71,7 @@ def _time_radii(index: HashIndex, codes: np.ndarray, queries: np.ndarray) -> lis
     for radius in (radius for radius in RADII if radius <= index.num_bits):
         lookups = _count_addresses(index.num_bits, radius)
         time_of_dictionary = "not timed"
-        if lookups <= MOST_ADDRESSES:
+        if lookups <= MAX_ADDRESSES:
             find = make_dictionary_search(codes, queries, index.num_bits, radius)
             time_of_dictionary = _time_single(find, len(queries))
 

@@ -31,7 +31,7 @@ from jaxhash.retriever import load_retriever
 
 SIDE = 64  # of a picture at most, in pixels
 # More items are shown only if one says how many: their page is large, and finding duplicates on it slow.
-MOST_ITEMS = 20_000
+MAX_ITEMS = 20_000
 
 Picture = np.ndarray | None  # uint8 [h, w, 3]; None if it can't be shown
 
@@ -61,7 +61,7 @@ def run_explore(
         dataset: the name of the data set whose training images are the items of a retriever or an index; without it,
             these are shown by their ids.
         data_dir: the folder of the data set's files.
-        limit: how many items to show at most, the first by their ids; by default all, if they are at most `MOST_ITEMS`.
+        limit: how many items to show at most, the first by their ids; by default all, if they are at most `MAX_ITEMS`.
 
     Raises:
         ValueError: there are too many items or none, items have several codes, or the data set doesn't fit the file.
@@ -124,9 +124,9 @@ def _select_items(path: str, index: HashIndex, limit: int | None) -> tuple[np.nd
     table, offsets, ids = sorted_arrays(index)
     if not ids.size:
         raise ValueError(f"{path} holds no items")
-    if limit is None and len(ids) > MOST_ITEMS:
+    if limit is None and len(ids) > MAX_ITEMS:
         raise ValueError(
-            f"{path} holds {len(ids):,} items, more than {MOST_ITEMS:,}: --limit {MOST_ITEMS} shows the first of them, "
+            f"{path} holds {len(ids):,} items, more than {MAX_ITEMS:,}: --limit {MAX_ITEMS} shows the first of them, "
             f"--limit {len(ids)} all, on a large page"
         )
     kept = ids <= np.sort(ids)[: limit or len(ids)][-1]

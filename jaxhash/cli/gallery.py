@@ -12,7 +12,7 @@ from jaxhash.cli.images import ImageError, guard_pillow, make_thumbnail, read_im
 from jaxhash.cli.terminal import escape_name
 
 SIDE = 128  # pixels of a thumbnail
-MOST_ON_PAGE, MOST_IN_PICTURE = 200, 12
+MAX_ON_PAGE, MAX_IN_PICTURE = 200, 12
 
 
 class QueryResult(NamedTuple):
@@ -41,12 +41,12 @@ def _render_page(results: Sequence[QueryResult], title: str) -> str:
     parts = []
     for result in results:
         shown = [_render_thumbnail(result.query, "", "query")]
-        for distance, path in list(zip(result.distances, result.paths, strict=True))[:MOST_ON_PAGE]:
+        for distance, path in list(zip(result.distances, result.paths, strict=True))[:MAX_ON_PAGE]:
             shown.append(_render_thumbnail(path, f"distance {distance}", "found"))
         name = escape_name(Path(result.query).name)
         parts += [page.render_heading(f"{name}: {len(result.paths):,} found"), page.render_row(shown)]
-        if len(result.paths) > MOST_ON_PAGE:
-            parts.append(page.render_paragraph(f"Shown are the nearest {MOST_ON_PAGE}."))
+        if len(result.paths) > MAX_ON_PAGE:
+            parts.append(page.render_paragraph(f"Shown are the nearest {MAX_ON_PAGE}."))
     return page.render_page(title, parts)
 
 
@@ -62,7 +62,7 @@ def _draw_picture(results: Sequence[QueryResult]) -> bytes:
     """Draws each query and then what it found, by `plots.search_results`."""
     from jaxhash import plots  # matplotlib takes half a second to import
 
-    most = min(MOST_IN_PICTURE, max(len(result.paths) for result in results))
+    most = min(MAX_IN_PICTURE, max(len(result.paths) for result in results))
     queries = np.stack([_read_square(result.query) for result in results])
     images: list[np.ndarray] = []
     ids = np.full((len(results), most), -1)

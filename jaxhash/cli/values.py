@@ -8,7 +8,7 @@ import numpy as np
 from jaxhash.cli.embedder import Embedder
 from jaxhash.cli.embedding_cache import EmbeddingCache, Stamp
 
-IMAGES_AT_ONCE = 64
+IMAGES_PER_CHUNK = 64
 
 
 class ReadFile(NamedTuple):
@@ -42,7 +42,7 @@ class ValueWriter:
     def add(self, file: ReadFile) -> None:
         """Adds a file whose value is not `None`."""
         self._batch.append(file)
-        if len(self._batch) == IMAGES_AT_ONCE:
+        if len(self._batch) == IMAGES_PER_CHUNK:
             self._write()
 
     def finish(self) -> np.ndarray:

@@ -15,14 +15,14 @@ traced, give JAX arrays on their device. `codes_to_integers` and `bit_statistics
 ((2, 1), dtype('uint32'))
 >>> int(jh.hamming_distance(codes[0], codes[1]))
 1
->>> jh.codes_to_integers(codes, num_bits=3)
+>>> jh.codes.codes_to_integers(codes, num_bits=3)
 array([5, 7], dtype=uint64)
 >>> bool((jh.codes_from_bytes(np.packbits(bits, axis=1), num_bits=3) == codes).all())
 True
 
 `bit_statistics` shows how codes use their bits: which are dead (the same for all items) and which are copies of others.
 
->>> jh.bit_statistics(codes, num_bits=3).dead_bits
+>>> jh.codes.bit_statistics(codes, num_bits=3).dead_bits
 array([0, 2])
 """
 

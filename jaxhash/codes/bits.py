@@ -32,7 +32,7 @@ from jaxhash.core.checks import (
 )
 
 # Numpy sums rows of 2 words six times as fast column by column, rows of 32 six times as fast row by row.
-MOST_WORDS_BY_COLUMN = 8
+MAX_WORDS_BY_COLUMN = 8
 
 
 def pack_bits(bits: AnyArray) -> AnyArray:
@@ -143,7 +143,7 @@ def _to_native(codes: ArrayLike) -> Any:
 
 
 def _count_differing_on_host(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    differing = np.bitwise_xor(a, b, order="F" if a.shape[-1] <= MOST_WORDS_BY_COLUMN else "C")
+    differing = np.bitwise_xor(a, b, order="F" if a.shape[-1] <= MAX_WORDS_BY_COLUMN else "C")
     return np.asarray(np.bitwise_count(differing).sum(-1, dtype=np.int32), order="C")
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Entries of a mask searched at a time: one int64 position for each of them would take too much memory.
-ENTRIES_AT_ONCE = 2**24
+ENTRIES_PER_CHUNK = 2**24
 
 
 class Pairs(NamedTuple):
@@ -108,8 +108,8 @@ def select_rows(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def find_positions(mask: np.ndarray, fill: int, length: int) -> np.ndarray:
     """Returns the positions at which a mask `[n]` is set: int32 `[length]`, ascending, padded with `fill`."""
     positions, count = np.full(length, fill, np.int32), 0
-    for start in range(0, len(mask), ENTRIES_AT_ONCE):
-        found = np.flatnonzero(mask[start : start + ENTRIES_AT_ONCE])
+    for start in range(0, len(mask), ENTRIES_PER_CHUNK):
+        found = np.flatnonzero(mask[start : start + ENTRIES_PER_CHUNK])
         positions[count : count + len(found)] = found + start
         count += len(found)
     return positions

@@ -17,7 +17,7 @@ from jaxhash.core.checks import check_codes, check_num_bits
 DUPLICATED = 0.95
 
 # Codes unpacked at a time. Ones are counted in float32, which is exact up to 2^24.
-CODES_AT_ONCE = 2**16
+CODES_PER_CHUNK = 2**16
 
 
 class BitStatistics(NamedTuple):
@@ -85,8 +85,10 @@ def _count_densities(table: np.ndarray) -> np.ndarray:
 def _count_common_ones(table: np.ndarray, num_bits: int) -> np.ndarray:
     """Counts the codes in which two bits are both 1, for each two bits: int64 `[b, b]`."""
     total = np.zeros((num_bits, num_bits), np.int64)
-    for first in range(0, len(table), CODES_AT_ONCE):
-        part = pad_rows(table[first : first + CODES_AT_ONCE], CODES_AT_ONCE)  # padded with zeros, which count nothing
+    for first in range(0, len(table), CODES_PER_CHUNK):
+        part = pad_rows(
+            table[first : first + CODES_PER_CHUNK], CODES_PER_CHUNK
+        )  # padded with zeros, which count nothing
         total += np.asarray(_count_in_part(part, num_bits)).astype(np.int64)
     return total
 

@@ -1,17 +1,8 @@
 """One checked file of named arrays, replaced as a whole or not at all.
 
-Others use `read_archive`, `write_archive` and `replace_file`; every failure to read a file is a `CorruptFileError`.
+Every failure to read one is a `CorruptFileError`.
 """
 
-from jaxhash.files.archive import AnyPath, Archive, CorruptFileError, read_archive, write_archive
-from jaxhash.files.atomic import replace_file, sync_directory
+from jaxhash.files.archive import CorruptFileError
 
-__all__ = [
-    "AnyPath",
-    "Archive",
-    "CorruptFileError",
-    "read_archive",
-    "replace_file",
-    "sync_directory",
-    "write_archive",
-]
+__all__ = ["CorruptFileError"]

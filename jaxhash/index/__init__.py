@@ -35,48 +35,29 @@ holds less than 2^31 items; `search_several` and `radius_search_several` of `jax
 Nothing here searches: `jaxhash.query` does.
 """
 
-from jaxhash.index.building import build_index, check_pairs, check_table
+from jaxhash.index.building import build_index
 from jaxhash.index.changes import add_items, merge_indexes, remove_items
-from jaxhash.index.density import IndexStats, describe, expected_matches, suggest_num_bits
+from jaxhash.index.density import IndexStats, TableStats, describe, expected_matches, suggest_num_bits
 from jaxhash.index.file import load_index, load_sharded_index, save_index
-from jaxhash.index.hash_index import (
-    NO_ID,
-    HashIndex,
-    check_size,
-    code_runs,
-    index_from_sorted,
-    layout,
-    padded_size,
-    sorted_arrays,
-    tile_shape,
-)
+from jaxhash.index.hash_index import HashIndex
 from jaxhash.index.sharded_building import build_sharded_index
 from jaxhash.index.sharding import ShardedIndex, shard_index
 
 __all__ = [
-    "NO_ID",
     "HashIndex",
     "IndexStats",
     "ShardedIndex",
+    "TableStats",
     "add_items",
     "build_index",
     "build_sharded_index",
-    "check_pairs",
-    "check_size",
-    "check_table",
-    "code_runs",
     "describe",
     "expected_matches",
-    "index_from_sorted",
-    "layout",
     "load_index",
     "load_sharded_index",
     "merge_indexes",
-    "padded_size",
     "remove_items",
     "save_index",
     "shard_index",
-    "sorted_arrays",
     "suggest_num_bits",
-    "tile_shape",
 ]

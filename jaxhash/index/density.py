@@ -23,26 +23,20 @@ class TableStats(NamedTuple):
     num_bytes: int
 
 
-class _IndexStats(NamedTuple):
+class IndexStats(NamedTuple):
+    """How items spread over codes, and what searches keep beside an index.
+
+    The density of a code is the number of its items (the post's bucket density).
+    """
+
     num_items: int
-    num_codes: int
+    num_codes: int  # distinct codes
     min_density: int
     median_density: float
     mean_density: float
     max_density: int
-
-
-class IndexStats(_IndexStats):
-    """How items spread over codes. The density of a code is the number of its items (the post's bucket density).
-
-    `tables` and `kept_bytes` are no fields of the tuple: equal indexes have equal statistics, whatever searches keep.
-    """
-
-    tables: tuple[TableStats, ...] = ()
-    kept_bytes: int = 0
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, tables={self.tables}, kept_bytes={self.kept_bytes})"
+    tables: tuple[TableStats, ...] = ()  # the address tables built so far
+    kept_bytes: int = 0  # the memory of all that searches keep, tables included
 
 
 def describe(index: HashIndex | ShardedIndex) -> IndexStats:
@@ -50,17 +44,15 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
 
     `describe(index).tables` are the address tables that searches or `prepare` have built so far; `kept_bytes` is the
     memory of all that searches keep beside the index: these tables, what was made of the last mask of allowed items,
-    and other forms of its arrays. Those of a `ShardedIndex` are of the shards that this process holds, added up. All
-    processes that hold shards must make this call.
+    and other forms of its arrays. So equal indexes may differ in these two. Those of a `ShardedIndex` are of the shards
+    that this process holds, added up. All processes that hold shards must make this call.
 
     Raises:
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
     """
     stats = _describe_densities(*count_densities(index))
     parts = list(local_shards(index).values()) if isinstance(index, ShardedIndex) else [index]
-    stats.tables = _describe_tables(parts)
-    stats.kept_bytes = _count_kept_bytes([index, *parts])
-    return stats
+    return stats._replace(tables=_describe_tables(parts), kept_bytes=_count_kept_bytes([index, *parts]))
 
 
 def _count_kept_bytes(indexes: Sequence[HashIndex | ShardedIndex]) -> int:
@@ -150,7 +142,7 @@ def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
     return max(1, round(math.log2(num_items / items_per_code)))
 
 
-def expected_matches(num_items: int, num_bits: int, radius: int) -> float:
+def expected_matches(num_items: int, num_bits: int, *, radius: int) -> float:
     """Returns how many items lie within `radius` of a query if codes spread evenly: `n / 2^b * sum(C(b, i), i <= r)`.
 
     Learned codes are denser where the queries are, so that searches find more. The mean of the `counts` that

@@ -47,7 +47,7 @@ def load_index(path: AnyPath) -> HashIndex:
     return index_from_sorted(*read_sorted(path, archive))
 
 
-def load_sharded_index(path: AnyPath, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:
+def load_sharded_index(path: AnyPath, mesh: Mesh, *, axis_name: str = "shards") -> ShardedIndex:
     """Loads an index, saved as a whole or in any number of parts, and spreads it over the devices of a mesh.
 
     Each process reads only the parts that its own devices need, one at a time. All processes that have devices in the

@@ -20,7 +20,7 @@ from jaxhash.core.checks import INT32_MAX, is_on_host, num_words
 NO_ID = -1
 
 # Codes that `code_runs` yields at a time.
-CODES_AT_ONCE = 2**24
+CODES_PER_CHUNK = 2**24
 
 # Distinct codes uint32 [u, w] in ascending order, their offsets int32 [u + 1] and ids int32 [n].
 Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -247,7 +247,7 @@ def code_runs(index: HashIndex) -> Iterator[np.ndarray]:
     """Yields the distinct codes in order, some at a time: uint32 `[m, w]`."""
     tiles, left = np.asarray(index.codes), int(index.num_codes)
     width, blocks, group, lanes = tiles.shape
-    size = max(1, CODES_AT_ONCE // (group * lanes))
+    size = max(1, CODES_PER_CHUNK // (group * lanes))
     for start in range(0, blocks, size):
         codes = tiles[:, start : start + size].transpose(1, 3, 2, 0).reshape(-1, width)[:left]
         if len(codes):

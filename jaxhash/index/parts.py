@@ -165,7 +165,7 @@ def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
 def _load_archive(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> ShardedIndex:
     """Loads the shards of this process from an archive that holds an index or a manifest."""
     if archive.kind == "index":
-        return shard_index(index_from_sorted(*read_sorted(path, archive)), mesh, axis_name)
+        return shard_index(index_from_sorted(*read_sorted(path, archive)), mesh, axis_name=axis_name)
     manifest = _read_manifest(path, archive)
     read_part, num_codes = _make_reader(path, manifest), int(manifest.starts[-1])
     marks = np.searchsorted(manifest.ranks, cut_evenly(num_codes, mesh.shape[axis_name]), side="right") - 1

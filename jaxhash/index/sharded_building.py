@@ -56,7 +56,7 @@ def build_sharded_index(
     """
     check_mesh(mesh, axis_name)
     if not mesh.is_multi_process:
-        return shard_index(build_index(codes, num_bits, ids=ids, multi=multi), mesh, axis_name)
+        return shard_index(build_index(codes, num_bits, ids=ids, multi=multi), mesh, axis_name=axis_name)
     rows = _sort_own(codes, num_bits, ids, multi)
     if not multi:
         _check_distinct(rows[:, -1], mesh)

@@ -75,7 +75,7 @@ AnyIndex = HashIndex | ShardedIndex
 AXES = {"codes": 1, "offsets": 0, "ids": 0, "num_codes": 0, "num_items": 0}
 
 
-def shard_index(index: HashIndex, mesh: Mesh, axis_name: str = "shards") -> ShardedIndex:
+def shard_index(index: HashIndex, mesh: Mesh, *, axis_name: str = "shards") -> ShardedIndex:
     """Spreads an index over the devices of a mesh.
 
     The distinct codes are cut into equal shares, so that all devices do equal work. Under `jax.distributed` every

@@ -3,17 +3,17 @@
 `neighbors` judges the items that a search found, `ranking` the order of all items. Nothing here trains or searches.
 
 >>> import jaxhash as jh
->>> jh.recall(found_ids=[[3, 5, 8]], true_ids=[[3, 8, 9, 1]])
+>>> jh.metrics.recall(true_ids=[[3, 8, 9, 1]], found_ids=[[3, 5, 8]])
 0.5
 >>> labels = [7, 7, 4]  # of the items 0, 1, 2
->>> jh.precision_at_k([[0, 2]], labels, query_labels=[7])
+>>> jh.metrics.precision_at_k([[0, 2]], labels, query_labels=[7])
 0.5
 
 Items at the same distance have no order of their own. So `mean_average_precision` is the mean over all orders of them,
 and `distance_counts` counts items by distance, from which all such measures follow.
 
 >>> codes = jh.pack_bits([[0, 0], [0, 1], [1, 1]])
->>> counts = jh.distance_counts(codes, labels, codes[:1], [7], num_bits=2)
+>>> counts = jh.metrics.distance_counts(codes, labels, codes[:1], [7], num_bits=2)
 >>> counts.mean_average_precision()
 1.0
 """

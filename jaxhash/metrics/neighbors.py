@@ -6,23 +6,27 @@ Labels are numbers, strings or anything else that numpy can sort.
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxhash.core.checks import INT32_MAX
+from jaxhash.core.checks import INT32_MAX, check_integer
 from jaxhash.metrics.ranking import number_classes
 
 
-def precision_at_k(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> float:
-    """Computes the share of found items that have their query's label.
+def precision_at_k(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike, *, k: int | None = None) -> float:
+    """Computes the share of the first k found items that have their query's label.
 
     Args:
-        ids: int `[q, k]`, positions in `labels`, as `search` returns them; unfilled slots (-1) count as wrong.
+        ids: int `[q, m]`, positions in `labels`, nearest first, as `search` returns them; unfilled slots (-1) count as
+            wrong.
         labels: `[n]`, the labels of the indexed items.
         query_labels: `[q]`.
+        k: how many items of each query count, from 1 to m; by default all m.
 
     Raises:
-        ValueError: shapes don't match or are empty, or an id is no position in `labels`.
-        TypeError: ids are not integers.
+        ValueError: shapes don't match or are empty, an id is no position in `labels`, or k is out of range.
+        TypeError: ids or k are not integers.
     """
     found, wanted = _look_up_classes(ids, labels, query_labels)
+    if k is not None:
+        found = found[:, : check_integer("k", k, 1, maximum=found.shape[1])]
     return float((found == wanted[:, None]).mean())
 
 
@@ -65,10 +69,11 @@ def _look_up_classes(ids: ArrayLike, labels: ArrayLike, query_labels: ArrayLike)
 
 
 def recall(
-    found_ids: ArrayLike,
     true_ids: ArrayLike,
-    found_distances: ArrayLike | None = None,
+    found_ids: ArrayLike,
+    *,
     true_distances: ArrayLike | None = None,
+    found_distances: ArrayLike | None = None,
 ) -> float:
     """Computes the share of the true neighbours that were found, over all queries together.
 
@@ -77,11 +82,11 @@ def recall(
     neighbour, up to the number of true neighbours. (So does ann-benchmarks, with a tolerance that integers don't need.)
 
     Args:
+        true_ids: int `[q, t]`, padded with -1.
         found_ids: int `[q, k]`, as `search` or another library returns them; -1 is an unfilled slot. An id found twice
             for a query counts once.
-        true_ids: int `[q, t]`, padded with -1.
-        found_distances: real numbers `[q, k]`.
-        true_distances: real numbers `[q, t]`; both or neither must be given.
+        true_distances: real numbers `[q, t]`.
+        found_distances: real numbers `[q, k]`; both or neither must be given.
 
     Returns:
         A number in [0, 1]; 1 if there are no true neighbours.
@@ -98,9 +103,9 @@ def recall(
         hits = np.isin(wanted, _list_pairs(found, found >= 0)).sum()
     else:
         gaps = _check_distances("found_distances", found_distances, found)
-        reach = _check_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
+        farthest = _check_distances("true_distances", true_distances, true).max(1, keepdims=True, initial=-np.inf)
         counts = [
-            np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _list_pairs(found, gaps <= reach))
+            np.bincount(pairs >> 32, minlength=len(true)) for pairs in (wanted, _list_pairs(found, gaps <= farthest))
         ]
         hits = np.minimum(*counts).sum()
     return float(hits / len(wanted)) if len(wanted) else 1.0

@@ -20,10 +20,10 @@ from jaxhash.codes.weights import MAX_WEIGHT, check_weights
 from jaxhash.core.checks import check_codes, check_integer, check_num_bits
 
 # Pairs of query and item compared at a time: bounds the memory at about 100 MB.
-PAIRS_AT_ONCE = 2**22
+PAIRS_PER_CHUNK = 2**22
 
 
-def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | None = None) -> float:
+def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, *, k: int | None = None) -> float:
     """Computes the mean over queries of the average precision, expected over random orders of tied items.
 
     The average precision of a ranking is the mean, over the relevant items, of the precision at each one's place.
@@ -51,7 +51,7 @@ def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, k: int | N
     )
 
 
-def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, radius: float) -> float:
+def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, *, radius: float) -> float:
     """Computes the mean over queries of the share of relevant items among those within a radius.
 
     A query with no item within the radius counts as 0, as is usual in the literature on hashing. Leaving such queries
@@ -122,16 +122,16 @@ class DistanceCounts(NamedTuple):
     items: np.ndarray  # int32 [q, m]; m is b + 1 for Hamming distances and 15 b + 1 for weighted ones
     relevant: np.ndarray  # int32 [q, m], items with the query's label
 
-    def mean_average_precision(self, k: int | None = None) -> float:
+    def mean_average_precision(self, *, k: int | None = None) -> float:
         """Computes what `mean_average_precision` computes from all distances."""
         num_items = int(self.items[0].sum())
         k = num_items if k is None else check_integer("k", k, 1)
-        harmonic, num_parts = _compute_harmonic_numbers(num_items), self.items.size // PAIRS_AT_ONCE + 1
+        harmonic, num_parts = _compute_harmonic_numbers(num_items), self.items.size // PAIRS_PER_CHUNK + 1
         parts = zip(*(np.array_split(counts, num_parts) for counts in self), strict=True)
         precisions = [_compute_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
         return float(np.concatenate(precisions).mean())
 
-    def precision_in_radius(self, radius: int) -> float:
+    def precision_in_radius(self, *, radius: int) -> float:
         """Computes what `precision_in_radius` computes from all distances."""
         near = check_integer("radius", radius, 0) + 1
         return _average_shares(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
@@ -172,7 +172,7 @@ def distance_counts(
     weighing = None if weights is None else np.asarray(check_weights(weights, rows.shape[:1], num_bits)[0])
     num_distances = (num_bits if weighing is None else MAX_WEIGHT * num_bits) + 1
     known, wanted = (classes.astype(np.int32) for classes in number_classes(labels, query_labels))
-    items, size = jax.device_put((table, known)), max(1, PAIRS_AT_ONCE // max(len(table), 2 * num_distances))
+    items, size = jax.device_put((table, known)), max(1, PAIRS_PER_CHUNK // max(len(table), 2 * num_distances))
     counts = np.empty((len(rows), num_distances, 2), np.int32)
     for first in range(0, len(rows), size):
         some = slice(first, first + size)

@@ -20,7 +20,9 @@ encode and build again. Between CPU and GPU, codes may differ for items whose lo
 """
 
 from jaxhash.models.autoencoder import Autoencoder, summary
+from jaxhash.models.code_layer import CodeLayer, straight_through_round
 from jaxhash.models.convolutional import ConvAutoencoder
+from jaxhash.models.embedded import Embedded
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode, encode_weighted, reconstruct
 from jaxhash.models.file import load_model, save_model
@@ -29,7 +31,9 @@ from jaxhash.models.patches import encode_patches, extract_patches
 
 __all__ = [
     "Autoencoder",
+    "CodeLayer",
     "ConvAutoencoder",
+    "Embedded",
     "Encoder",
     "PatchEncoder",
     "encode",
@@ -39,5 +43,6 @@ __all__ = [
     "load_model",
     "reconstruct",
     "save_model",
+    "straight_through_round",
     "summary",
 ]

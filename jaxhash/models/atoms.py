@@ -20,7 +20,7 @@ ROUNDS = 10
 WHITENING_FLOOR = 0.1
 # From so many images the principal components are computed.
 IMAGES_FOR_COMPONENTS = 2**13
-IMAGES_AT_ONCE = 256
+IMAGES_PER_CHUNK = 256
 # Of a subspace iteration: directions beyond those wanted, and rounds.
 SPARE, POWER = 32, 4
 
@@ -35,7 +35,7 @@ def learn_dictionary(images: np.ndarray, num_atoms: int, num_components: int, se
     atoms = whitening @ find_atoms(whitened, num_atoms, jax.random.key(seed)).T
     bare = Dictionary(atoms, mean @ atoms, jnp.zeros(0, jnp.float32), jnp.zeros((0, 0), jnp.float32))
     chosen = images[np.sort(rng.permutation(len(images))[:IMAGES_FOR_COMPONENTS])]
-    pooled = in_batches(lambda batch: _compiled_pool(bare, batch), chosen, IMAGES_AT_ONCE)
+    pooled = in_batches(lambda batch: _compiled_pool(bare, batch), chosen, IMAGES_PER_CHUNK)
     return bare._replace(**find_components(pooled, num_components, jax.random.key(seed)))
 
 

@@ -154,16 +154,16 @@ def check_decoder(model: Encoder) -> Autoencoder:
     return model
 
 
-def summary(model: Encoder) -> None:
-    """Prints the layers of a model, their output shapes and numbers of parameters."""
+def summary(model: Encoder) -> str:
+    """Returns a table of the layers of a model, their output shapes and numbers of parameters, to be printed."""
     # `nnx.tabulate` cannot follow a model without `__call__`. Given a wrapper with one, it needs 120 columns and 57
     # lines for eight layers, cuts their names off, and knows nothing of the rounding between them.
-    print(f"{'layer':<16}{'output shape':<20}{'parameters':>12}")
-    total = 0
-    for name, shape, parameters in list_layers(model):
-        print(f"{name:<16}{'(n, ' + ', '.join(map(str, shape)) + ')':<20}{parameters:>12,}")
-        total += parameters
-    print(f"{'total':<36}{total:>12,}")
+    layers = list_layers(model)
+    lines = [f"{'layer':<16}{'output shape':<20}{'parameters':>12}"]
+    for name, shape, parameters in layers:
+        lines.append(f"{name:<16}{'(n, ' + ', '.join(map(str, shape)) + ')':<20}{parameters:>12,}")
+    lines.append(f"{'total':<36}{sum(parameters for *_, parameters in layers):>12,}")
+    return "\n".join(lines)
 
 
 def list_layers(model: Encoder) -> list[tuple[str, tuple[int, ...], int]]:

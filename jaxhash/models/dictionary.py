@@ -28,7 +28,7 @@ VARIANCE_FLOOR = 10 / 255**2
 THRESHOLD = 0.5
 # On CPU so many images at a time: their responses stay in the caches, and take two fifths of the time. More images are
 # projected together, as the components do not fit into the caches.
-IMAGES_IN_CACHE, IMAGES_AT_ONCE = 16, 256
+IMAGES_IN_CACHE, IMAGES_PER_CHUNK = 16, 256
 
 
 class Dictionary(NamedTuple):
@@ -54,7 +54,7 @@ def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
 
     return lax.platform_dependent(
         images,
-        cpu=lambda images: _in_blocks(project_in_blocks, images, IMAGES_AT_ONCE),
+        cpu=lambda images: _in_blocks(project_in_blocks, images, IMAGES_PER_CHUNK),
         default=lambda images: project(pool(images)),
     )
 

@@ -14,7 +14,7 @@ from jaxhash.core.checks import is_stream, is_traced
 from jaxhash.models.autoencoder import Autoencoder, check_decoder
 from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoder import Encoder
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, check_model, narrow_floats, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, check_model, narrow_floats, to_floats
 from jaxhash.models.word_counts import scale_to_counts
 
 AnyModel = Encoder | Embedded
@@ -92,7 +92,7 @@ def _map_items(function: Callable[..., Any], compiled: Callable[..., Any], model
     items, lead, _ = check_items(network, images)
     if is_traced(network, images):
         return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(network, items))
-    found = in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_AT_ONCE, lead)
+    found = in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_PER_CHUNK, lead)
     return jax.device_put(found)  # networks answer in JAX arrays, whatever they are given
 
 
@@ -112,7 +112,7 @@ def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
     found = in_batches(
         lambda batch: _compiled_reconstruct(model, narrow_floats(batch), item_shape=item_shape),
         items,
-        ITEMS_AT_ONCE,
+        ITEMS_PER_CHUNK,
         lead,
     )
     return jax.device_put(found)

@@ -13,7 +13,7 @@ from jaxhash.models.encoder import Encoder
 from jaxhash.models.input_rule import check_values, make_untrained_rule, unscale_rule
 
 # Items in a batch when the caller is Python.
-ITEMS_AT_ONCE = 1024
+ITEMS_PER_CHUNK = 1024
 
 
 def check_model(model: Encoder) -> None:
@@ -64,7 +64,7 @@ def _check_rows(model: Encoder, images: ArrayLike, rule: np.ndarray) -> tuple[An
     _check_dtype(dtype_of(images), rule, model.output_activation)
     count = math.prod(lead)
     # Larger arrays pass through the host in batches: to reshape them on the device would copy them whole.
-    stays = is_traced(images) or (isinstance(images, jax.Array) and count <= ITEMS_AT_ONCE)
+    stays = is_traced(images) or (isinstance(images, jax.Array) and count <= ITEMS_PER_CHUNK)
     rows = (jnp.asarray(images) if stays else np.asarray(images)).reshape(count, *model.input_shape)
     if not is_traced(rows) and jnp.issubdtype(rows.dtype, jnp.floating) and rows.size:
         _check_floats(rule, rows)
@@ -98,8 +98,8 @@ def _check_floats(rule: np.ndarray, rows: Any) -> None:
         rows = jax.device_get(rows)
     values = np.asarray(rows)
     # In batches: the masks of a check of all rows would take a quarter of the memory of the rows.
-    for start in range(0, len(values), ITEMS_AT_ONCE):
-        check_values(rule, narrow_floats(values[start : start + ITEMS_AT_ONCE]), start)
+    for start in range(0, len(values), ITEMS_PER_CHUNK):
+        check_values(rule, narrow_floats(values[start : start + ITEMS_PER_CHUNK]), start)
 
 
 @jax.jit

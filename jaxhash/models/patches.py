@@ -13,7 +13,7 @@ from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 
 # Patches in a batch when the caller is Python: they take much more memory than their images.
-PATCHES_AT_ONCE = 2**15
+PATCHES_PER_CHUNK = 2**15
 
 
 def extract_patches(images: AnyArray, patch_size: int | tuple[int, int], *, stride: int = 1) -> AnyArray:
@@ -65,7 +65,7 @@ def encode_patches(
     rows, columns = _find_positions(shape, patch_size, check_integer("stride", stride, 1))
     if is_traced(model, images) or len(shape) == 2:
         return encode(model, extract_patches(as_array(images), patch_size, stride=stride))
-    array, size = np.asarray(images), max(1, PATCHES_AT_ONCE // (len(rows) * len(columns)))
+    array, size = np.asarray(images), max(1, PATCHES_PER_CHUNK // (len(rows) * len(columns)))
     parts = [
         np.asarray(encode(model, extract_patches(array[start : start + size], patch_size, stride=stride)))
         for start in range(0, max(1, len(array)), size)

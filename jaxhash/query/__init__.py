@@ -34,7 +34,6 @@ from jaxhash.query.probe.tables import build_tables, prepare
 from jaxhash.query.radius import radius_search, radius_search_padded
 from jaxhash.query.rerank import rerank, rerank_vectors
 from jaxhash.query.results import (
-    BagMatches,
     NeighborPairs,
     Neighbors,
     PaddedMatches,
@@ -45,7 +44,6 @@ from jaxhash.query.results import (
 from jaxhash.query.several import radius_search_several, search_several
 
 __all__ = [
-    "BagMatches",
     "NeighborPairs",
     "Neighbors",
     "PaddedMatches",

@@ -18,7 +18,7 @@ from jaxhash.index.sharding import AnyIndex
 from jaxhash.query.filters import check_allowed
 from jaxhash.query.plan import LIMITS, Limits
 from jaxhash.query.radius import radius_search
-from jaxhash.query.results import BagMatches, RadiusMatches
+from jaxhash.query.results import RadiusMatches, ScoredNeighbors
 
 # Scores of distinct items and their ids, ascending: int64 [m], int32 [m].
 Scores = tuple[np.ndarray, np.ndarray]
@@ -26,7 +26,7 @@ Scores = tuple[np.ndarray, np.ndarray]
 
 def bag_search(
     index: AnyIndex, queries: AnyArray, *, radius: int, k: int, allowed: ArrayLike | None = None
-) -> BagMatches[AnyArray]:
+) -> ScoredNeighbors[AnyArray]:
     """Finds the items whose codes best match a bag of codes, exactly.
 
     The score of an item is a sum over the codes of the query: `2**(radius - distance)` to the item's nearest code, or 0
@@ -40,8 +40,8 @@ def bag_search(
         allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
 
     Returns:
-        `BagMatches(scores, ids)`, both int32 `[..., k]`, by descending score, equal scores by ascending id. After the
-        last matching item, scores are 0 and ids -1. Numpy arrays if the queries are, or else JAX arrays.
+        `ScoredNeighbors(scores, ids)`, both int32 `[..., k]`, by descending score, equal scores by ascending id. After
+        the last matching item, scores are 0 and ids -1. Numpy arrays if the queries are, or else JAX arrays.
 
     Raises:
         ValueError: queries or mask don't fit the index, a number is out of range, or scores could exceed int32:
@@ -64,7 +64,7 @@ def bag_search(
     bags = codes.reshape(math.prod(lead), num_codes, width)
     found = [find_best(index, bag, radius, k, mask) for bag in bags]
     arrays = (np.array([bag[field] for bag in found], np.int32).reshape(*lead, k) for field in (0, 1))
-    matches: BagMatches[Any] = BagMatches(*arrays)
+    matches: ScoredNeighbors[Any] = ScoredNeighbors(*arrays)
     return put_beside(matches, queries) if is_jax(queries) else matches
 
 

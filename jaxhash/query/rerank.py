@@ -16,6 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxhash.codes.distances import Queries
+from jaxhash.codes.weights import weigh_queries
 from jaxhash.core.batching import entry_point, in_batches, map_batches
 from jaxhash.core.checks import (
     INT32_MAX,
@@ -28,6 +29,7 @@ from jaxhash.core.checks import (
     dtype_of,
     is_jax,
     is_traced,
+    num_words,
 )
 from jaxhash.index.hash_index import NO_ID
 from jaxhash.query.plan import LIMITS, affordable
@@ -39,7 +41,9 @@ METRICS = ("cosine", "inner_product", "euclidean")
 _LAST = INT32_MAX
 
 
-def rerank(long_codes: ArrayLike, queries: AnyArray, candidate_ids: ArrayLike, *, k: int) -> Neighbors[AnyArray]:
+def rerank(
+    long_codes: ArrayLike, queries: AnyArray, candidate_ids: ArrayLike, *, k: int, weights: ArrayLike | None = None
+) -> Neighbors[AnyArray]:
     """Finds the k candidates of each query whose long codes are nearest. Can be called inside `jit` and `vmap`.
 
     With all items as candidates, the result is that of `search` in an index of the long codes.
@@ -50,15 +54,17 @@ def rerank(long_codes: ArrayLike, queries: AnyArray, candidate_ids: ArrayLike, *
         candidate_ids: integers `[..., m]` below n, for example the ids of `search` or `radius_search_padded` with short
             codes, in any order; an id that comes twice counts once, and -1 stands for none.
         k: how many items to find, at least 1 (static).
+        weights: integers from 0 to 15, `[..., b]`, or `[b]` for all queries, of the b bits of a long code, as for
+            `search`. By default all are 1.
 
     Returns:
         `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, long code, id): numpy arrays if the
         queries are, or else JAX arrays.
 
     Raises:
-        ValueError: the shapes don't go together, an id is no row of `long_codes`, or k is out of range. Inside `jit`,
-            such ids are left out.
-        TypeError: codes are not uint32, or ids or k are not integers.
+        ValueError: the shapes don't go together, an id is no row of `long_codes`, or k or a weight is out of range.
+            Inside `jit`, such ids are left out, and only the four lowest bits of weights count.
+        TypeError: codes are not uint32, or ids, k or weights are not integers.
     """
     k = check_integer("k", k, 1)
     check_code_array("long_codes", long_codes)
@@ -68,8 +74,8 @@ def rerank(long_codes: ArrayLike, queries: AnyArray, candidate_ids: ArrayLike, *
     check_code_array("queries", queries, shape[1])
     lead = np.shape(queries)[:-1]
     ids = _check_candidates(candidate_ids, queries, "long_codes", shape[0])
-    rows = Queries(queries if is_jax(queries) else np.asarray(queries).astype(np.uint32, copy=False))
-    if is_traced(long_codes, queries, ids):
+    rows = _weigh(queries if is_jax(queries) else np.asarray(queries).astype(np.uint32, copy=False), weights)
+    if is_traced(long_codes, rows.words, rows.planes, ids):
         found: Neighbors[Any] = nearest_candidates(jnp.asarray(long_codes), rows, ids, k=k)
         return found
     size = affordable(12 * (ids.shape[-1] + 1) * (shape[1] + 2))
@@ -77,6 +83,16 @@ def rerank(long_codes: ArrayLike, queries: AnyArray, candidate_ids: ArrayLike, *
         lambda batch: _compiled_rerank(long_codes, *batch, k=k), (rows, ids), size, lead, axes=len(lead)
     )
     return ranked
+
+
+def _weigh(codes: Any, weights: ArrayLike | None) -> Queries:
+    """Gives queries uint32 `[..., w]` checked weights of their b bits; `None` stands for none."""
+    if weights is None:
+        return Queries(codes)
+    num_bits, width = (np.shape(weights) or (0,))[-1], codes.shape[-1]
+    if num_words(num_bits) != width:
+        raise ValueError(f"weights must have shape [..., b] for codes of b bits in {width} words, got b = {num_bits}")
+    return weigh_queries(codes, weights, num_bits)
 
 
 def _check_candidates(candidate_ids: ArrayLike, queries: ArrayLike, table: str, num_rows: int) -> Any:

@@ -30,14 +30,15 @@ class Neighbors(_Neighbors[AnyArray]):
 
 
 class _ScoredNeighbors(NamedTuple, Generic[AnyArray]):
-    scores: AnyArray  # float32 [..., k]; the worst possible where there are fewer than k items
+    scores: AnyArray  # float32 or int32 [..., k]; the worst possible where fewer than k items are found
     ids: AnyArray  # int32 [..., k]; NO_ID there
 
 
 class ScoredNeighbors(_ScoredNeighbors[AnyArray]):
-    """The k nearest items of each query by their vectors, the best first: float32 and int32 `[..., k]`.
+    """The k items of each query with the best scores, best first, both `[..., k]`.
 
-    Where there are fewer than k items, the slots after them hold `NO_ID` and the score -inf, or inf for distances.
+    `ids` are int32. `scores` are float32 from `rerank_vectors`, and int32 from `bag_search`. Where fewer than k items
+    are found, the slots after them hold `NO_ID` and the worst score: -inf, or inf for distances, or 0 of a bag.
     """
 
     __slots__ = ()
@@ -70,13 +71,6 @@ class RadiusMatches(NamedTuple):
     offsets: np.ndarray  # int64 [q + 1]
     distances: np.ndarray  # int32 [m]
     ids: np.ndarray  # int32 [m]
-
-
-class BagMatches(NamedTuple, Generic[AnyArray]):
-    """The items with the highest scores for each bag of codes, by (descending score, id)."""
-
-    scores: AnyArray  # int32 [..., k]; 0 where fewer than k items have a code within the radius
-    ids: AnyArray  # int32 [..., k]; -1 there
 
 
 class NeighborPairs(NamedTuple):

@@ -1,9 +1,10 @@
 """Training of models: `fit`, objectives, and what they need. Nothing here searches.
 
 - Objectives say what codes are for: "reconstruct" rebuilds each item; "retrieve" brings similar images together;
-  "keep neighbors" keeps the order of near vectors, and "group by kind" brings similar vectors together. None takes
-  labels. Each name stands for an object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` is their base
-  class and says how to write another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
+  "keep_neighbors" keeps the order of near vectors, and "group_by_kind" brings similar vectors together;
+  "find_duplicates" tells an image's changed copies from all other images. None takes labels. Each name stands for an
+  object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` is their base class and says how to write
+  another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
 - `fit` also takes batches, from a data loader, and mapped `.npy` files without reading them whole. Batches are gone
   through once to count them and once in each epoch, in runs of 128 MiB, within which items are shuffled; they should
   not come sorted. A generator can be gone through only once, so it serves for one epoch.
@@ -18,6 +19,7 @@
 from jaxhash.models.code_layer import CodeLayer
 from jaxhash.training.advice import CodeWarning, QualityWarning
 from jaxhash.training.augment import AffineWarp, PhotoWarp
+from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.epoch import History
 from jaxhash.training.errors import CheckpointError, DivergenceError
 from jaxhash.training.fitting import fit
@@ -33,6 +35,7 @@ __all__ = [
     "CodeLayer",
     "CodeWarning",
     "DivergenceError",
+    "FindDuplicates",
     "GroupByKind",
     "History",
     "KeepNeighbors",

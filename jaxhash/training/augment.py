@@ -70,9 +70,9 @@ class AffineWarp:
 
 @dataclass(frozen=True)
 class PhotoWarp:
-    """Crops, mirrors and recolours each photograph by random amounts of its own, each uniform within its limits.
+    """Crops, mirrors and recolors each photograph by random amounts of its own, each uniform within its limits.
 
-    The defaults are for codes by kind: on held-out training images of CIFAR-10, mirroring, tint and the loss of colours
+    The defaults are for codes by kind: on held-out training images of CIFAR-10, mirroring, tint and the loss of colors
     each earn some, and crops below 0.8 of a side cost some. The other changes hardly matter there.
 
     Attributes:
@@ -80,9 +80,9 @@ class PhotoWarp:
         flip: whether half of the images are mirrored left to right.
         brightness: change of the brightness to either side, as a share of it.
         contrast: change of all differences from the mean.
-        saturation: change of each pixel's differences from its grey.
+        saturation: change of each pixel's differences from its gray.
         tint: change of each channel's brightness.
-        grey: how often an image loses its colours.
+        gray: how often an image loses its colors.
     """
 
     crop: tuple[float, float] = (0.8, 1.0)
@@ -91,13 +91,13 @@ class PhotoWarp:
     contrast: float = 0.2
     saturation: float = 0.2
     tint: float = 0.2
-    grey: float = 0.2
+    gray: float = 0.2
 
     def __post_init__(self) -> None:
         least, most = self.crop
         if not 0 < least <= most <= 1:
             raise ValueError(f"crop must be two shares of the side above 0 and at most 1, got {self.crop!r}")
-        for name in ("brightness", "contrast", "saturation", "tint", "grey"):
+        for name in ("brightness", "contrast", "saturation", "tint", "gray"):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
@@ -125,9 +125,9 @@ class PhotoWarp:
         tint = 1 + self.tint * (2 * drawn[4:] - 1)
         image = image * (brightness * tint)[None, None]
         image = image.mean() + contrast * (image - image.mean())
-        grey = image.mean(axis=2, keepdims=True)
-        saturation = jnp.where(drawn[3] < self.grey, 0.0, saturation)
-        return jnp.clip(grey + saturation * (image - grey), 0.0, 1.0)
+        gray = image.mean(axis=2, keepdims=True)
+        saturation = jnp.where(drawn[3] < self.gray, 0.0, saturation)
+        return jnp.clip(gray + saturation * (image - gray), 0.0, 1.0)
 
 
 def _crop_weights(length: int, share: jax.Array, place: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ BYTES_IN_RUN = 2**27
 BYTES_ON_DEVICE = 2**30
 # All other items are sent in parts of at most this size. So is an array mapped from a file, if it is larger: no more of
 # it is to be in memory at a time.
-BYTES_AT_ONCE = 2**28
+BYTES_PER_CHUNK = 2**28
 
 # So many items, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
 # in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
@@ -107,7 +107,7 @@ class TrainingData:
         all_fit = len(items) <= ITEMS_IN_SAMPLE
         self._kept = items if all_fit else items[self._rng.choice(len(items), ITEMS_IN_SAMPLE, replace=False)]
         self.sample_rows = choose_rows(items)
-        limit = BYTES_AT_ONCE if isinstance(images, np.memmap) else BYTES_ON_DEVICE
+        limit = BYTES_PER_CHUNK if isinstance(images, np.memmap) else BYTES_ON_DEVICE
         run = send_if_small(Run(items, self._find_positives(items)), limit)
         self._start_epoch = lambda: iter([run])
 
@@ -171,7 +171,7 @@ class TrainingData:
 def split_run(
     run: Run, batch_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[Any, Any], tuple[np.ndarray, ...], int]]:
-    """Shuffles a run and splits it into parts of at most `BYTES_AT_ONCE`, all of one length.
+    """Shuffles a run and splits it into parts of at most `BYTES_PER_CHUNK`, all of one length.
 
     If batches would not be full, the first items of the order come again at the end.
 
@@ -182,7 +182,7 @@ def split_run(
     """
     num_items, positives = run.num_items, run.positives
     steps = -(-num_items // batch_size)
-    parts = -(-steps * batch_size * max(1, _bytes_of_row(run)) // BYTES_AT_ONCE)
+    parts = -(-steps * batch_size * max(1, _bytes_of_row(run)) // BYTES_PER_CHUNK)
     fresh = num_items
     for order in np.resize(rng.permutation(num_items), (parts, -(-steps // parts), batch_size)):
         rows = [order]

@@ -26,17 +26,17 @@ class FindDuplicates(Objective):
         warp: what copies may differ by. The default crops little, as a stronger crop makes other photographs alike.
         noise: the standard deviation of what is added to each pixel, as compression does, in [0, 1].
         temperature: of the softmax of codes; lower ones push the nearest other images away.
-        copying: the weight of the mean squared correlation of bits, which are to tell different things.
+        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
     """
 
     warp: Warp = field(
         default_factory=lambda: PhotoWarp(
-            crop=(0.85, 1.0), brightness=0.4, contrast=0.3, saturation=0.3, tint=0.1, grey=0.1
+            crop=(0.85, 1.0), brightness=0.4, contrast=0.3, saturation=0.3, tint=0.1, gray=0.1
         )
     )
     noise: float = 0.03
     temperature: float = 0.1
-    copying: float = 1.0
+    decorrelation: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -62,5 +62,5 @@ class FindDuplicates(Objective):
         views = jnp.clip(views + self.noise * jax.random.normal(noise_key, views.shape, jnp.float32), 0, 1)
         logits = layer.normalize(model.code_logits(views.reshape(len(views), *model.input_shape)))
         signs = compute_soft_signs(logits)
-        loss = contrast(signs, self.temperature) + self.copying * (correlations(signs) ** 2).mean()
+        loss = contrast(signs, self.temperature) + self.decorrelation * (correlations(signs) ** 2).mean()
         return loss, round_logits(logits[:count])

@@ -25,7 +25,7 @@ from jaxhash.models.code_layer import (
 )
 from jaxhash.models.encoder import DenseEncoder, Encoder
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_model, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_model, to_floats
 from jaxhash.training.advice import warn_of_useless_bits
 from jaxhash.training.checkpoints import describe_settings, load_checkpoint, save_checkpoint
 from jaxhash.training.data import TrainingData
@@ -86,10 +86,11 @@ def fit(
             on the same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
         objective: "reconstruct", the default for models with a decoder; or "retrieve", the default for others, for
-            similar codes of similar images; or, for vectors, "keep neighbors" for codes whose neighbours are those of
-            the vectors, or "group by kind" for similar codes of similar vectors; or a `Reconstruct`, `Retrieve`,
-            `KeepNeighbors` or `GroupByKind` with other settings, or a `FindDuplicates`; or an objective of your own,
-            a hashable object whose class inherits from `Objective`.
+            similar codes of similar images; or, for vectors, "keep_neighbors" for codes whose neighbors are those of
+            the vectors, or "group_by_kind" for similar codes of similar vectors; or "find_duplicates" to find changed
+            copies of images. Each name stands for an object with default settings (`Reconstruct`, `Retrieve`,
+            `KeepNeighbors`, `GroupByKind`, `FindDuplicates`). Or an objective of your own, a hashable object whose
+            class inherits from `Objective`.
         binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
             epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
         checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
@@ -245,7 +246,7 @@ def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
 def compute_logits(model: Encoder, sample: np.ndarray) -> np.ndarray:
     """The code logits of sample items `[s, ...]`: float32 `[s, b]`."""
     items = sample.reshape(len(sample), *model.input_shape)
-    return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_AT_ONCE))
+    return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_PER_CHUNK))
 
 
 def _logits(model: Encoder, items: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.models.autoencoder import Autoencoder, check_decoder
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import compute_bits
-from jaxhash.models.inputs import ITEMS_AT_ONCE, check_items, narrow_floats, to_floats
+from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
 
 # Bits that copy each other in a batch, or are dead in it, have no single best map. Signs have variance 1.
@@ -33,7 +33,7 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
     """
     check_decoder(model)
     items = narrow_floats(check_items(model, images)[0])
-    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_AT_ONCE)
+    losses = in_batches(lambda batch: _compiled_losses(model, narrow_floats(batch)), items, ITEMS_PER_CHUNK)
     loss = float(np.asarray(losses).mean(dtype=np.float64))
     return loss / float(mean_length(items)) if model.output_activation == "softmax" else loss
 

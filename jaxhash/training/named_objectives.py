@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from jaxhash.training.duplicates import FindDuplicates
 from jaxhash.training.objectives import Objective, Reconstruct, Retrieve
 from jaxhash.training.vector_objectives import GroupByKind, KeepNeighbors
 
 OBJECTIVES: dict[str, Objective] = {
     "reconstruct": Reconstruct(),
     "retrieve": Retrieve(),
-    "keep neighbors": KeepNeighbors(),
-    "group by kind": GroupByKind(),
+    "keep_neighbors": KeepNeighbors(),
+    "group_by_kind": GroupByKind(),
+    "find_duplicates": FindDuplicates(),
 }
 
 
@@ -22,7 +24,7 @@ def check_objective(objective: Any, num_bits: int) -> Objective:
     if not isinstance(objective, Objective):
         raise TypeError(
             f"objective must be one of {', '.join(OBJECTIVES)}, or an object such as Retrieve() whose class inherits "
-            f"from jaxhash.Objective and has a __call__(model, batch, key, layer), got {objective!r}"
+            f"from jaxhash.training.Objective and has a __call__(model, batch, key, layer), got {objective!r}"
         )
     try:
         hash(objective)

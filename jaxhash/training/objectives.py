@@ -80,11 +80,11 @@ class Objective(ABC):
         >>> import numpy as np
         >>> import jaxhash as jh
         >>> @dataclasses.dataclass(frozen=True)
-        ... class Sparse(jh.Objective):
+        ... class Sparse(jh.training.Objective):
         ...     weight: float = 0.1
         ...
         ...     def __call__(self, model, batch, key, layer):
-        ...         loss, bits = jh.Reconstruct()(model, batch, key, layer)
+        ...         loss, bits = jh.training.Reconstruct()(model, batch, key, layer)
         ...         return loss + self.weight * bits.mean(), bits
         >>> images = np.random.default_rng(0).integers(0, 256, (500, 8, 8), dtype=np.uint8)
         >>> model, history = jh.fit(jh.Autoencoder(64, 16, (32,)), images, epochs=2, objective=Sparse())
@@ -169,11 +169,11 @@ class Retrieve(Objective):
         num_neighbors: a positive is drawn among so many nearest training items, or among the mutual ones of these if
             there are any.
         coarse_share: the share of bits that are coarse; at least 14 bits are, if there are so many.
-        contrast: the weight of the contrast of the coarse bits.
+        contrast_weight: the weight of the contrast of the coarse bits.
         temperature: of its softmax; lower ones spread the codes.
-        features: the weight of the share of the features' variance that the bits leave unexplained; it trains the fine
-            bits alone.
-        copying: the weight of the squared excess over 0.9 of the correlation of any two bits.
+        features_weight: the weight of the share of the features' variance that the bits leave unexplained; it trains
+            the fine bits alone.
+        decorrelation: the weight of the squared excess over 0.9 of the correlation of any two bits.
         short_bits: how many of the first bits form a code of their own, with a contrast of its own; `None` for no such
             code.
         num_views: how many views of each image a `PatchEncoder` learns from, the first unwarped.
@@ -185,10 +185,10 @@ class Retrieve(Objective):
     warp: Warp | None = field(default_factory=DefaultWarp)
     num_neighbors: int = 10
     coarse_share: float = 0.7
-    contrast: float = 1.0
+    contrast_weight: float = 1.0
     temperature: float = 0.25
-    features: float = 2.0
-    copying: float = 10.0
+    features_weight: float = 2.0
+    decorrelation: float = 10.0
     short_bits: int | None = None
     num_views: int = 8
 
@@ -245,15 +245,15 @@ class Retrieve(Objective):
         return min(num_bits, max(MIN_COARSE_BITS, round(self.coarse_share * num_bits)))
 
     def _contrast_loss(self, signs: jax.Array) -> jax.Array:
-        """Contrast and copying of soft signs `[2 m, b]`, of m items and then of their positives."""
+        """Contrast and decorrelation of soft signs `[2 m, b]`, of m items and then of their positives."""
         num_bits = signs.shape[1]
         num_coarse = self._num_coarse(num_bits)
         correlation = correlations(signs)
         excess = jax.nn.relu(jnp.abs(correlation) - COPIES)
-        loss = self.contrast * contrast(signs[:, :num_coarse], self.temperature)
-        loss += self.copying * (excess**2).sum() / num_bits
+        loss = self.contrast_weight * contrast(signs[:, :num_coarse], self.temperature)
+        loss += self.decorrelation * (excess**2).sum() / num_bits
         if self.short_bits is not None:
-            loss += self.contrast * contrast(signs[:, : self.short_bits], self.temperature)
+            loss += self.contrast_weight * contrast(signs[:, : self.short_bits], self.temperature)
         return loss
 
     def _features_loss(self, bits: jax.Array, features: jax.Array) -> jax.Array:
@@ -262,7 +262,7 @@ class Retrieve(Objective):
         if num_coarse == bits.shape[1]:
             return jnp.float32(0)
         coarse, fine = jax.lax.stop_gradient(bits[:, :num_coarse]), bits[:, num_coarse:]
-        return self.features * unexplained_variance(2 * jnp.concatenate([coarse, fine], axis=1) - 1, features)
+        return self.features_weight * unexplained_variance(2 * jnp.concatenate([coarse, fine], axis=1) - 1, features)
 
 
 def _keep_first(bits: jax.Array, count: int) -> jax.Array:

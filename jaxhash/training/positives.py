@@ -25,7 +25,7 @@ COMPONENTS = 64
 SIDE = 28
 CELLS = 7  # a side of the grid in which gradients are counted
 ITEMS_FOR_BASIS = 2**13  # more hardly change it
-ITEMS_AT_ONCE = 512
+ITEMS_PER_CHUNK = 512
 
 # Neighbours are searched for among so many items, chosen at random where there are more.
 CANDIDATES = 2**16
@@ -49,7 +49,7 @@ class Basis(NamedTuple):
     components: jax.Array  # float32 [f, p], orthonormal, by descending variance
 
 
-class Candidates(NamedTuple):
+class Blocks(NamedTuple):
     """Features of the items to choose neighbours from, in blocks, padded with rows at infinity."""
 
     features: jax.Array  # float32 [blocks, BLOCK, p]
@@ -89,8 +89,8 @@ def compute_features(items: np.ndarray, seed: int = 0) -> np.ndarray:
     Where there are more than `ITEMS_FOR_BASIS` items, the seed chooses those that the components are computed from.
     """
     chosen = items[np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]]
-    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, chosen, ITEMS_AT_ONCE)))
-    return np.asarray(in_batches(lambda batch: _compiled_project(basis, batch), items, ITEMS_AT_ONCE))
+    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, chosen, ITEMS_PER_CHUNK)))
+    return np.asarray(in_batches(lambda batch: _compiled_project(basis, batch), items, ITEMS_PER_CHUNK))
 
 
 def compute_raw_features(items: jax.Array) -> jax.Array:
@@ -163,7 +163,7 @@ def find_neighbors(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     def find(batch: np.ndarray) -> jax.Array:
         return _compiled_find_nearest(candidates, batch, k=k + 1)
 
-    return _leave_out_self(chosen[np.asarray(in_batches(find, features, ITEMS_AT_ONCE))])
+    return _leave_out_self(chosen[np.asarray(in_batches(find, features, ITEMS_PER_CHUNK))])
 
 
 def _leave_out_self(found: np.ndarray) -> np.ndarray:
@@ -196,20 +196,20 @@ def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.take_along_axis(near, np.take_along_axis(kept_first, turns, axis=1), axis=1)
 
 
-def _make_candidates(features: np.ndarray) -> Candidates:
+def _make_candidates(features: np.ndarray) -> Blocks:
     spare = -len(features) % BLOCK
     half_squares = np.pad((features**2).sum(axis=1) / 2, (0, spare), constant_values=np.inf)
     blocks = np.pad(features, ((0, spare), (0, 0))).reshape(-1, BLOCK, features.shape[1])
-    return Candidates(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
+    return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
 
 
-def _find_nearest(candidates: Candidates, features: jax.Array, k: int) -> jax.Array:
+def _find_nearest(candidates: Blocks, features: jax.Array, k: int) -> jax.Array:
     """The k candidates nearest to each of `[m, p]`: int32 `[m, k]`.
 
     Nearness is the product less half the squared length of the candidate, which orders as the distance does.
     """
 
-    def best_of_groups(block: Candidates) -> jax.Array:
+    def best_of_groups(block: Blocks) -> jax.Array:
         nearness = features @ block.features.T - block.half_squares[None]
         return nearness.reshape(len(features), -1, GROUP).max(axis=2)
 

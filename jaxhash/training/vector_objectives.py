@@ -28,12 +28,12 @@ ITEMS_FOR_BASIS = 2**14
 class _VectorObjective(Objective):
     """What the objectives share: settings to check, where training starts, and which items are positives."""
 
-    nearness: float
+    bandwidth: float
     num_neighbors: int
 
     def __post_init__(self) -> None:
         check_integer("num_neighbors", self.num_neighbors, 1)
-        _check_positive("nearness", self.nearness)
+        _check_positive("bandwidth", self.bandwidth)
 
     def init_weights(self, model: Encoder, items: np.ndarray, seed: int) -> None:
         """Sets the weights of a model without hidden layers by ITQ."""
@@ -53,9 +53,9 @@ class KeepNeighbors(_VectorObjective):
     length have the same neighbours by cosine.
 
     Attributes:
-        nearness: items weigh e times less for each so many mean distances (squared) that they lie further away.
+        bandwidth: of the softmax of squared distances that weighs the items, in units of their mean.
         num_neighbors: a positive is drawn among so many nearest training items.
-        copying: the weight of the mean squared correlation of bits, which are to tell different things.
+        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
 
     Of held-out sentence embeddings, 64 bits kept .26 of the 10 nearest by Hamming distance and .37 by weights; the
     start in closed form kept .23 and .34. Of features of CIFAR-10, 32 bits kept .15 and .23 in place of .14 and .20.
@@ -63,16 +63,16 @@ class KeepNeighbors(_VectorObjective):
     Settings were chosen on features of CIFAR-10 and embeddings of sentences, by rows held out of the database.
     """
 
-    nearness: float = 0.06
+    bandwidth: float = 0.06
     num_neighbors: int = 50
-    copying: float = 8.0
+    decorrelation: float = 8.0
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
         distances = compare(views)
-        weights = jax.nn.softmax(_leave_out_self(-distances / self.nearness), axis=1)
-        loss = self.copying * (correlations(signs) ** 2).mean()
+        weights = jax.nn.softmax(_leave_out_self(-distances / self.bandwidth), axis=1)
+        loss = self.decorrelation * (correlations(signs) ** 2).mean()
         plain, weighted = signs @ signs.T, logits @ signs.T
         loss += (disagreement(plain, distances, weights) + disagreement(weighted, distances, weights)) / 2
         return loss + _decoder_loss(model, batch, signs), round_logits(logits[: len(batch.items)])
@@ -90,18 +90,18 @@ class GroupByKind(_VectorObjective):
     first 1,000 by 32 bits of .487 in place of .469 (one seed), although only models without one start in closed form.
 
     Attributes:
-        nearness: the temperature of the softmax of squared distances, in mean distances.
+        bandwidth: of the softmax of squared distances, in units of their mean.
         temperature: the temperature of the softmax of codes, of the mean product of two codes' signs.
         num_neighbors: a positive is drawn among so many nearest training items.
-        copying: the weight of the mean squared correlation of bits, which are to tell different things.
+        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
 
     Settings were chosen on features of CIFAR-10, by rows held out of the database.
     """
 
-    nearness: float = 0.03
+    bandwidth: float = 0.03
     temperature: float = 0.4
     num_neighbors: int = 50
-    copying: float = 1.0
+    decorrelation: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,10 +110,10 @@ class GroupByKind(_VectorObjective):
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
         """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
-        target = jax.nn.softmax(_leave_out_self(-compare(views) / self.nearness), axis=1)
+        target = jax.nn.softmax(_leave_out_self(-compare(views) / self.bandwidth), axis=1)
         similarity = _leave_out_self(signs @ signs.T / (signs.shape[1] * self.temperature))
         loss = -(target * jax.nn.log_softmax(similarity, axis=1)).sum(1).mean()
-        loss += self.copying * (correlations(signs) ** 2).mean()
+        loss += self.decorrelation * (correlations(signs) ** 2).mean()
         return loss + _decoder_loss(model, batch, signs), round_logits(logits[: len(batch.items)])
 
 

@@ -21,7 +21,7 @@ from jaxhash.training.augment import Warp
 from jaxhash.training.data import ITEMS_IN_SAMPLE, Run, TrainingData, check_positives, choose_rows, send_if_small
 from jaxhash.training.objectives import Objective, Reconstruct
 
-IMAGES_AT_ONCE = 256
+IMAGES_PER_CHUNK = 256
 
 
 class ViewData(TrainingData):
@@ -61,9 +61,9 @@ def store_views(
     count, key = 0, jax.random.key(seed)
     with tempfile.TemporaryFile() as file:
         for items, *_ in source.runs():
-            for start in range(0, len(items), IMAGES_AT_ONCE):
-                batch = np.asarray(items[start : start + IMAGES_AT_ONCE])
-                rows, batch_key = pad_rows(batch, IMAGES_AT_ONCE), jax.random.fold_in(key, count)
+            for start in range(0, len(items), IMAGES_PER_CHUNK):
+                batch = np.asarray(items[start : start + IMAGES_PER_CHUNK])
+                rows, batch_key = pad_rows(batch, IMAGES_PER_CHUNK), jax.random.fold_in(key, count)
                 found = _compiled_views(model, rows, batch_key, num_views=num_views, warp=warp)
                 file.write(np.asarray(found)[: len(batch)].tobytes())
                 count += len(batch)

@@ -75,7 +75,7 @@ def pixel_ranking(train_images, train_labels, test_images, test_labels, k, at_on
         batch, labels = test[first : first + at_once], test_labels[first : first + at_once]
         distances = squares - 2 * (batch @ train.T)  # whole numbers, and less the query's own square: exact
         relevant = labels[:, None] == train_labels
-        precisions.append(jh.mean_average_precision(distances, relevant) * len(batch))
+        precisions.append(jh.metrics.mean_average_precision(distances, relevant) * len(batch))
         near = np.argpartition(distances, k - 1, axis=1)[:, :k]
         nearest.append(np.take_along_axis(near, np.take_along_axis(distances, near, axis=1).argsort(axis=1), axis=1))
     return sum(precisions) / len(test), np.concatenate(nearest)

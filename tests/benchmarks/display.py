@@ -21,7 +21,7 @@ def find(model, data, queries):
     images = data.test_images[queries]
     long_codes, long_queries = jh.encode(model, data.train_images), jh.encode(model, images)
     found = {f"{BITS} bits": jh.search(jh.build_index(long_codes, BITS), long_queries, k=NEAREST).ids}
-    short_codes, short_queries = (jh.first_bits(codes, SHORT_BITS) for codes in (long_codes, long_queries))
+    short_codes, short_queries = (jh.codes.first_bits(codes, SHORT_BITS) for codes in (long_codes, long_queries))
     found[f"{SHORT_BITS} bits"] = jh.search(jh.build_index(short_codes, SHORT_BITS), short_queries, k=NEAREST).ids
     _, ids = baselines.pixel_ranking(data.train_images, data.train_labels, images, data.test_labels[queries], NEAREST)
     return {name: np.asarray(rows) for name, rows in {**found, "Euclid": ids}.items()}
@@ -64,7 +64,7 @@ def main(arguments=None):
     some = slice(options.images)
     data = data._replace(train_images=data.train_images[some], train_labels=data.train_labels[some])
     model = jh.PatchEncoder(data.train_images.shape[1:], BITS)
-    objective = jh.Retrieve(short_bits=SHORT_BITS)
+    objective = jh.training.Retrieve(short_bits=SHORT_BITS)
     model, _ = jh.fit(model, data.train_images, epochs=options.epochs, batch_size=512, objective=objective)
     found = find(model, data, options.queries)
     for name, ids in found.items():

@@ -19,7 +19,7 @@ from quality import cell, print_row
 
 import jaxhash as jh
 
-OBJECTIVES = ("reconstruct", "retrieve", "keep neighbors", "group by kind")
+OBJECTIVES = ("reconstruct", "retrieve", "keep_neighbors", "group_by_kind")
 START = "start in closed form"  # ITQ, with weights
 FAISS_LSH = "FAISS IndexLSH"
 FAISS_RABITQ = "FAISS IndexRaBitQ"
@@ -55,7 +55,7 @@ def learned(objective, database, num_bits, seed, options):
     )
     if objective == START:
         still = optax.sgd(0.0)
-        return jh.fit(model, database, epochs=1, seed=seed, objective="keep neighbors", optimizer=still)[0]
+        return jh.fit(model, database, epochs=1, seed=seed, objective="keep_neighbors", optimizer=still)[0]
     return jh.fit(model, database, epochs=options.epochs, seed=seed, objective=objective)[0]
 
 
@@ -92,7 +92,7 @@ def learn(method, database, num_bits, seed, options):
 
 
 def weighted_recall(index, codes, weights, true, k):
-    return jh.recall(jh.search(index, codes, k=k, weights=weights).ids, true)
+    return jh.metrics.recall(true, jh.search(index, codes, k=k, weights=weights).ids)
 
 
 def run(method, database, queries, true, num_bits, seed, options):
@@ -112,8 +112,10 @@ def run(method, database, queries, true, num_bits, seed, options):
         found = np.asarray(jh.search(index, wanted, k=count).ids)
         if weights:
             weighted = weighted_recall(index, wanted, *weights, true, options.k)
-    kept = [jh.recall(found[:, : options.k], true)]
-    kept += [jh.recall(nearest(database, queries, options.k, found[:, :size]), true) for size in options.shortlists]
+    kept = [jh.metrics.recall(true, found[:, : options.k])]
+    kept += [
+        jh.metrics.recall(true, nearest(database, queries, options.k, found[:, :size])) for size in options.shortlists
+    ]
     return [size, *kept, weighted, seconds]
 
 

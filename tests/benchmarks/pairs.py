@@ -16,7 +16,7 @@ import jaxhash as jh
 
 NUM_BITS = 64
 CLUSTERS = 20_000
-QUERIES_AT_ONCE = 2000
+QUERIES_PER_CHUNK = 2000
 
 
 def clustered(n):
@@ -45,9 +45,9 @@ def find_by_faiss(codes, radius):
     index = faiss.IndexBinaryFlat(NUM_BITS)
     index.add(octets)
     parts, seconds = [], 0.0
-    for start in range(0, len(codes), QUERIES_AT_ONCE):
+    for start in range(0, len(codes), QUERIES_PER_CHUNK):
         begin = time.perf_counter()
-        ends, distances, ids = index.range_search(octets[start : start + QUERIES_AT_ONCE], radius + 1)
+        ends, distances, ids = index.range_search(octets[start : start + QUERIES_PER_CHUNK], radius + 1)
         seconds += time.perf_counter() - begin
         query = start + np.repeat(np.arange(len(ends) - 1), np.diff(ends.astype(np.int64)))
         later = ids > query

@@ -30,7 +30,9 @@ HIDDEN = (512, 256, 128)
 def patch_model(images):
     """A model of patches, trained on 60,000 of them."""
     rng = np.random.default_rng(0)
-    some = jh.extract_patches(images[rng.choice(len(images), 2000, replace=False)], PATCH).reshape(-1, PATCH, PATCH)
+    some = jh.models.extract_patches(images[rng.choice(len(images), 2000, replace=False)], PATCH).reshape(
+        -1, PATCH, PATCH
+    )
     chosen = some[rng.choice(len(some), 60_000, replace=False)]
     return jh.fit(jh.Autoencoder(PATCH * PATCH, PATCH_BITS, (256, 128)), chosen, epochs=4)[0]
 
@@ -52,7 +54,7 @@ def loop_over_dictionary(items_of, bag, radius, k):
 def dictionary(codes):
     """Which items have a code, as numbers of 28 bits."""
     items_of = defaultdict(set)
-    for item, bag in enumerate(jh.codes_to_integers(codes, PATCH_BITS).tolist()):
+    for item, bag in enumerate(jh.codes.codes_to_integers(codes, PATCH_BITS).tolist()):
         for code in bag:
             items_of[code].add(item)
     return items_of
@@ -61,12 +63,12 @@ def dictionary(codes):
 def bags(data, options):
     model = patch_model(data.train_images)
     start = time.perf_counter()
-    codes = jh.encode_patches(model, data.train_images, PATCH)
+    codes = jh.models.encode_patches(model, data.train_images, PATCH)
     encoded = time.perf_counter()
     index = jh.build_index(codes, PATCH_BITS, multi=True)
     print(f"\n### {data.name}: {codes.shape[1]} codes for each of {codes.shape[0]:,} images\n")
     print(f"encoding {encoded - start:.1f} s, building {time.perf_counter() - encoded:.1f} s, {index}\n")
-    queries = jh.encode_patches(model, data.test_images[: options.queries], PATCH)
+    queries = jh.models.encode_patches(model, data.test_images[: options.queries], PATCH)
     items_of = dictionary(codes)
     print_row("radius", "ms per query", "loop over a dictionary, s per query", "P@100", "10-NN vote")
     print_row(*["---"] * 5)
@@ -83,7 +85,7 @@ def bags(data, options):
 def loop_seconds(items_of, queries, found, radius, count=2):
     """Seconds of the loop for one query; its results must be those found."""
     start = time.perf_counter()
-    for row, bag in enumerate(jh.codes_to_integers(queries[:count], PATCH_BITS).tolist()):
+    for row, bag in enumerate(jh.codes.codes_to_integers(queries[:count], PATCH_BITS).tolist()):
         best = loop_over_dictionary(items_of, bag, radius, found.ids.shape[1])
         same = [(-score, item) for score, item in best] == list(
             zip(found.scores[row].tolist(), found.ids[row].tolist(), strict=True)
@@ -105,11 +107,11 @@ def two_codes(data, options):
     columns = ["mAP", "P@100", "P in radius 2", "10-NN vote", "distinct codes"]
     print_row("objective", "code", *columns, f"mAP@{CANDIDATES}: reranked", "all long codes", "share")
     print_row(*["---"] * (len(columns) + 5))
-    for objective in (jh.Reconstruct(short_bits=SHORT), jh.Retrieve(short_bits=SHORT)):
+    for objective in (jh.training.Reconstruct(short_bits=SHORT), jh.training.Retrieve(short_bits=SHORT)):
         model = jh.Autoencoder(data.train_images[0].size, LONG, HIDDEN)
         model, _ = jh.fit(model, data.train_images, epochs=options.epochs, objective=objective)
         codes, queries = (np.asarray(jh.encode(model, images)) for images in (data.train_images, data.test_images))
-        short, short_queries = (jh.first_bits(array, SHORT) for array in (codes, queries))
+        short, short_queries = (jh.codes.first_bits(array, SHORT) for array in (codes, queries))
         shortlist = jh.search(jh.build_index(short, SHORT), short_queries, k=CANDIDATES).ids
         ranked = jh.rerank(codes, queries, shortlist, k=CANDIDATES).ids
         exact = jh.search(jh.build_index(codes, LONG), queries, k=CANDIDATES).ids
@@ -132,7 +134,7 @@ def speed(options):
     centres = rng.random((2000, LONG)) < 0.5
     bits = centres[rng.integers(0, 2000, 10**6)] ^ (rng.random((10**6, LONG)) < 1.5 / SHORT)
     long_codes = jax.device_put(jh.pack_bits(bits))
-    short = jh.first_bits(long_codes, SHORT)
+    short = jh.codes.first_bits(long_codes, SHORT)
     index = jh.build_index(short, SHORT)
     queries, short_queries = (np.asarray(array[:1024]) for array in (long_codes, short))
 

@@ -37,7 +37,7 @@ FITS = OBJECTIVES | BINARIZATIONS | {PRETRAINED: {}}
 BASELINES = {"LSH": baselines.lsh, "PCA sign": baselines.pca_sign, "ITQ": baselines.itq}
 RAW_PIXELS = "raw pixels"
 METHODS = [RAW_PIXELS, *BASELINES, *FITS]
-OF_VECTORS = {name: {"objective": name} for name in ("keep neighbors", "group by kind")}
+OF_VECTORS = {name: {"objective": name} for name in ("keep_neighbors", "group_by_kind")}
 FEATURES = "cifar-10-features"
 FIRST = 1000
 UNSEEDED = {RAW_PIXELS, "PCA sign"}
@@ -99,7 +99,7 @@ def learned(method, images, num_bits, seed, options):
     model, history = jh.fit(model, images, epochs=options.epochs, batch_size=batch_size, seed=seed, **arguments)
     losses = {"running loss": history.loss[-1]}
     if isinstance(model, jh.Autoencoder):
-        losses["loss"] = jh.reconstruction_loss(model, images)
+        losses["loss"] = jh.training.reconstruction_loss(model, images)
     return lambda images: tuple(np.asarray(array) for array in jh.encode_weighted(model, images)), losses
 
 
@@ -115,8 +115,8 @@ def judged_by_ids(ids, data):
     """Measures of the nearest items, `[q, k]`."""
     return {
         "mAP of first 1,000": average_precision(ids, data),
-        "P@100": jh.precision_at_k(ids[:, :100], data.train_labels, data.test_labels),
-        "10-NN vote": jh.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
+        "P@100": jh.metrics.precision_at_k(ids, data.train_labels, data.test_labels, k=100),
+        "10-NN vote": jh.metrics.vote_accuracy(ids[:, :10], data.train_labels, data.test_labels),
     }
 
 
@@ -129,14 +129,14 @@ def average_precision(ids, data):
 
 def judged(codes, queries, weights, data, num_bits):
     """All measures of a database's codes, the queries' codes, and their weights if they have any."""
-    counts = jh.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
+    counts = jh.metrics.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
     index = jh.build_index(codes, num_bits)
     ids = jh.search(index, queries, k=min(FIRST, len(codes))).ids
-    stats = jh.bit_statistics(codes, num_bits)
+    stats = jh.codes.bit_statistics(codes, num_bits)
     return (
         {
             "mAP": counts.mean_average_precision(),
-            "P in radius 2": counts.precision_in_radius(2),
+            "P in radius 2": counts.precision_in_radius(radius=2),
             "distinct codes": stats.num_codes,
             "bucket median": stats.median_density,
             "bucket max": stats.max_density,
@@ -154,7 +154,7 @@ def judged_by_weights(index, codes, queries, weights, data):
     if weights is None:
         return {}
     labels = data.train_labels, data.test_labels
-    counts = jh.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
+    counts = jh.metrics.distance_counts(codes, labels[0], queries, labels[1], index.num_bits, weights=weights)
     ids = jh.search(index, queries, k=min(FIRST, len(codes)), weights=weights).ids
     found = {"mAP": counts.mean_average_precision()} | judged_by_ids(ids, data)
     return {f"{name}, weighted": value for name, value in found.items()}

@@ -178,9 +178,9 @@ def mnist(table):
     hashed = case.faiss("IndexBinaryHash", 17, flips=2)
     within(table, "radius 2, 60,000 MNIST codes of 17 bits, after prepare: FAISS Hash", case, 2, hashed, 2)
     codes = collections.defaultdict(list)
-    for number, code in enumerate(jh.codes_to_integers(case.codes, 17).tolist()):
+    for number, code in enumerate(jh.codes.codes_to_integers(case.codes, 17).tolist()):
         codes[code].append(number)
-    wanted = int(jh.codes_to_integers(case.queries, 17)[0])
+    wanted = int(jh.codes.codes_to_integers(case.queries, 17)[0])
 
     def hamming_distance(a, b):  # as the post writes it
         differing, distance = a ^ b, 0

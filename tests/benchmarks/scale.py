@@ -167,7 +167,7 @@ def stream(n):
 def trained(model, images):
     """Trains for an epoch. The images are noise, so warnings of idle bits are ignored."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", jh.CodeWarning)
+        warnings.simplefilter("ignore", jh.training.CodeWarning)
         return jh.fit(model, images, epochs=1, batch_size=1024)[1].loss
 
 

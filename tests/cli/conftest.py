@@ -36,7 +36,7 @@ def original(tmp_path_factory, digits):
 @pytest.fixture
 def untrained(monkeypatch):
     """Leaves new models as they are: training takes seconds to compile."""
-    monkeypatch.setattr(build, "fit", lambda model, *_, **__: (model, jh.History()))
+    monkeypatch.setattr(build, "fit", lambda model, *_, **__: (model, jh.training.History()))
 
 
 @pytest.fixture

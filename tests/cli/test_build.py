@@ -272,7 +272,7 @@ def test_codes_for_duplicates_are_long_and_of_an_objective_of_their_own(original
     monkeypatch.setattr(build, "fit", pretend_to_fit)
     run(capsys, "build", original / "photos", "-o", output, "--side", SIDE, "--for", "duplicates")
     collection = load_collection(output)
-    assert asked["objective"] == jh.FindDuplicates()
+    assert asked["objective"] == jh.training.FindDuplicates()
     assert (collection.purpose, collection.retriever.index.num_bits) == ("duplicates", 64)
     assert "built for\tduplicates" in run(capsys, "info", output).out
     again = ("build", original / "photos", "-o", output)

@@ -12,7 +12,7 @@ import pytest
 import jaxhash as jh
 from jaxhash.cli.collection import Collection, load_collection, save_collection, update_collection
 from jaxhash.cli.sources import Items
-from jaxhash.files import read_archive, write_archive
+from jaxhash.files.archive import read_archive, write_archive
 
 NAMES = ("a.png", "new\nline.png", os.fsdecode(b"\xff\xfe.png"), "../up.png", "deep/größer.png")
 

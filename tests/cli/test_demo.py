@@ -122,7 +122,7 @@ def test_the_demo_prints_a_falling_loss_for_each_epoch_of_both_models(told):
 
 def test_the_demo_prints_the_losses_of_the_model_that_it_saves(told, page, retrievers, data):
     for images in (data.train_images, data.test_images):
-        loss = f"{jh.reconstruction_loss(retrievers[0].model, images):.4f}"
+        loss = f"{jh.training.reconstruction_loss(retrievers[0].model, images):.4f}"
         assert loss in told.out
         assert any(loss in text for _, text in page.texts)
 
@@ -136,11 +136,11 @@ def test_the_table_of_answers_is_that_of_comparing_all_codes(told, nearest, retr
         weighted = jh.retrieve(retriever, data.test_images, k=10, weighted=True).ids
         for ids, row in zip((near, weighted), both, strict=True):
             judged = (ids, data.train_labels, data.test_labels)
-            assert row[1:] == [f"{jh.precision_at_k(*judged):.1%}", f"{jh.vote_accuracy(*judged):.1%}"]
+            assert row[1:] == [f"{jh.metrics.precision_at_k(*judged):.1%}", f"{jh.metrics.vote_accuracy(*judged):.1%}"]
 
 
 def test_the_codes_know_more_than_chance(nearest, data):
-    assert jh.precision_at_k(nearest[1], data.train_labels, data.test_labels) > 0.2  # ten labels: chance is 0.1
+    assert jh.metrics.precision_at_k(nearest[1], data.train_labels, data.test_labels) > 0.2  # ten labels: chance is 0.1
 
 
 def test_the_page_shows_for_each_query_what_both_models_find(page, nearest, distances, data):

@@ -28,7 +28,7 @@ def offline(monkeypatch):
 @pytest.fixture
 def only_words(monkeypatch):
     """Leaves out what takes long: training and drawing."""
-    monkeypatch.setattr(demo, "fit", lambda model, images, **_: (model, jh.History((0.5,))))
+    monkeypatch.setattr(demo, "fit", lambda model, images, **_: (model, jh.training.History((0.5,))))
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     for name in ("bucket_histogram", "matches_by_radius", "reconstructions", "training_curve"):
         monkeypatch.setattr(demo_learning.plots, name, lambda *_, **__: Figure(figsize=(1, 1)))
@@ -56,7 +56,7 @@ def test_by_default_bits_and_epochs_follow_from_the_number_of_images(monkeypatch
     images, labels = np.zeros((102, 8, 8), np.uint8), np.zeros(102, np.int32)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     monkeypatch.setattr(demo, "fit", fit)
-    monkeypatch.setattr(demo, "load_dataset", lambda name, _: jh.Dataset(name, images, labels, images, labels))
+    monkeypatch.setattr(demo, "load_dataset", lambda name, _: jh.datasets.Dataset(name, images, labels, images, labels))
     assert status_of("demo", "--output", tmp_path) == 2
     assert asked["bits"] == 8  # 102 images, 0.4 on each of 256 codes
     assert asked["steps"] == pytest.approx(500, rel=0.01)
@@ -118,7 +118,7 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
 @pytest.mark.parametrize(("shape", "words"), [((8, 8), "Both models are the post's"), ((8, 8, 3), "400 learned ones")])
 def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(shape, words):
     images, labels = np.zeros((2, *shape), np.uint8), np.zeros(2, np.int32)
-    data = jh.Dataset("two", images, labels, images, labels)
+    data = jh.datasets.Dataset("two", images, labels, images, labels)
     models = [demo._make_model(data, 8, objective) for objective in demo.OBJECTIVES]
     assert type(models[0]) is jh.Autoencoder
     assert isinstance(models[1], jh.PatchEncoder) == (len(shape) == 3)
@@ -130,7 +130,7 @@ def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(
 def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (11, 6, 6, 3), dtype=np.uint8)
     labels = np.arange(11, dtype=np.int32) % 3
-    few = jh.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])
+    few = jh.datasets.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])
     monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)

@@ -221,7 +221,7 @@ def test_names_are_text_and_what_is_gone_is_said(folder, capsys):
 
 def test_a_limit_shows_the_first_by_id_and_says_what_is_left_out(digits_page, tmp_path, capsys, monkeypatch):
     file = digits_page.parent / "index.npz"
-    monkeypatch.setattr(explore, "MOST_ITEMS", 1000)
+    monkeypatch.setattr(explore, "MAX_ITEMS", 1000)
     error = error_of(capsys, "explore", file, "-o", tmp_path / "page.html")
     assert "1,200 items" in error
     assert "--limit 1200" in error

@@ -23,7 +23,7 @@ from jaxhash.cli import demo
         OSError("one\ttwo"),
         FileNotFoundError("one two"),
         jh.CorruptFileError("one two"),
-        jh.DivergenceError("one\r\ntwo"),
+        jh.training.DivergenceError("one\r\ntwo"),
         ImportError("one two"),
     ],
     ids=lambda error: type(error).__name__,

@@ -15,9 +15,13 @@ def test_settings_follow_from_the_items():
     photos, greys, vectors = make_photos(200), np.zeros((200, 4, 4, 3), np.uint8), np.zeros((200, 16), np.float32)
     chosen = [choose_settings(values, 8) for values in (photos, greys, vectors)]
     assert [type(each.model) for each in chosen] == [jh.PatchEncoder, jh.ConvAutoencoder, jh.Autoencoder]
-    assert [each.objective for each in chosen] == [jh.Retrieve(), jh.Retrieve(), jh.KeepNeighbors()]
+    assert [each.objective for each in chosen] == [
+        jh.training.Retrieve(),
+        jh.training.Retrieve(),
+        jh.training.KeepNeighbors(),
+    ]
     duplicates = choose_settings(photos, 8, finds_duplicates=True)
-    assert (type(duplicates.model), duplicates.objective) == (jh.ConvAutoencoder, jh.FindDuplicates())
+    assert (type(duplicates.model), duplicates.objective) == (jh.ConvAutoencoder, jh.training.FindDuplicates())
 
 
 def test_few_items_or_dimensions_are_reconstructed():
@@ -27,7 +31,7 @@ def test_few_items_or_dimensions_are_reconstructed():
         np.zeros((200, 15), np.float32),
     ):
         few = choose_settings(values, 8)
-        assert few.objective == jh.Reconstruct()
+        assert few.objective == jh.training.Reconstruct()
         assert isinstance(few.model, jh.Autoencoder)
 
 

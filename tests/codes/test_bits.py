@@ -151,30 +151,30 @@ def test_wrong_bytes_are_refused():
 
 def test_integers_by_hand():
     codes = jh.pack_bits([[1, 0, 1], [0, 1, 1]])
-    integers = jh.codes_to_integers(codes, 3)
+    integers = jh.codes.codes_to_integers(codes, 3)
     assert integers.dtype == np.uint64
     assert integers.tolist() == [5, 3]
-    assert jh.codes_to_integers(jh.pack_bits(np.ones(64)), 64) == 2**64 - 1
+    assert jh.codes.codes_to_integers(jh.pack_bits(np.ones(64)), 64) == 2**64 - 1
 
 
 @pytest.mark.parametrize("num_bits", range(1, 65))
 def test_integers_keep_the_order_of_codes_and_come_back(num_bits):
     codes = oracle.pack(random_bits(num_bits, n=50))
-    integers = jh.codes_to_integers(codes, num_bits)
+    integers = jh.codes.codes_to_integers(codes, num_bits)
     by_code = np.lexsort(codes.T[::-1])
     assert (np.diff(integers[by_code].astype(object)) >= 0).all()
-    np.testing.assert_array_equal(jh.codes_from_integers(integers, num_bits), codes)
+    np.testing.assert_array_equal(jh.codes.codes_from_integers(integers, num_bits), codes)
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8))
 def test_any_64_bit_integer_survives(integers):
     values = np.array(integers, np.uint64)
-    np.testing.assert_array_equal(jh.codes_to_integers(jh.codes_from_integers(values, 64), 64), values)
+    np.testing.assert_array_equal(jh.codes.codes_to_integers(jh.codes.codes_from_integers(values, 64), 64), values)
 
 
 def test_int64_ids_past_32_bits_are_not_truncated():
     values = np.array([2**40, 2**33 + 1], np.int64)
-    np.testing.assert_array_equal(jh.codes_to_integers(jh.codes_from_integers(values, 41), 41), values)
+    np.testing.assert_array_equal(jh.codes.codes_to_integers(jh.codes.codes_from_integers(values, 41), 41), values)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_int64_ids_past_32_bits_are_not_truncated():
 )
 def test_integers_that_do_not_fit_are_refused(integers, num_bits, error):
     with pytest.raises(error):
-        jh.codes_from_integers(integers, num_bits)
+        jh.codes.codes_from_integers(integers, num_bits)
 
 
 @pytest.mark.parametrize("num_bits", [0, -8])
@@ -204,7 +204,7 @@ def test_a_number_of_bits_that_is_no_integer_is_refused(num_bits):
         jh.unpack_bits(np.zeros((1, 1), np.uint32), num_bits)
 
 
-@pytest.mark.parametrize("convert", [jh.unpack_bits, jh.codes_to_bytes, jh.codes_to_integers])
+@pytest.mark.parametrize("convert", [jh.unpack_bits, jh.codes_to_bytes, jh.codes.codes_to_integers])
 def test_codes_with_set_padding_bits_are_refused(convert):
     codes = np.array([[0], [1 << (31 - 20)]], np.uint32)
     with pytest.raises(ValueError, match=r"padding bits must be zero, but the code at \(1,\) has bits past 17"):
@@ -222,14 +222,14 @@ def test_first_bits_are_those_of_the_bits(num_bits):
     bits = random_bits(num_bits)
     codes, counts = oracle.pack(bits), range(1, num_bits + 1)
     expected = [oracle.pack(bits[:, :count]) for count in counts]
-    found = jax.jit(lambda codes: [jh.first_bits(codes, num_bits=count) for count in counts])(codes)
+    found = jax.jit(lambda codes: [jh.codes.first_bits(codes, num_bits=count) for count in counts])(codes)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     for count in {1, (num_bits + 1) // 2, num_bits}:
-        np.testing.assert_array_equal(jh.first_bits(codes, count), expected[count - 1])
+        np.testing.assert_array_equal(jh.codes.first_bits(codes, count), expected[count - 1])
 
 
 def test_more_bits_than_there_are_words_are_refused():
     with pytest.raises(ValueError, match="at most 64 for these codes, got 65"):
-        jh.first_bits(np.zeros((2, 2), np.uint32), 65)
+        jh.codes.first_bits(np.zeros((2, 2), np.uint32), 65)
     with pytest.raises(TypeError, match="uint32"):
-        jh.first_bits(np.zeros((2, 2), np.int32), 5)
+        jh.codes.first_bits(np.zeros((2, 2), np.int32), 5)

@@ -15,7 +15,7 @@ from jaxhash import codes
 from jaxhash.core import checks
 
 CASES = make_cases((3,), 30)
-MOST_IN_JAX = 64 if jax.config.jax_enable_x64 else 32
+MAX_IN_JAX = 64 if jax.config.jax_enable_x64 else 32
 
 LENGTHS = st.integers(0, 3)
 NUM_BITS = st.integers(1, 100)
@@ -63,7 +63,7 @@ def test_numpy_forms_equal_the_slow_exact_ones(lead, num_bits, seed):
 @given(st.lists(LENGTHS, min_size=1, max_size=3), NUM_BITS, SEEDS)
 def test_jax_forms_equal_the_slow_exact_ones(lead, num_bits, seed):
     cases = make_cases(lead, num_bits, seed)
-    if num_bits > MOST_IN_JAX:
+    if num_bits > MAX_IN_JAX:
         cases.pop("codes_from_integers", None)
 
     def convert(arrays):
@@ -77,7 +77,7 @@ def test_jax_forms_equal_the_slow_exact_ones(lead, num_bits, seed):
 
 def test_lists_give_numpy_arrays():
     assert isinstance(jh.pack_bits([1, 0, 1]), np.ndarray)
-    assert isinstance(jh.codes_from_integers([5], 3), np.ndarray)
+    assert isinstance(jh.codes.codes_from_integers([5], 3), np.ndarray)
 
 
 def test_a_distance_is_of_jax_if_one_code_is():
@@ -88,13 +88,13 @@ def test_a_distance_is_of_jax_if_one_code_is():
 
 
 def test_of_traced_integers_the_last_bits_count():
-    found = jax.jit(lambda ints: jh.codes_from_integers(ints, 3))(np.array([-1, 9], np.int32))
-    np.testing.assert_array_equal(found, jh.codes_from_integers([7, 1], 3))
+    found = jax.jit(lambda ints: jh.codes.codes_from_integers(ints, 3))(np.array([-1, 9], np.int32))
+    np.testing.assert_array_equal(found, jh.codes.codes_from_integers([7, 1], 3))
 
 
 def test_small_integers_make_long_codes():
-    expected = jh.codes_from_integers([5, 127], 60)
-    np.testing.assert_array_equal(jh.codes_from_integers(jnp.array([5, 127], jnp.int8), 60), expected)
+    expected = jh.codes.codes_from_integers([5, 127], 60)
+    np.testing.assert_array_equal(jh.codes.codes_from_integers(jnp.array([5, 127], jnp.int8), 60), expected)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -105,8 +105,8 @@ def test_small_integers_make_long_codes():
         (partial(jh.unpack_bits, num_bits=31), jnp.uint32([2]), jnp.uint32([3]), "past 31"),
         (partial(jh.codes_to_bytes, num_bits=31), jnp.uint32([2]), jnp.uint32([3]), "past 31"),
         (partial(jh.codes_from_bytes, num_bits=7), jnp.uint8([2]), jnp.uint8([3]), "past 7"),
-        (partial(jh.codes_from_integers, num_bits=3), jnp.array([0, 7]), jnp.array([-1, 4]), "got -1 to 4"),
-        (partial(jh.codes_from_integers, num_bits=3), jnp.array([0, 7]), jnp.array([0, 8]), "got 0 to 8"),
+        (partial(jh.codes.codes_from_integers, num_bits=3), jnp.array([0, 7]), jnp.array([-1, 4]), "got -1 to 4"),
+        (partial(jh.codes.codes_from_integers, num_bits=3), jnp.array([0, 7]), jnp.array([0, 8]), "got 0 to 8"),
     ],
 )
 def test_known_jax_values_are_checked(convert, right, wrong, message, on_host, monkeypatch):

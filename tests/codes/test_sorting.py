@@ -45,7 +45,7 @@ def test_equal_codes_are_kept_once(table):
 
 @pytest.mark.parametrize("rows", [[], [3], [3, 3, 4, 5, 5, 5, 9], [0] * 30])
 def test_positions_are_found_in_parts(rows, monkeypatch):
-    monkeypatch.setattr(sorting, "ENTRIES_AT_ONCE", 2)
+    monkeypatch.setattr(sorting, "ENTRIES_PER_CHUNK", 2)
     new = mark_run_starts(np.array(rows, np.uint32))
     expected = [i for i in range(len(rows)) if i == 0 or rows[i] != rows[i - 1]]
     positions = find_positions(new, fill=99, length=len(expected) + 2)
@@ -56,7 +56,7 @@ def test_positions_are_found_in_parts(rows, monkeypatch):
 @pytest.mark.parametrize("num_bits", [20, 64])
 @pytest.mark.parametrize("n", [0, 1, 1024, 5000])
 def test_codes_come_in_runs(n, num_bits, rng, monkeypatch):
-    monkeypatch.setattr(hash_index, "CODES_AT_ONCE", 1500)
+    monkeypatch.setattr(hash_index, "CODES_PER_CHUNK", 1500)
     index = jh.build_index(jh.pack_bits(rng.random((n, num_bits)) < 0.5), num_bits)
     runs = list(code_runs(index))
     assert len(runs) == -(-int(index.num_codes) // 1024)

@@ -16,7 +16,7 @@ def entropy(counts):
 
 
 def statistics_of(bits, **options):
-    return jh.bit_statistics(pack(bits), np.shape(bits)[1], **options)
+    return jh.codes.bit_statistics(pack(bits), np.shape(bits)[1], **options)
 
 
 def test_statistics_by_hand():
@@ -72,16 +72,16 @@ def test_the_threshold_decides_what_is_duplicated(threshold, copies):
 
 def test_codes_are_counted_in_parts_without_a_difference(rng, monkeypatch):
     codes = pack(clustered(rng, 1000, 40))
-    whole = jh.bit_statistics(jnp.asarray(codes), 40)
-    monkeypatch.setattr(statistics, "CODES_AT_ONCE", 300)
-    for a, b in zip(whole, jh.bit_statistics(codes, 40), strict=True):
+    whole = jh.codes.bit_statistics(jnp.asarray(codes), 40)
+    monkeypatch.setattr(statistics, "CODES_PER_CHUNK", 300)
+    for a, b in zip(whole, jh.codes.bit_statistics(codes, 40), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_statistics_refuse_what_they_cannot_judge():
     with pytest.raises(ValueError, match="at least one code"):
-        jh.bit_statistics(np.zeros((0, 1), np.uint32), 17)
+        jh.codes.bit_statistics(np.zeros((0, 1), np.uint32), 17)
     with pytest.raises(ValueError, match="shape"):
-        jh.bit_statistics(np.zeros(1, np.uint32), 17)
+        jh.codes.bit_statistics(np.zeros(1, np.uint32), 17)
     with pytest.raises(TypeError, match="uint32"):
-        jh.bit_statistics(np.zeros((3, 17)), 17)
+        jh.codes.bit_statistics(np.zeros((3, 17)), 17)

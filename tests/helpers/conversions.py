@@ -25,7 +25,7 @@ def make_cases(lead, num_bits, seed=0):
     cases = {
         "pack_bits": Case(jh.pack_bits, (bits,), codes),
         "unpack_bits": Case(partial(jh.unpack_bits, num_bits=num_bits), (codes,), bits),
-        "first_bits": Case(partial(jh.first_bits, num_bits=few), (codes,), _pack(bits[..., :few])),
+        "first_bits": Case(partial(jh.codes.first_bits, num_bits=few), (codes,), _pack(bits[..., :few])),
         "hamming_distance": Case(jh.hamming_distance, (codes, _pack(other)), (bits != other).sum(-1, dtype=np.int32)),
         "codes_from_bytes": Case(partial(jh.codes_from_bytes, num_bits=num_bits), (packed,), codes),
         "codes_to_bytes": Case(partial(jh.codes_to_bytes, num_bits=num_bits), (codes,), packed),
@@ -33,7 +33,7 @@ def make_cases(lead, num_bits, seed=0):
     if num_bits <= 64:
         powers = 2 ** np.arange(num_bits - 1, -1, -1, dtype=object)
         ints = np.array((bits * powers).sum(-1), np.uint32 if num_bits <= 32 else np.uint64)
-        cases["codes_from_integers"] = Case(partial(jh.codes_from_integers, num_bits=num_bits), (ints,), codes)
+        cases["codes_from_integers"] = Case(partial(jh.codes.codes_from_integers, num_bits=num_bits), (ints,), codes)
     return cases
 
 

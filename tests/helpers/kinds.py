@@ -46,6 +46,9 @@ def make_cases(lead, put=lambda tree: tree, seed=0):
         ),
         "bag_search": Case(partial(jh.bag_search, many, radius=4, k=5), bags, traced=False),
         "rerank": Case(lambda q, ids, rows: jh.rerank(rows, q, ids, k=5), queries, (candidates, codes)),
+        "rerank, weights": Case(
+            lambda q, ids, rows, w: jh.rerank(rows, q, ids, weights=w, k=5), queries, (candidates, codes, weights)
+        ),
         "rerank_vectors": Case(
             lambda q, ids, rows: jh.rerank_vectors(rows, q, ids, k=5), wanted, (candidates, vectors)
         ),
@@ -58,7 +61,7 @@ def _retrievers(lead, put, rng):
     images, wanted = (rng.integers(0, 256, (*shape, 12), dtype=np.uint8) for shape in ((300,), lead))
     model = jh.Autoencoder(12, NUM_BITS, ())
     codes, allowed = jh.encode(model, images), rng.random(300) < 0.5
-    short = jh.build_index(jh.first_bits(codes, 9), 9)
+    short = jh.build_index(jh.codes.first_bits(codes, 9), 9)
     retrievers = {
         "retrieve": jh.Retriever(model, jh.build_index(codes, NUM_BITS)),
         "retrieve, long codes": jh.Retriever(model, short, long_codes=codes),

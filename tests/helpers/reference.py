@@ -1,25 +1,30 @@
 """The reference, `notebooks/reference.md`, from the docstrings. To make it anew: `python tests/helpers/reference.py`
 
 Signatures are read from the source, so that they are the same on every version of Python, with types as they are
-written there. Nothing of jaxhash is run but its table of public names.
+written there.
 """
 
 import ast
-import collections
+import importlib
 from pathlib import Path
 
 import jaxhash as jh
 
 PACKAGE = Path(jh.__file__).parent
 REFERENCE = PACKAGE.parent / "notebooks" / "reference.md"
+NAME = "jaxhash."
 WIDTH = 88
 
 HEAD = """# Reference
 
-All public names, by folder, with the first paragraph of each docstring. `help(jh.search)` shows a whole docstring. In
-shapes, n is the number of items, q of queries, b of bits, w = ceil(b / 32) of words, k of neighbours. This file is made
-from the docstrings by `python tests/helpers/reference.py`.
+All public names, by package, with the first paragraph of each docstring. `help(jh.search)` shows a whole docstring. A
+heading is the name as used after `import jaxhash as jh`; names at the top, such as `jh.search`, are in their package,
+too. In shapes, n is the number of items, q of queries, b of bits, w = ceil(b / 32) of words, k of neighbors. This file
+is made from the docstrings by `python tests/helpers/reference.py`.
 """
+
+# The packages and modules that list their public names in `__all__`.
+FACES = ("codes", "index", "query", "metrics", "models", "training", "retriever", "datasets", "files")
 
 
 class Constants(ast.NodeTransformer):
@@ -108,38 +113,41 @@ def to_markdown(text):
     return "\n\n".join(fenced)
 
 
-def describe_name(name, module):
+def list_homes(face):
+    """The module that defines each public name of a package or module, by name; functions come before classes."""
+    tree, _ = read_module(face)
+    imported = (node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(NAME))
+    homes = {alias.name: node.module.removeprefix(NAME) for node in imported for alias in node.names}
+    names = sorted(importlib.import_module(NAME + face).__all__, key=lambda name: (name[0].isupper(), name))
+    return {name: homes.get(name, face) for name in names}
+
+
+def usual_name(name, face):
+    """A public name as it is used."""
+    return f"jh.{name}" if name in jh.__all__ else f"jh.{face}.{name}"
+
+
+def describe_name(name, face, module):
     """The section of a public name."""
     tree, path = read_module(module)
     *_, node = (part for part in tree.body if getattr(part, "name", None) == name)  # after its overloads
     signature = class_signature(node, tree) if isinstance(node, ast.ClassDef) else function_signature(node, name)
-    return f"### `{name}`\n\n```python\n{signature}\n```\n\n{first_paragraph(node)}\n\n[{path}](../{path})\n"
-
-
-def list_groups():
-    """The public names of each folder or file, functions before classes, as `(name, module)`."""
-    groups = collections.defaultdict(list)
-    for module, names in jh._MODULES.items():
-        groups[module.partition(".")[0]] += [(name, module) for name in names]
-    return {
-        group: sorted(members, key=lambda member: (member[0][0].isupper(), member)) for group, members in groups.items()
-    }
+    heading = f"### `{usual_name(name, face)}`"
+    return f"{heading}\n\n```python\n{signature}\n```\n\n{first_paragraph(node)}\n\n[{path}](../{path})\n"
 
 
 def make_reference():
     """The whole text."""
-    contents, sections, seen = [], [], collections.Counter()
-    for group, members in list_groups().items():
-        tree, _ = read_module(group)
-        sections.append(f"## `jaxhash.{group}`\n\n{to_markdown(ast.get_docstring(tree))}\n")
+    contents, sections = [], []
+    for face in FACES:
+        tree, _ = read_module(face)
+        sections.append(f"## `jaxhash.{face}`\n\n{to_markdown(ast.get_docstring(tree))}\n")
         links = []
-        for name, module in members:
-            # Of headings that differ only in case, later ones are numbered by GitHub.
-            anchor = name.lower() + (f"-{seen[name.lower()]}" if seen[name.lower()] else "")
-            seen[name.lower()] += 1
+        for name, module in list_homes(face).items():
+            anchor = usual_name(name, face).lower().replace(".", "")
             links.append(f"[`{name}`](#{anchor})")
-            sections.append(describe_name(name, module))
-        contents.append(f"- [`jaxhash.{group}`](#jaxhash{group}): {', '.join(links)}")
+            sections.append(describe_name(name, face, module))
+        contents.append(f"- [`jaxhash.{face}`](#jaxhash{face}): {', '.join(links)}")
     return "\n".join([HEAD, *contents, "", *sections])
 
 

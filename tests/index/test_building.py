@@ -20,10 +20,10 @@ def test_four_items_by_hand():
     codes = jh.pack_bits([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]])
     index = jh.build_index(codes, num_bits=3)
     table, offsets, ids = sorted_arrays(index)
-    assert jh.codes_to_integers(table, 3).tolist() == [0b000, 0b001, 0b110]
+    assert jh.codes.codes_to_integers(table, 3).tolist() == [0b000, 0b001, 0b110]
     assert offsets.tolist() == [0, 1, 2, 4]
     assert ids.tolist() == [3, 1, 0, 2]
-    assert jh.describe(index) == (4, 3, 1, 1.0, 4 / 3, 2)
+    assert jh.describe(index) == (4, 3, 1, 1.0, 4 / 3, 2, (), 0)
 
 
 @given(st.integers(0, 200), st.sampled_from([1, 17, 33, 65, 200]), st.integers(0, 2**32))
@@ -36,7 +36,7 @@ def test_an_index_depends_only_on_its_pairs_of_code_and_id(n, num_bits, seed):
 
 def test_no_codes_give_an_empty_index():
     index = jh.build_index(np.zeros((0, 2), np.uint32), 64)
-    assert jh.describe(index) == (0, 0, 0, 0.0, 0.0, 0)
+    assert jh.describe(index) == (0, 0, 0, 0.0, 0.0, 0, (), 0)
     assert [len(array) for array in sorted_arrays(index)] == [0, 1, 0]
 
 

@@ -34,7 +34,7 @@ def three_items():
 
 def contents(index):
     table, offsets, ids = sorted_arrays(index)
-    return jh.codes_to_integers(table, index.num_bits).tolist(), offsets.tolist(), ids.tolist()
+    return jh.codes.codes_to_integers(table, index.num_bits).tolist(), offsets.tolist(), ids.tolist()
 
 
 def test_adding_by_hand():
@@ -336,7 +336,7 @@ class Collection(RuleBasedStateMachine):
         self.index = self.built({})
 
     def codes(self, integers):
-        return np.asarray(jh.codes_from_integers(np.array(list(integers), np.uint64), self.num_bits))
+        return np.asarray(jh.codes.codes_from_integers(np.array(list(integers), np.uint64), self.num_bits))
 
     def built(self, items):
         return jh.build_index(self.codes(items.values()), self.num_bits, ids=list(items))

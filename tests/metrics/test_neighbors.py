@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import jaxhash as jh
 
-MEASURES = [jh.precision_at_k, jh.vote_accuracy]
+MEASURES = [jh.metrics.precision_at_k, jh.metrics.vote_accuracy]
 
 
 def precision_by_loop(ids, labels, query_labels):
@@ -39,22 +39,25 @@ def searches(draw):
 def test_precision_by_hand():
     labels = [0, 1, 1, 2]
     ids = [[0, 1], [1, 2], [3, 0]]  # labels 0 1, 1 1, 2 0
-    assert jh.precision_at_k(ids, labels, [0, 1, 1]) == 3 / 6
+    assert jh.metrics.precision_at_k(ids, labels, [0, 1, 1]) == 3 / 6
+    assert jh.metrics.precision_at_k(ids, labels, [0, 1, 1], k=1) == 2 / 3
+    with pytest.raises(ValueError, match="k must"):
+        jh.metrics.precision_at_k(ids, labels, [0, 1, 1], k=3)
 
 
 def test_vote_by_hand():
     labels = [0, 1, 1, 2]
     ids = [[0, 1, 2], [0, 1, 2], [3, 3, 1]]  # majorities 1, 1, 2
-    assert jh.vote_accuracy(ids, labels, [1, 0, 2]) == 2 / 3
+    assert jh.metrics.vote_accuracy(ids, labels, [1, 0, 2]) == 2 / 3
 
 
 def test_an_unfilled_slot_counts_as_wrong_for_precision():
-    assert jh.precision_at_k([[1, -1], [-1, -1]], [4, 7], [7, 7]) == 1 / 4
+    assert jh.metrics.precision_at_k([[1, -1], [-1, -1]], [4, 7], [7, 7]) == 1 / 4
 
 
 def test_an_unfilled_slot_has_no_vote():
-    assert jh.vote_accuracy([[0, -1, -1]], [3, 4], [3]) == 1
-    assert jh.vote_accuracy([[-1, -1, 1, 0, 1]], [3, 4], [4]) == 1
+    assert jh.metrics.vote_accuracy([[0, -1, -1]], [3, 4], [3]) == 1
+    assert jh.metrics.vote_accuracy([[-1, -1, 1, 0, 1]], [3, 4], [4]) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,11 +65,13 @@ def test_an_unfilled_slot_has_no_vote():
 )
 def test_of_equal_votes_the_lowest_label_wins_whatever_the_order(ids, winner):
     labels = [2, 1, 3]
-    assert [jh.vote_accuracy(ids, labels, [label]) for label in (1, 2, 3)] == [winner == label for label in (1, 2, 3)]
+    assert [jh.metrics.vote_accuracy(ids, labels, [label]) for label in (1, 2, 3)] == [
+        winner == label for label in (1, 2, 3)
+    ]
 
 
 def test_a_query_that_found_nothing_has_no_majority():
-    assert jh.vote_accuracy([[-1, -1], [0, 0]], [0], [0, 0]) == 1 / 2
+    assert jh.metrics.vote_accuracy([[-1, -1], [0, 0]], [0], [0, 0]) == 1 / 2
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -99,20 +104,20 @@ def test_numpy_and_jax_arrays_give_the_same_plain_float(measure):
 @settings(deadline=None)
 @given(searches())
 def test_precision_equals_counting_in_a_loop(search):
-    assert jh.precision_at_k(*search) == pytest.approx(precision_by_loop(*search))
+    assert jh.metrics.precision_at_k(*search) == pytest.approx(precision_by_loop(*search))
 
 
 @settings(deadline=None)
 @given(searches())
 def test_vote_equals_counting_with_a_counter(search):
-    assert jh.vote_accuracy(*search) == pytest.approx(vote_by_counter(*search))
+    assert jh.metrics.vote_accuracy(*search) == pytest.approx(vote_by_counter(*search))
 
 
 def test_slots_that_search_leaves_unfilled_count_as_wrong():
     index = jh.build_index(jh.pack_bits([[0, 0, 0, 0], [1, 1, 1, 1]]), 4)
     ids = jh.search(index, jh.pack_bits([[0, 0, 0, 1]]), k=5).ids
-    assert jh.precision_at_k(ids, [8, 9], [8]) == 1 / 5
-    assert jh.vote_accuracy(ids, [8, 9], [8]) == 1
+    assert jh.metrics.precision_at_k(ids, [8, 9], [8]) == 1 / 5
+    assert jh.metrics.vote_accuracy(ids, [8, 9], [8]) == 1
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -142,7 +147,7 @@ def test_an_id_beyond_the_labels_is_refused_by_its_value(measure, wrong):
         measure([[0, 1], [wrong, -1]], [0, 1, 2], [0, 1])
 
 
-@pytest.mark.parametrize("measure", [jh.precision_at_k, jh.vote_accuracy])
+@pytest.mark.parametrize("measure", [jh.metrics.precision_at_k, jh.metrics.vote_accuracy])
 def test_no_query_and_ids_that_are_no_integers_are_refused(measure):
     for empty in (np.zeros((0, 3), int), np.zeros((2, 0), int)):
         with pytest.raises(ValueError, match="not empty"):
@@ -157,7 +162,7 @@ def test_labels_may_be_bytes_negative_huge_or_names(measure):
     for labels in (np.array([3, 3, 4], np.uint8), [-1, -1, 5], [2**62, 2**62, 7], ["cat", "cat", "dog"]):
         kind = np.asarray(labels).dtype
         wanted = np.array([labels[0], labels[0]], kind), np.array([labels[0], labels[2]], kind)
-        expected = [1 / 2, 3 / 4] if measure is jh.precision_at_k else right
+        expected = [1 / 2, 3 / 4] if measure is jh.metrics.precision_at_k else right
         assert [measure(ids, labels, query_labels) for query_labels in wanted] == expected
 
 
@@ -167,68 +172,77 @@ def test_no_label_of_a_query_equals_an_unfilled_slot(measure):
 
 
 def test_recall_by_hand():
-    assert jh.recall([[1, 2, 3], [4, 5, 6]], [[3, 2, 9], [6, 7, 8]]) == pytest.approx(3 / 6)
-    assert jh.recall([[1, 2]], [[2, 1]]) == 1
-    assert jh.recall([[1, 2]], [[3, 4]]) == 0
+    assert jh.metrics.recall([[3, 2, 9], [6, 7, 8]], [[1, 2, 3], [4, 5, 6]]) == pytest.approx(3 / 6)
+    assert jh.metrics.recall([[2, 1]], [[1, 2]]) == 1
+    assert jh.metrics.recall([[3, 4]], [[1, 2]]) == 0
 
 
 def test_recall_of_more_or_fewer_than_the_true_ones():
-    assert jh.recall([[9, 8, 1, 2]], [[1, 2]]) == 1
-    assert jh.recall([[1]], [[1, 2]]) == 1 / 2
-    assert jh.recall(np.zeros((1, 0), int), [[1, 2]]) == 0
+    assert jh.metrics.recall([[1, 2]], [[9, 8, 1, 2]]) == 1
+    assert jh.metrics.recall([[1, 2]], [[1]]) == 1 / 2
+    assert jh.metrics.recall([[1, 2]], np.zeros((1, 0), int)) == 0
 
 
 def test_rows_of_recall_do_not_see_each_other():
-    assert jh.recall([[1], [2]], [[2], [1]]) == 0
+    assert jh.metrics.recall([[2], [1]], [[1], [2]]) == 0
 
 
 def test_an_id_found_twice_counts_once():
-    assert jh.recall([[1, 1]], [[1, 2]]) == 1 / 2
-    assert jh.recall([[1, 1]], [[1, 2]], [[0, 0]], [[0, 0]]) == 1 / 2
+    assert jh.metrics.recall([[1, 2]], [[1, 1]]) == 1 / 2
+    assert jh.metrics.recall([[1, 2]], [[1, 1]], true_distances=[[0, 0]], found_distances=[[0, 0]]) == 1 / 2
 
 
 def test_unfilled_slots_are_neither_found_nor_missed():
-    assert jh.recall([[1, -1, -1]], [[1, 2, -1]]) == 1 / 2
-    none = jh.Neighbors.NO_DISTANCE
-    assert jh.recall([[1, -1, -1]], [[1, 2, -1]], [[3, none, none]], [[3, 4, none]]) == 1 / 2
-    assert jh.recall([[5, -1]], [[-1, -1]], [[0, none]], [[none, none]]) == 1
-    assert jh.recall([[5, 6], [1, 2]], [[-1, -1], [1, 3]]) == 1 / 2
+    assert jh.metrics.recall([[1, 2, -1]], [[1, -1, -1]]) == 1 / 2
+    none = jh.query.Neighbors.NO_DISTANCE
+    assert (
+        jh.metrics.recall([[1, 2, -1]], [[1, -1, -1]], true_distances=[[3, 4, none]], found_distances=[[3, none, none]])
+        == 1 / 2
+    )
+    assert jh.metrics.recall([[-1, -1]], [[5, -1]], true_distances=[[none, none]], found_distances=[[0, none]]) == 1
+    assert jh.metrics.recall([[-1, -1], [1, 3]], [[5, 6], [1, 2]]) == 1 / 2
 
 
 @pytest.mark.parametrize(("found", "share"), [([], 0), ([0.2, 0.3], 0.5), ([0.2], 0.5), ([0.2, 0.25], 1)])
 def test_recall_by_distance_in_the_cases_of_ann_benchmarks(found, share):
     ids = np.arange(len(found))[None] + 10  # none of the true ids: the distances alone decide
-    assert jh.recall(ids, [[0, 1]], [found], [[0.1, 0.25]]) == share
+    assert jh.metrics.recall([[0, 1]], ids, true_distances=[[0.1, 0.25]], found_distances=[found]) == share
 
 
 def test_an_item_as_near_as_the_furthest_true_one_is_as_good():
-    assert jh.recall([[1, 7]], [[1, 2]]) == 1 / 2
-    assert jh.recall([[1, 7]], [[1, 2]], [[3, 5]], [[3, 5]]) == 1
-    assert jh.recall([[1, 7]], [[1, 2]], [[3, 6]], [[3, 5]]) == 1 / 2
-    assert jh.recall([[7, 8, 9]], [[1, 2]], [[5, 5, 5]], [[3, 5]]) == 1  # no more than there are true ones
+    assert jh.metrics.recall([[1, 2]], [[1, 7]]) == 1 / 2
+    assert jh.metrics.recall([[1, 2]], [[1, 7]], true_distances=[[3, 5]], found_distances=[[3, 5]]) == 1
+    assert jh.metrics.recall([[1, 2]], [[1, 7]], true_distances=[[3, 5]], found_distances=[[3, 6]]) == 1 / 2
+    assert (
+        jh.metrics.recall([[1, 2]], [[7, 8, 9]], true_distances=[[3, 5]], found_distances=[[5, 5, 5]]) == 1
+    )  # no more than there are true ones
 
 
 def test_a_search_recalls_itself_and_codes_of_1024_bits_differ_in_all(rng):
     index = jh.build_index(jh.pack_bits(rng.random((200, 6)) < 0.5), 6)
     distances, ids = jh.search(index, jh.pack_bits(rng.random((9, 6)) < 0.5), k=300)
-    assert jh.recall(ids, ids) == jh.recall(ids, ids, distances, distances) == 1
-    assert jh.recall(ids[:, 10:], ids[:, :10]) == 0
+    assert (
+        jh.metrics.recall(ids, ids)
+        == jh.metrics.recall(ids, ids, true_distances=distances, found_distances=distances)
+        == 1
+    )
+    assert jh.metrics.recall(ids[:, :10], ids[:, 10:]) == 0
     far = jh.build_index(jh.pack_bits(np.ones((2, 1024), int)), 1024)
     distances, ids = jh.search(far, jh.pack_bits(np.zeros((1, 1024), int)), k=2)
-    assert jh.recall([[1, 0]], ids, [[1024, 1024]], distances) == 1
-    assert jh.recall([[1, 0]], ids, [[1024, 1025]], distances) == 1 / 2
+    assert jh.metrics.recall(ids, [[1, 0]], true_distances=distances, found_distances=[[1024, 1024]]) == 1
+    assert jh.metrics.recall(ids, [[1, 0]], true_distances=distances, found_distances=[[1024, 1025]]) == 1 / 2
 
 
 def test_recall_refuses_what_does_not_go_together():
     with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):
-        jh.recall([[1]], [[1], [2]])
+        jh.metrics.recall([[1], [2]], [[1]])
     with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):
-        jh.recall([1], [1])
+        jh.metrics.recall([1], [1])
     with pytest.raises(TypeError, match="true_ids must be integers"):
-        jh.recall([[1]], [[1.0]])
+        jh.metrics.recall([[1.0]], [[1]])
     with pytest.raises(ValueError, match="below 2"):
-        jh.recall([[2**40]], [[1]])
+        jh.metrics.recall([[1]], [[2**40]])
     with pytest.raises(ValueError, match="true_distances must have shape"):
-        jh.recall([[1]], [[1]], [[0]])
+        jh.metrics.recall([[1]], [[1]], found_distances=[[0]])
     with pytest.raises(ValueError, match="found_distances must have shape"):
-        jh.recall([[1]], [[1]], [[0, 1]], [[0]])
+        jh.metrics.recall([[1]], [[1]], true_distances=[[0]], found_distances=[[0, 1]])

@@ -55,15 +55,15 @@ def collection(rng):
     ],
 )
 def test_average_precision_by_hand(distances, relevant, expected):
-    assert jh.mean_average_precision(distances, relevant) == pytest.approx(expected)
+    assert jh.metrics.mean_average_precision(distances, relevant) == pytest.approx(expected)
 
 
 def test_a_cut_ranking_is_divided_by_what_could_be_found_in_it():
-    assert jh.mean_average_precision([0, 1, 2, 3], [1, 1, 1, 1], 2) == 1
-    assert jh.mean_average_precision([0, 1, 2, 3], [1, 0, 1, 1], 2) == pytest.approx(1 / 2)
-    assert jh.mean_average_precision([0, 1, 2, 3], [0, 0, 1, 1], 2) == 0
-    assert jh.mean_average_precision([0, 1, 2, 3], [1, 0, 0, 0], 2) == 1
-    assert jh.mean_average_precision([0, 4, 4, 4], [0, 1, 0, 0], 2) == pytest.approx(1 / 3 * 1 / 2)
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 1, 1, 1], k=2) == 1
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 1, 1], k=2) == pytest.approx(1 / 2)
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [0, 0, 1, 1], k=2) == 0
+    assert jh.metrics.mean_average_precision([0, 1, 2, 3], [1, 0, 0, 0], k=2) == 1
+    assert jh.metrics.mean_average_precision([0, 4, 4, 4], [0, 1, 0, 0], k=2) == pytest.approx(1 / 3 * 1 / 2)
 
 
 @settings(deadline=None, max_examples=60)
@@ -74,20 +74,22 @@ def test_a_cut_ranking_is_divided_by_what_could_be_found_in_it():
 def test_ties_count_as_the_mean_over_all_their_orders(items, k):
     distances, relevant = zip(*items, strict=True)
     slow = mean_over_orders(distances, relevant, len(items) if k is None else k)
-    assert jh.mean_average_precision(distances, relevant, k) == pytest.approx(slow)
+    assert jh.metrics.mean_average_precision(distances, relevant, k=k) == pytest.approx(slow)
 
 
 def test_without_ties_it_is_that_of_scikit_learn(rng):
     distances = np.stack([rng.permutation(200) for _ in range(5)])
     relevant = rng.random((5, 200)) < [[0.02], [0.2], [0.5], [0.9], [1]]
     peer = [average_precision_score(hits, -row) for hits, row in zip(relevant, distances, strict=True)]
-    assert jh.mean_average_precision(distances, relevant) == pytest.approx(np.mean(peer))
-    assert jh.mean_average_precision(distances / 7, relevant) == pytest.approx(np.mean(peer))
+    assert jh.metrics.mean_average_precision(distances, relevant) == pytest.approx(np.mean(peer))
+    assert jh.metrics.mean_average_precision(distances / 7, relevant) == pytest.approx(np.mean(peer))
 
 
 def test_among_ties_scikit_learn_gives_the_precision_at_their_end():
     assert average_precision_score([1, 0, 0, 0], [0, 0, 0, 0]) == 1 / 4
-    assert jh.mean_average_precision([0, 0, 0, 0], [1, 0, 0, 0]) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert jh.metrics.mean_average_precision([0, 0, 0, 0], [1, 0, 0, 0]) == pytest.approx(
+        (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
+    )
 
 
 def test_the_order_of_the_items_does_not_matter(rng):
@@ -95,45 +97,49 @@ def test_the_order_of_the_items_does_not_matter(rng):
     mixed = rng.permutation(50)
     for k in (None, 7):
         there, here = (
-            jh.mean_average_precision(*pair, k)
+            jh.metrics.mean_average_precision(*pair, k=k)
             for pair in ((distances, relevant), (distances[:, mixed], relevant[:, mixed]))
         )
         assert there == pytest.approx(here)
 
 
 def test_a_query_with_nothing_to_find_counts_as_zero_beside_others():
-    assert jh.mean_average_precision([[0, 1], [0, 1]], [[1, 0], [0, 0]]) == 1 / 2
-    assert jh.mean_average_precision(np.zeros((2, 0)), np.zeros((2, 0), bool)) == 0
+    assert jh.metrics.mean_average_precision([[0, 1], [0, 1]], [[1, 0], [0, 0]]) == 1 / 2
+    assert jh.metrics.mean_average_precision(np.zeros((2, 0)), np.zeros((2, 0), bool)) == 0
 
 
 def test_precision_in_radius_by_hand():
     distances = [[0, 1, 2, 3], [1, 2, 2, 9], [3, 3, 3, 3]]
     relevant = [[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]
-    assert jh.precision_in_radius(distances, relevant, 2) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
-    assert jh.precision_in_radius(distances, relevant, radius=0) == pytest.approx(1 / 3)
-    assert jh.precision_in_radius(distances, relevant, 9) == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
+    assert jh.metrics.precision_in_radius(distances, relevant, radius=2) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert jh.metrics.precision_in_radius(distances, relevant, radius=0) == pytest.approx(1 / 3)
+    assert jh.metrics.precision_in_radius(distances, relevant, radius=9) == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
 
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1000, 1])
 def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once, monkeypatch):
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs_at_once)
-    counts = jh.distance_counts(*collection, 20)
+    monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
+    counts = jh.metrics.distance_counts(*collection, 20)
     distances, relevant = dense(*collection)
     for d in range(21):
         np.testing.assert_array_equal(counts.items[:, d], (distances == d).sum(1))
         np.testing.assert_array_equal(counts.relevant[:, d], ((distances == d) & relevant).sum(1))
     for k in (None, 1, 10, 1000):
-        assert counts.mean_average_precision(k) == pytest.approx(jh.mean_average_precision(distances, relevant, k))
+        assert counts.mean_average_precision(k=k) == pytest.approx(
+            jh.metrics.mean_average_precision(distances, relevant, k=k)
+        )
     for radius in (0, 2, 20, 50):
-        assert counts.precision_in_radius(radius) == pytest.approx(jh.precision_in_radius(distances, relevant, radius))
+        assert counts.precision_in_radius(radius=radius) == pytest.approx(
+            jh.metrics.precision_in_radius(distances, relevant, radius=radius)
+        )
 
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1])
 def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collection, pairs_at_once, monkeypatch, rng):
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
     codes, _, queries, _ = collection
     weights = rng.integers(0, 16, (len(queries), 20))
-    counts = jh.distance_counts(*collection, 20, weights=weights)
+    counts = jh.metrics.distance_counts(*collection, 20, weights=weights)
     bits, wanted = (np.asarray(jh.unpack_bits(array, 20)) for array in (codes, queries))
     distances = ((bits[None] != wanted[:, None]) * weights[:, None]).sum(-1)
     relevant = dense(*collection)[1]
@@ -141,12 +147,19 @@ def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collecti
     for query, row in enumerate(distances):
         np.testing.assert_array_equal(counts.items[query], np.bincount(row, minlength=301))
     for k in (None, 10):
-        assert counts.mean_average_precision(k) == pytest.approx(jh.mean_average_precision(distances, relevant, k))
-    assert counts.precision_in_radius(33) == pytest.approx(jh.precision_in_radius(distances, relevant, 33))
+        assert counts.mean_average_precision(k=k) == pytest.approx(
+            jh.metrics.mean_average_precision(distances, relevant, k=k)
+        )
+    assert counts.precision_in_radius(radius=33) == pytest.approx(
+        jh.metrics.precision_in_radius(distances, relevant, radius=33)
+    )
 
 
 def test_counts_by_weights_of_one_are_those_of_bits_and_one_row_of_weights_is_for_all(collection):
-    plain, ones = jh.distance_counts(*collection, 20), jh.distance_counts(*collection, 20, weights=np.ones(20, int))
+    plain, ones = (
+        jh.metrics.distance_counts(*collection, 20),
+        jh.metrics.distance_counts(*collection, 20, weights=np.ones(20, int)),
+    )
     np.testing.assert_array_equal(ones.items[:, :21], plain.items)
     np.testing.assert_array_equal(ones.relevant[:, :21], plain.relevant)
     assert not ones.items[:, 21:].any()
@@ -154,7 +167,7 @@ def test_counts_by_weights_of_one_are_those_of_bits_and_one_row_of_weights_is_fo
 
 def test_the_largest_weighted_distance_is_counted():
     codes = pack(np.stack([np.zeros(1000, int), np.ones(1000, int)]))
-    counts = jh.distance_counts(codes, [0, 1], codes, [0, 1], 1000, weights=np.full(1000, 15))
+    counts = jh.metrics.distance_counts(codes, [0, 1], codes, [0, 1], 1000, weights=np.full(1000, 15))
     assert counts.items[:, [0, 15_000]].tolist() == [[1, 1], [1, 1]]
     assert counts.relevant[:, 0].tolist() == [1, 1]
     assert counts.relevant.sum() == 2
@@ -162,7 +175,9 @@ def test_the_largest_weighted_distance_is_counted():
 
 def test_codes_of_many_words_are_counted_to_the_last_distance():
     codes = pack(np.zeros((1, 1000), int))
-    counts = jh.distance_counts(codes, [0], np.concatenate([codes, pack(np.ones((1, 1000), int))]), [0, 1], 1000)
+    counts = jh.metrics.distance_counts(
+        codes, [0], np.concatenate([codes, pack(np.ones((1, 1000), int))]), [0, 1], 1000
+    )
     assert counts.items[0, 0] == counts.relevant[0, 0] == counts.items[1, 1000] == 1
     assert counts.items.sum() == 2
     assert counts.relevant.sum() == 1
@@ -170,21 +185,23 @@ def test_codes_of_many_words_are_counted_to_the_last_distance():
 
 def test_no_items_are_no_error(collection):
     codes, _, queries, query_labels = collection
-    counts = jh.distance_counts(codes[:0], np.zeros(0, int), queries, query_labels, 20)
-    assert counts.mean_average_precision() == counts.precision_in_radius(20) == 0
+    counts = jh.metrics.distance_counts(codes[:0], np.zeros(0, int), queries, query_labels, 20)
+    assert counts.mean_average_precision() == counts.precision_in_radius(radius=20) == 0
 
 
 def test_labels_may_be_strings_and_arrays_those_of_jax(collection):
     codes, labels, queries, query_labels = collection
-    told = jh.distance_counts(codes, np.char.mod("is %d", labels), queries, np.char.mod("is %d", query_labels), 20)
-    on_device = jh.distance_counts(*map(jnp.asarray, collection), 20)
+    told = jh.metrics.distance_counts(
+        codes, np.char.mod("is %d", labels), queries, np.char.mod("is %d", query_labels), 20
+    )
+    on_device = jh.metrics.distance_counts(*map(jnp.asarray, collection), 20)
     for counts in (told, on_device):
-        np.testing.assert_array_equal(counts.relevant, jh.distance_counts(*collection, 20).relevant)
+        np.testing.assert_array_equal(counts.relevant, jh.metrics.distance_counts(*collection, 20).relevant)
 
 
 def test_wrong_arguments_are_refused(collection):
     codes, labels, queries, query_labels = collection
-    for measure in (jh.mean_average_precision, lambda *pair: jh.precision_in_radius(*pair, 2)):
+    for measure in (jh.metrics.mean_average_precision, lambda *pair: jh.metrics.precision_in_radius(*pair, radius=2)):
         for distances, relevant in (([0, 1], [1]), (0, 1), (np.zeros((0, 2)), np.zeros((0, 2)))):
             with pytest.raises(ValueError, match=r"must both be \[\.\.\., n\]"):
                 measure(distances, relevant)
@@ -193,16 +210,16 @@ def test_wrong_arguments_are_refused(collection):
         with pytest.raises(ValueError, match="relevant must be bool or 0/1"):
             measure([0, 1], [1, 2])
     with pytest.raises(ValueError, match="k must lie between 1"):
-        jh.mean_average_precision([0, 1], [1, 0], 0)
+        jh.metrics.mean_average_precision([0, 1], [1, 0], k=0)
     with pytest.raises(ValueError, match="queries"):
-        jh.distance_counts(codes, labels, queries, query_labels[1:], 20)
+        jh.metrics.distance_counts(codes, labels, queries, query_labels[1:], 20)
     with pytest.raises(ValueError, match="codes"):
-        jh.distance_counts(codes, labels[:, None], queries, query_labels, 20)
+        jh.metrics.distance_counts(codes, labels[:, None], queries, query_labels, 20)
     with pytest.raises(ValueError, match="at least one"):
-        jh.distance_counts(codes, labels, queries[:0], query_labels[:0], 20)
+        jh.metrics.distance_counts(codes, labels, queries[:0], query_labels[:0], 20)
     with pytest.raises(ValueError, match="weights must lie between 0 and 15, got 16"):
-        jh.distance_counts(*collection, 20, weights=np.full(20, 16))
+        jh.metrics.distance_counts(*collection, 20, weights=np.full(20, 16))
     with pytest.raises(ValueError, match="weights must have shape"):
-        jh.distance_counts(*collection, 20, weights=np.ones((3, 20), int))
+        jh.metrics.distance_counts(*collection, 20, weights=np.ones((3, 20), int))
     with pytest.raises(TypeError, match="uint32"):
-        jh.distance_counts(codes.astype(int), labels, queries, query_labels, 20)
+        jh.metrics.distance_counts(codes.astype(int), labels, queries, query_labels, 20)

@@ -6,11 +6,10 @@ from flax import nnx
 import jaxhash as jh
 
 
-def test_the_posts_network_has_the_posts_number_of_parameters(capsys):
+def test_the_posts_network_has_the_posts_number_of_parameters():
     model = jh.Autoencoder(784, 17)
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == 3_508_301
-    jh.summary(model)
-    lines = capsys.readouterr().out.splitlines()
+    lines = jh.models.summary(model).splitlines()
     assert lines[-1].split() == ["total", "3,508,301"]
     assert [line.split()[-1] for line in lines[2:8]] == ["785,000", "700,700", "210,300", "45,150", "11,325", "1,292"]
     assert "(n, 17)" in lines[7]

@@ -5,8 +5,7 @@ import optax
 import pytest
 
 import jaxhash as jh
-from jaxhash import straight_through_round
-from jaxhash.models import code_layer
+from jaxhash.models import code_layer, straight_through_round
 from jaxhash.models.code_layer import (
     BINARIZATIONS,
     LOGIT_GAIN,

@@ -131,7 +131,7 @@ def test_a_trained_network_of_pytorch_tells_pieces_of_two_photographs_apart():
     pieces = np.stack([photographs[i][y : y + 64, x : x + 64] for i, (y, x) in zip(labels, corners, strict=True)])
     vectors = by_network(pieces).numpy()
     model = jh.Autoencoder(vectors.shape[1], 32, (), output_activation="linear")
-    model, _ = jh.fit(model, vectors[:40], epochs=20, objective="keep neighbors")
+    model, _ = jh.fit(model, vectors[:40], epochs=20, objective="keep_neighbors")
     index = jh.build_index(jh.encode(model, vectors[:40]), 32)
     ids = jh.retrieve(jh.Retriever(jh.Embedded(by_network, model), index), pieces[40:], k=5).ids
-    assert jh.vote_accuracy(ids, labels[:40], labels[40:]) >= 0.9
+    assert jh.metrics.vote_accuracy(ids, labels[:40], labels[40:]) >= 0.9

@@ -7,7 +7,7 @@ from samples import same
 
 import jaxhash as jh
 from jaxhash.models.encoding import weigh_logits
-from jaxhash.models.inputs import ITEMS_AT_ONCE
+from jaxhash.models.inputs import ITEMS_PER_CHUNK
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_encoding_traces(model, images):
 
 
 def test_codes_do_not_depend_on_the_batch(model, rng):
-    images = rng.random((ITEMS_AT_ONCE + 77, 12), np.float32)
+    images = rng.random((ITEMS_PER_CHUNK + 77, 12), np.float32)
     logits = np.asarray(jax.jit(model.code_logits)(images))
     sure = np.abs(logits - np.asarray(model.logit_mean[...])) > 1e-3  # others may round differently
     assert sure.mean() > 0.99
@@ -87,7 +87,7 @@ def test_one_shape_is_compiled_once(model, images, compilations):
         with compilations:
             jh.encode(model, images)
             jh.reconstruct(model, images)
-            jh.reconstruction_loss(model, images)
+            jh.training.reconstruction_loss(model, images)
     assert compilations.count == 0
 
 
@@ -108,7 +108,7 @@ def test_images_on_a_device_are_encoded_without_transfers(model, rng, shape, dty
 
 
 def test_more_images_than_a_batch_may_be_on_a_device(model, rng):
-    images = rng.random((ITEMS_AT_ONCE + 5, 3, 4), np.float32)
+    images = rng.random((ITEMS_PER_CHUNK + 5, 3, 4), np.float32)
     np.testing.assert_array_equal(jh.encode(model, jax.device_put(images)), jh.encode(model, images))
 
 

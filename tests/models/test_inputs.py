@@ -23,7 +23,7 @@ def test_floats_of_any_width_and_bools_are_taken(model, dtype):
 def test_images_with_a_value_that_is_not_finite_are_refused_by_row(model, value):
     images = np.zeros((5, 3, 4), np.float32)
     images[3, 1, 2] = value
-    for call in (jh.encode, jh.reconstruct, jh.reconstruction_loss):
+    for call in (jh.encode, jh.reconstruct, jh.training.reconstruction_loss):
         with pytest.raises(ValueError, match="row 3 holds NaN or infinity"):
             call(model, images)
 

@@ -80,7 +80,7 @@ def test_streams_train_as_arrays_do(images):
 def test_other_objectives_see_features_as_vectors(images):
     seen = []
 
-    class Watched(jh.KeepNeighbors):
+    class Watched(jh.training.KeepNeighbors):
         def find_positives(self, items, seed):
             seen.append(items)
             return super().find_positives(items, seed)
@@ -93,16 +93,15 @@ def test_other_objectives_see_features_as_vectors(images):
 
 
 def test_there_is_no_decoder(trained, images):
-    for function in (jh.reconstruct, jh.reconstruction_loss):
+    for function in (jh.reconstruct, jh.training.reconstruction_loss):
         with pytest.raises(TypeError, match="Autoencoder, which has a decoder, got PatchEncoder"):
             function(trained[0], images[0])
     with pytest.raises(ValueError, match=r'PatchEncoder has no decoder.*"retrieve"'):
         jh.fit(trained[0], images[0], epochs=1, objective="reconstruct")
 
 
-def test_the_summary_shows_fixed_layers_and_trained_ones(capsys):
-    jh.summary(jh.PatchEncoder((32, 32, 3), 32))
-    lines = capsys.readouterr().out.splitlines()
+def test_the_summary_shows_fixed_layers_and_trained_ones():
+    lines = jh.models.summary(jh.PatchEncoder((32, 32, 3), 32)).splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["input", "(n,"], ["atoms", "(n,"], ["components", "(n,"]]
     assert "7200" in lines[2]
     assert lines[-2].startswith("round to bits")

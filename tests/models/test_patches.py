@@ -25,17 +25,17 @@ def test_patches_equal_those_of_loops(shape, size, stride):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     height, width = size if isinstance(size, tuple) else (size, size)
     expected = extract_by_loops(images, height, width, stride)
-    found = jh.extract_patches(images, size, stride=stride)
+    found = jh.models.extract_patches(images, size, stride=stride)
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
-    traced = jax.jit(lambda x: jh.extract_patches(x, size, stride=stride))(images)
+    traced = jax.jit(lambda x: jh.models.extract_patches(x, size, stride=stride))(images)
     assert np.array_equal(traced, expected)
 
 
 def test_a_single_image_gives_its_patches():
     image = np.arange(20.0).reshape(4, 5)
-    assert np.array_equal(jh.extract_patches(image, 2), extract_by_loops(image[None], 2, 2, 1)[0])
+    assert np.array_equal(jh.models.extract_patches(image, 2), extract_by_loops(image[None], 2, 2, 1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +46,20 @@ def model():
 def test_codes_of_patches_equal_those_of_encode(model, monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (7, 8, 9)).astype(np.uint8)
     expected = jh.encode(model, extract_by_loops(images, 3, 4, 2))
-    assert np.array_equal(jh.encode_patches(model, images, (3, 4), stride=2), expected)
-    monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 10)
-    assert np.array_equal(jh.encode_patches(model, images, (3, 4), stride=2), expected)
-    assert np.array_equal(jh.encode_patches(model, images[2], (3, 4), stride=2), expected[2])
-    traced = jax.jit(lambda x: jh.encode_patches(model, x, (3, 4), stride=2))(images)
+    assert np.array_equal(jh.models.encode_patches(model, images, (3, 4), stride=2), expected)
+    monkeypatch.setattr(patches, "PATCHES_PER_CHUNK", 10)
+    assert np.array_equal(jh.models.encode_patches(model, images, (3, 4), stride=2), expected)
+    assert np.array_equal(jh.models.encode_patches(model, images[2], (3, 4), stride=2), expected[2])
+    traced = jax.jit(lambda x: jh.models.encode_patches(model, x, (3, 4), stride=2))(images)
     assert np.array_equal(traced, expected)
-    assert jh.encode_patches(model, images[:0], (3, 4), stride=2).shape == (0, 9, 1)
+    assert jh.models.encode_patches(model, images[:0], (3, 4), stride=2).shape == (0, 9, 1)
 
 
 def test_an_image_is_found_by_its_patches(model):
     images = np.random.default_rng(2).integers(0, 256, (20, 8, 8)).astype(np.uint8)
-    index = jh.build_index(jh.encode_patches(model, images, (3, 4)), 20, multi=True)
+    index = jh.build_index(jh.models.encode_patches(model, images, (3, 4)), 20, multi=True)
     moved = np.roll(images[:5], (2, 1), axis=(1, 2))
-    found = jh.bag_search(index, jh.encode_patches(model, moved, (3, 4)), radius=1, k=1)
+    found = jh.bag_search(index, jh.models.encode_patches(model, moved, (3, 4)), radius=1, k=1)
     assert found.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -78,6 +78,6 @@ WRONG = [
 def test_wrong_input_is_refused(model, given, options, error, message):
     shape, size = given
     with pytest.raises(error, match=message):
-        jh.extract_patches(np.zeros(shape, np.uint8), size, **options)
+        jh.models.extract_patches(np.zeros(shape, np.uint8), size, **options)
     with pytest.raises(error, match=message):
-        jh.encode_patches(model, np.zeros(shape, np.uint8), size, **options)
+        jh.models.encode_patches(model, np.zeros(shape, np.uint8), size, **options)

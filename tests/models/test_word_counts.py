@@ -84,7 +84,7 @@ def test_the_reconstruction_loss_is_that_of_numpy(trained, counts):
     bits = np.asarray(jh.unpack_bits(jh.encode(trained, counts), 8), np.float32)
     shares = softmax(np.asarray(trained.output_logits(jnp.asarray(bits)), np.float64))
     expected = -(counts * np.log(shares)).sum() / counts.sum()
-    assert jh.reconstruction_loss(trained, counts) == pytest.approx(expected, rel=1e-5)
+    assert jh.training.reconstruction_loss(trained, counts) == pytest.approx(expected, rel=1e-5)
 
 
 def test_outputs_start_from_the_shares_of_all_words(model, counts):
@@ -100,7 +100,7 @@ def test_training_separates_topics(trained, counts):
     topics = np.arange(200) % 2
     index = jh.build_index(jh.encode(trained, counts[:100]), 8)
     found = jh.search(index, jh.encode(trained, counts[100:200]), k=10)
-    assert jh.precision_at_k(found.ids, topics[:100], topics[100:]) > 0.9
+    assert jh.metrics.precision_at_k(found.ids, topics[:100], topics[100:]) > 0.9
 
 
 def test_codes_do_not_depend_on_the_length_of_a_document(trained, counts):

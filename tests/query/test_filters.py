@@ -50,8 +50,8 @@ def test_items_of_one_code_by_hand():
     padded = jh.radius_search_padded(index, query, radius=0, max_results=2, allowed=allowed)
     assert (padded.ids.tolist(), int(padded.counts)) == ([2, 7], 3)
     nothing = jh.search(index, query, k=2, allowed=np.zeros(10, bool))
-    assert nothing.ids.tolist() == [jh.Neighbors.NO_ID] * 2
-    assert nothing.distances.tolist() == [jh.Neighbors.NO_DISTANCE] * 2
+    assert nothing.ids.tolist() == [jh.query.Neighbors.NO_ID] * 2
+    assert nothing.distances.tolist() == [jh.query.Neighbors.NO_DISTANCE] * 2
 
 
 @settings(max_examples=10, deadline=None)

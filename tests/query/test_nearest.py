@@ -292,8 +292,8 @@ def test_an_empty_index_finds_nothing(num_bits):
     index = jh.build_index(queries[:0], num_bits)
     for method in METHODS:
         found = find(index, queries, 2, prefer(method))
-        assert found.ids.tolist() == [[jh.Neighbors.NO_ID] * 2] * 3
-        assert found.distances.tolist() == [[jh.Neighbors.NO_DISTANCE] * 2] * 3
+        assert found.ids.tolist() == [[jh.query.Neighbors.NO_ID] * 2] * 3
+        assert found.distances.tolist() == [[jh.query.Neighbors.NO_DISTANCE] * 2] * 3
 
 
 def test_a_larger_k_only_adds_results():

@@ -54,7 +54,7 @@ def padded(expected, max_results):
         count = min(max_results, len(found))
         distances[row, :count], ids[row, :count] = near[:count], found[:count]
     counts = np.array([len(found) for _, found in expected], np.int32)
-    return jh.PaddedMatches(distances, ids, counts, np.ones(len(expected), bool))
+    return jh.query.PaddedMatches(distances, ids, counts, np.ones(len(expected), bool))
 
 
 def assert_matches(found, expected):

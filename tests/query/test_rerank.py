@@ -35,8 +35,8 @@ def test_three_codes_by_hand():
     long_codes = np.array([[0, 1], [0, 7], [1, 1], [0, 2]], np.uint32)
     # Items 0, 3 and 1 are 0, 2 and 2 bits away, and of the last two item 3 has the smaller code.
     found = jh.rerank(long_codes, np.array([0, 1], np.uint32), [1, 3, 1, -1, 0], k=4)
-    assert found.distances.tolist() == [0, 2, 2, jh.Neighbors.NO_DISTANCE]
-    assert found.ids.tolist() == [0, 3, 1, jh.Neighbors.NO_ID]
+    assert found.distances.tolist() == [0, 2, 2, jh.query.Neighbors.NO_DISTANCE]
+    assert found.ids.tolist() == [0, 3, 1, jh.query.Neighbors.NO_ID]
 
 
 @settings(max_examples=60)
@@ -61,6 +61,25 @@ def test_all_items_as_candidates_are_a_search():
     same(found, jh.search(jh.build_index(long_codes, 40), queries, k=25))
     same(jax.jit(partial(jh.rerank, k=25))(long_codes, queries, everything), found)
     same(jax.vmap(lambda query, ids: jh.rerank(long_codes, query, ids, k=25))(queries, everything), found)
+
+
+@pytest.mark.parametrize("shape", [(9, 33), (33,)])
+def test_weights_rank_as_in_the_slow_form(shape):
+    rng = np.random.default_rng(0)
+    long_codes, queries = (oracle.pack(oracle.clustered(rng, count, 33)) for count in (60, 9))
+    weights = rng.integers(0, 16, shape)
+    expected = oracle.nearest_weighted(long_codes, np.arange(60), queries, np.broadcast_to(weights, (9, 33)), 7)
+    everything = np.broadcast_to(rng.permutation(60).astype(np.int32), (9, 60))
+    found = jh.rerank(long_codes, queries, everything, k=7, weights=weights)
+    assert isinstance(found.ids, np.ndarray)
+    same(tuple(found), expected)
+    arrays = tuple(map(jnp.asarray, (long_codes, queries, everything)))
+    of_jax = jh.rerank(*arrays, k=7, weights=weights)
+    assert isinstance(of_jax.ids, jax.Array)
+    same(of_jax, found)
+    same(jax.jit(lambda w: jh.rerank(long_codes, queries, everything, k=7, weights=w))(weights), found)
+    same(jax.jit(lambda q: jh.rerank(long_codes, q, everything, k=7, weights=weights))(queries), found)
+    same(jh.rerank(long_codes, queries, everything, k=7, weights=np.ones(33, int)), jh.rerank(*arrays, k=7))
 
 
 @pytest.mark.parametrize(("q", "m"), [(300, 20), (9, 150_000)])
@@ -105,6 +124,10 @@ WRONG_CODES = [
     ({"long_codes": np.zeros((4, 2), np.int32)}, TypeError, "long_codes must be packed codes"),
     ({"queries": np.zeros((3, 1), np.uint32)}, ValueError, "queries must have 2 words"),
     ({"queries": np.zeros((3, 2), np.int32)}, TypeError, "queries must be packed codes"),
+    ({"weights": np.full(64, 16)}, ValueError, "weights must lie between 0 and 15, got 16"),
+    ({"weights": np.zeros(32, int)}, ValueError, "codes of b bits in 2 words, got b = 32"),
+    ({"weights": np.zeros((2, 64), int)}, ValueError, r"weights must have shape \(64,\) or \(3, 64\)"),
+    ({"weights": np.zeros(64)}, TypeError, "weights must be integers"),
 ]
 WRONG_VECTORS = [
     ({"vectors": np.zeros((4, 2), int)}, TypeError, "vectors must be floating, got dtype int64"),

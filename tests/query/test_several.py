@@ -27,7 +27,7 @@ def test_two_indexes_by_hand():
     one, two = jh.build_index(code(1, 2), 8, ids=[7, 5]), jh.build_index(code(2, 1), 8, ids=[5, 0])
     found = search_several([one, two], code(0), k=5, id_offsets=[0, 100])
     assert found.ids.tolist() == [[7, 100, 5, 105, -1]]
-    assert found.distances.tolist() == [[1, 1, 1, 1, jh.Neighbors.NO_DISTANCE]]
+    assert found.distances.tolist() == [[1, 1, 1, 1, jh.query.Neighbors.NO_DISTANCE]]
     assert (found.ids.dtype, found.distances.dtype) == (np.int64, np.int32)
     within = radius_search_several((one, two), code(0, 2), radius=0, id_offsets=[0, FAR])
     assert within.offsets.tolist() == [0, 0, 2]

@@ -34,7 +34,7 @@ def quality_warnings(model, images, **options):
         patch.setattr(fitting, "run_epoch", stop)
         with pytest.raises(StoppedError):
             jh.fit(model, images, **(FAST | options))
-    return [str(warning.message) for warning in caught if warning.category is jh.QualityWarning]
+    return [str(warning.message) for warning in caught if warning.category is jh.training.QualityWarning]
 
 
 @pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 3)])
@@ -58,7 +58,7 @@ def test_fit_tells_of_flat_pictures_and_takes_their_shape(rng):
     assert "image_shape=(16, 16)" in message
     told = jh.Autoencoder(SIDE * SIDE, 8, (), image_shape=(SIDE, SIDE))
     assert quality_warnings(told, flat) == []
-    assert quality_warnings(jh.Autoencoder(SIDE * SIDE, 8, ()), flat, objective=jh.Retrieve(warp=None)) == []
+    assert quality_warnings(jh.Autoencoder(SIDE * SIDE, 8, ()), flat, objective=jh.training.Retrieve(warp=None)) == []
     assert quality_warnings(jh.Autoencoder(SIDE * SIDE, 8, ()), flat, objective="reconstruct") == []
 
 

@@ -109,7 +109,7 @@ def test_other_settings_are_refused_and_listed(images, tmp_path):
     with pytest.raises(ValueError, match=r"training: batch_size was 64, now 32; seed was 0, now 5\. Give"):
         fit(images, path, epochs=1, seed=5, batch_size=32)
     with pytest.raises(ValueError, match=r"objective was .*num_neighbors': 10.*now .*num_neighbors': 3"):
-        fit(images, path, epochs=1, objective=jh.Retrieve(num_neighbors=3))
+        fit(images, path, epochs=1, objective=jh.training.Retrieve(num_neighbors=3))
     with pytest.raises(ValueError, match="optimizer was"):
         fit(images, path, epochs=1, optimizer=optax.sgd(0.1))
     with pytest.raises(ValueError, match="binarization was 'rounding', now 'stochastic'"):
@@ -175,7 +175,7 @@ def test_a_full_disk_costs_neither_the_model_nor_the_last_checkpoint(images, tmp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(jh.CheckpointError, match="No space") as caught:
+    with pytest.raises(jh.training.CheckpointError, match="No space") as caught:
         fit(images, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -186,6 +186,6 @@ def test_a_full_disk_costs_neither_the_model_nor_the_last_checkpoint(images, tmp
 def test_divergence_leaves_the_last_good_checkpoint(images, tmp_path):
     path = tmp_path / "checkpoint"
     optimizer = optax.sgd(lambda step: jax.numpy.where(step < 5, 0.1, 1e30))
-    with pytest.raises(jh.DivergenceError, match="epoch 2"):
+    with pytest.raises(jh.training.DivergenceError, match="epoch 2"):
         fit(images, path, optimizer=optimizer, objective="reconstruct")
     assert read_archive(path, "training").meta["epoch"] == 1

@@ -36,7 +36,7 @@ def test_the_decoder_matches_the_encoder_in_the_vectors_own_units():
     model = jh.Autoencoder(8, 8, (), output_activation="linear")
     model.init_scaling(vectors)
     start_from_itq(model, vectors, 0)
-    unexplained = jh.reconstruction_loss(model, vectors) / (vectors - vectors.mean(0)).var()
+    unexplained = jh.training.reconstruction_loss(model, vectors) / (vectors - vectors.mean(0)).var()
     assert unexplained < 0.5
     np.testing.assert_allclose(np.asarray(jh.reconstruct(model, vectors)).mean(0), vectors.mean(0), atol=0.3)
 

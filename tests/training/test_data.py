@@ -39,7 +39,7 @@ def make_model():
 
 
 def summarize(images, seed):
-    return TrainingData(make_model(), images, jh.Reconstruct(), 32, seed)
+    return TrainingData(make_model(), images, jh.training.Reconstruct(), 32, seed)
 
 
 def equal(a, b):
@@ -58,7 +58,7 @@ def test_a_stream_of_one_run_trains_as_an_array(images, objective):
 
 def test_images_of_a_stream_keep_their_sides(rng):
     images = rng.integers(0, 256, (40, 3, 4), dtype=np.uint8)
-    objective = jh.Retrieve(warp=None)  # features depend on the sides, too; warps would take long to compile
+    objective = jh.training.Retrieve(warp=None)  # features depend on the sides, too; warps would take long to compile
     assert equal(fit(Loader(images, 9), objective=objective)[0], fit(images, objective=objective)[0])
 
 
@@ -89,9 +89,9 @@ def test_every_image_of_every_run_is_trained_on(monkeypatch, repeatable):
 
 def test_many_runs_learn_as_well_as_one(short_runs, images):
     faint = images // 8  # all are dark, which is learned fast
-    loss = jh.reconstruction_loss(fit(faint, epochs=10)[0], faint)
+    loss = jh.training.reconstruction_loss(fit(faint, epochs=10)[0], faint)
     model, history = fit(Loader(faint, 50), epochs=10)
-    assert jh.reconstruction_loss(model, faint) == pytest.approx(loss, rel=0.02)
+    assert jh.training.reconstruction_loss(model, faint) == pytest.approx(loss, rel=0.02)
     assert history.loss[-1] < history.loss[0]
 
 
@@ -216,7 +216,7 @@ def test_training_on_a_stream_resumes(short_runs, images, tmp_path):
 )
 def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "BYTES_IN_RUN", 100_000)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 100_000)
     monkeypatch.setattr(data, "ITEMS_IN_SAMPLE", 100)
     rows = np.tile(images, (1, 60))[np.arange(3000) % 1000]
     np.save(tmp_path / "images.npy", rows if dtype == np.uint8 else (rows / 255).astype(dtype))
@@ -239,7 +239,7 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
 def test_an_array_trains_the_same_on_the_device_and_in_parts_from_the_host(
     images, objective, bytes_at_once, monkeypatch
 ):
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", bytes_at_once)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", bytes_at_once)
     expected, history = fit(images, objective=objective)
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
     model, found = fit(images, objective=objective)
@@ -273,7 +273,7 @@ def test_an_array_is_sent_to_the_device_once(images, objective, scans):
 @pytest.mark.parametrize("objective", ["reconstruct", "retrieve"])
 def test_a_part_holds_no_more_than_so_many_bytes(images, objective, scans, monkeypatch):
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 5000)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 5000)
     fit(images, epochs=1, batch_size=10, objective=objective)
     sizes = [sum(table.nbytes for table in tables if table is not None) for tables, _ in scans]
     row_size = 12 if objective == "reconstruct" else 12 + 12 + 12 * 4
@@ -283,7 +283,7 @@ def test_a_part_holds_no_more_than_so_many_bytes(images, objective, scans, monke
 
 def test_the_host_is_no_more_than_two_parts_ahead(images, monkeypatch):
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 100 * 12)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 100 * 12)
     run_steps, split_run, losses, ready = epoch._run_steps, epoch.split_run, [], []
 
     def record(*arguments):

@@ -39,7 +39,7 @@ def draw(count, seed=0):
 @pytest.mark.parametrize("warp", [leave, mirror_second_half])
 def test_the_loss_by_hand(model, warp):
     items, layer = jnp.asarray(draw(6)), CodeLayer(make_batch_statistics(BITS), jnp.float32(0), "rounding")
-    objective = jh.FindDuplicates(warp=warp, noise=0.0, temperature=0.2, copying=0.5)
+    objective = jh.training.FindDuplicates(warp=warp, noise=0.0, temperature=0.2, decorrelation=0.5)
     loss, bits = jax.jit(lambda key: objective(model, Batch(items), key, layer))(jax.random.key(0))
 
     views = np.asarray(warp(None, np.concatenate([items, items]) / np.float32(255)))
@@ -56,7 +56,7 @@ def test_the_loss_by_hand(model, warp):
 
 def test_mirrored_copies_are_found_by_their_codes():
     images, untrained = draw(64), jh.ConvAutoencoder(SHAPE, 32, channels=(8,), hidden_dims=(32,))
-    objective = jh.FindDuplicates(warp=mirror_second_half, noise=0.01)
+    objective = jh.training.FindDuplicates(warp=mirror_second_half, noise=0.01)
     trained, _ = jh.fit(untrained, images, epochs=80, batch_size=64, objective=objective)
 
     def find(model):
@@ -70,13 +70,13 @@ def test_mirrored_copies_are_found_by_their_codes():
 
 def test_images_are_needed_and_settings_have_a_range():
     with pytest.raises(ValueError, match="for images"):
-        jh.fit(jh.Autoencoder(4, 3, ()), np.zeros((9, 4), np.uint8), epochs=1, objective=jh.FindDuplicates())
+        jh.fit(jh.Autoencoder(4, 3, ()), np.zeros((9, 4), np.uint8), epochs=1, objective=jh.training.FindDuplicates())
     with pytest.raises(ValueError, match="temperature must be above 0"):
-        jh.FindDuplicates(temperature=0.0)
+        jh.training.FindDuplicates(temperature=0.0)
     with pytest.raises(ValueError, match="noise must be at least 0"):
-        jh.FindDuplicates(noise=-1.0)
+        jh.training.FindDuplicates(noise=-1.0)
 
 
 def test_equal_objectives_share_a_program():
-    assert jh.FindDuplicates() == jh.FindDuplicates()
-    assert hash(jh.FindDuplicates()) == hash(jh.FindDuplicates())
+    assert jh.training.FindDuplicates() == jh.training.FindDuplicates()
+    assert hash(jh.training.FindDuplicates()) == hash(jh.training.FindDuplicates())

@@ -44,7 +44,7 @@ def test_training_on_digits_keeps_all_bits_alive(trained, digits):
     index = jh.build_index(jh.encode(model, digits.train_images), 16)
     assert jh.describe(index).num_codes > 400
     found = jh.search(index, jh.encode(model, digits.test_images), k=10)
-    assert jh.vote_accuracy(found.ids, digits.train_labels, digits.test_labels) > 0.8
+    assert jh.metrics.vote_accuracy(found.ids, digits.train_labels, digits.test_labels) > 0.8
     assert len(sorted_arrays(index)[2]) == len(digits.train_images)
 
 
@@ -75,8 +75,8 @@ def test_reconstruction_loss_is_the_cross_entropy_of_reconstructions(trained, di
     x = np.float64(digits.test_images) / 255
     p = np.clip(np.asarray(jh.reconstruct(model, digits.test_images), np.float64), 1e-7, 1 - 1e-7)
     expected = -(x * np.log(p) + (1 - x) * np.log1p(-p)).mean()
-    assert jh.reconstruction_loss(model, digits.test_images) == pytest.approx(expected, rel=1e-3)
-    assert jh.reconstruction_loss(model, digits.train_images) == pytest.approx(history.loss[-1], rel=0.1)
+    assert jh.training.reconstruction_loss(model, digits.test_images) == pytest.approx(expected, rel=1e-3)
+    assert jh.training.reconstruction_loss(model, digits.train_images) == pytest.approx(history.loss[-1], rel=0.1)
 
 
 def test_other_outputs_train_on_squared_error(rng):
@@ -84,8 +84,8 @@ def test_other_outputs_train_on_squared_error(rng):
     model = jh.Autoencoder(**SMALL, output_activation="linear")
     better, _ = jh.fit(model, vectors, epochs=30)
     expected = ((np.asarray(jh.reconstruct(better, vectors)) - vectors) ** 2).mean()
-    assert jh.reconstruction_loss(better, vectors) == pytest.approx(expected, rel=1e-4)
-    assert expected < jh.reconstruction_loss(model, vectors)
+    assert jh.training.reconstruction_loss(better, vectors) == pytest.approx(expected, rel=1e-4)
+    assert expected < jh.training.reconstruction_loss(model, vectors)
 
 
 def test_the_given_model_stays_as_it_is(few):
@@ -144,7 +144,9 @@ def test_fewer_images_than_a_batch_are_enough(count, digits):
 
 
 def test_one_constant_image_trains_with_a_warning_of_dead_bits():
-    with pytest.warns(jh.CodeWarning, match=r"16 are the same for all images .*1 distinct codes for 50 images"):
+    with pytest.warns(
+        jh.training.CodeWarning, match=r"16 are the same for all images .*1 distinct codes for 50 images"
+    ):
         _, history = jh.fit(jh.Autoencoder(**SMALL), np.full((50, 64), 128, np.uint8), epochs=2)
     assert np.isfinite(history.loss).all()
 
@@ -161,7 +163,7 @@ def test_the_history_describes_the_codes(trained, digits):
     model, history = trained
     codes = jh.encode(model, digits.train_images)
     # While training, the weights move between batches; at the end they hardly do.
-    assert history.num_codes[-1] == pytest.approx(jh.bit_statistics(codes, 16).num_codes, rel=0.2)
+    assert history.num_codes[-1] == pytest.approx(jh.codes.bit_statistics(codes, 16).num_codes, rel=0.2)
     assert len(history.num_codes) == len(history.entropy) == len(history.dead_bits) == 25
     assert history.dead_bits[-1] == 0
     assert history.entropy[-1] > 0.9
@@ -169,7 +171,7 @@ def test_the_history_describes_the_codes(trained, digits):
 
 def test_divergence_is_an_error_that_names_epoch_and_step(digits):
     images = digits.train_images[:128]
-    with pytest.raises(jh.DivergenceError, match=r"epoch \d+, step \d+.*learning rate"):
+    with pytest.raises(jh.training.DivergenceError, match=r"epoch \d+, step \d+.*learning rate"):
         jh.fit(jh.Autoencoder(**SMALL), images, epochs=3, batch_size=16, optimizer=optax.sgd(1e30))
 
 
@@ -178,7 +180,7 @@ def test_divergence_leaves_the_last_good_model(digits):
     epochs = {"epochs": 2, "batch_size": 64}
     # Two good steps, then a learning rate that overflows: the second epoch diverges.
     optimizer = optax.sgd(lambda step: jax.numpy.where(step < 2, 0.1, 1e30))
-    with pytest.raises(jh.DivergenceError, match="epoch 2") as caught:
+    with pytest.raises(jh.training.DivergenceError, match="epoch 2") as caught:
         jh.fit(jh.Autoencoder(**SMALL), images, **epochs, optimizer=optimizer)
     good, history = jh.fit(jh.Autoencoder(**SMALL), images, epochs=1, batch_size=64, optimizer=optax.sgd(0.1))
     assert equal(caught.value.model, good)

@@ -27,18 +27,18 @@ def digits():
 def test_features_train_the_fine_bits_alone(rng):
     bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
-    gradient = np.asarray(jax.jit(jax.grad(jh.Retrieve()._features_loss))(bits, features))
+    gradient = np.asarray(jax.jit(jax.grad(jh.training.Retrieve()._features_loss))(bits, features))
     assert (gradient[:, :14] == 0).all()
     assert (gradient[:, 14:] != 0).any(axis=0).all()
-    assert jh.Retrieve(coarse_share=1.0)._features_loss(bits, features) == 0
+    assert jh.training.Retrieve(coarse_share=1.0)._features_loss(bits, features) == 0
 
 
 def test_fine_bits_are_scaled_to_weigh_a_quarter():
     deviations = np.array([2.0] * 14 + [2.0, 0.1, 30.0, 0.0], np.float32)
-    factors = jh.Retrieve(coarse_share=0.1).scale_logits(deviations)
+    factors = jh.training.Retrieve(coarse_share=0.1).scale_logits(deviations)
     assert factors.tolist() == [1] * 14 + [0.25, 4, 2.0**-6, 1]
-    assert jh.Retrieve(coarse_share=1.0).scale_logits(deviations).tolist() == [1] * 18
-    assert jh.Retrieve(coarse_share=0.1).scale_logits(np.zeros(18, np.float32)).tolist() == [1] * 18
+    assert jh.training.Retrieve(coarse_share=1.0).scale_logits(deviations).tolist() == [1] * 18
+    assert jh.training.Retrieve(coarse_share=0.1).scale_logits(np.zeros(18, np.float32)).tolist() == [1] * 18
 
 
 def test_scaling_logits_changes_the_weights_of_bits_alone(rng):
@@ -70,7 +70,7 @@ def test_bits_of_kinds_weigh_more_after_training(vectors):
 def test_only_copies_cost_anything():
     apart = jax.random.rademacher(KEY, (400, 8)).astype(jnp.float32)
     copied = apart.at[:, 5].set(-apart[:, 0])
-    loss_of = jax.jit(jh.Retrieve(contrast=0.0)._contrast_loss)
+    loss_of = jax.jit(jh.training.Retrieve(contrast_weight=0.0)._contrast_loss)
     assert loss_of(apart) == 0
     # Two entries of the matrix exceed 0.9 by 0.1.
     assert loss_of(copied) == pytest.approx(10 * 2 * 0.01 / 8, rel=1e-2)
@@ -79,11 +79,11 @@ def test_only_copies_cost_anything():
 def test_without_its_other_terms_retrieve_is_reconstruct(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    plain = jh.Retrieve(warp=None, contrast=0.0, features=0.0, copying=0.0)
+    plain = jh.training.Retrieve(warp=None, contrast_weight=0.0, features_weight=0.0, decorrelation=0.0)
     # Each is its own positive, so that the code logits are standardised over the same items.
     batch = Batch(images, images, jnp.zeros((20, 4), jnp.float32))
     loss, bits = jax.jit(plain)(model, batch, KEY, code_layer(8))
-    expected, expected_bits = jax.jit(jh.Reconstruct())(model, Batch(images), KEY, code_layer(8))
+    expected, expected_bits = jax.jit(jh.training.Reconstruct())(model, Batch(images), KEY, code_layer(8))
     assert loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_array_equal(bits, expected_bits)
 
@@ -93,7 +93,7 @@ def test_any_number_of_bits_can_be_coarse_and_fine(num_bits, share, rng):
     model = jh.Autoencoder(12, num_bits, (10,))
     vectors = jnp.asarray(rng.integers(0, 256, (6, 12), dtype=np.uint8))  # no images, as warps take long to compile
     batch = Batch(vectors, vectors, jnp.asarray(rng.normal(size=(6, 5)), jnp.float32))
-    objective = jh.Retrieve(coarse_share=share)
+    objective = jh.training.Retrieve(coarse_share=share)
     loss, gradient = jax.jit(jax.value_and_grad(lambda m: objective(m, batch, KEY, code_layer(num_bits))[0]))(model)
     assert jnp.isfinite(loss)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -106,7 +106,9 @@ def test_codes_for_retrieval_find_more_of_a_kind(digits):
             jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=8, batch_size=64, objective=objective
         )
         codes, queries = jh.encode(model, digits.train_images), jh.encode(model, digits.test_images)
-        return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16).mean_average_precision()
+        return jh.metrics.distance_counts(
+            codes, digits.train_labels, queries, digits.test_labels, 16
+        ).mean_average_precision()
 
     assert found("retrieve") > found("reconstruct") + 0.15
 
@@ -129,7 +131,7 @@ def test_a_user_made_warp_is_used(digits):
         return images
 
     model = jh.Autoencoder(64, 8, (16,))
-    jh.fit(model, digits.train_images[:32], epochs=1, batch_size=16, objective=jh.Retrieve(warp=warp))
+    jh.fit(model, digits.train_images[:32], epochs=1, batch_size=16, objective=jh.training.Retrieve(warp=warp))
     assert set(shapes) == {(32, 8, 8, 1)}  # items and positives
 
 
@@ -143,11 +145,12 @@ def test_one_seed_gives_one_result(vectors):
 
 
 def test_objectives_are_given_by_name_or_as_objects():
-    assert check_objective("reconstruct", 8) == jh.Reconstruct()
-    assert check_objective("retrieve", 8) == jh.Retrieve()
-    assert check_objective("keep neighbors", 8) == jh.KeepNeighbors()
-    assert check_objective("group by kind", 8) == jh.GroupByKind()
-    mine = jh.Retrieve(num_neighbors=3)
+    assert check_objective("reconstruct", 8) == jh.training.Reconstruct()
+    assert check_objective("retrieve", 8) == jh.training.Retrieve()
+    assert check_objective("keep_neighbors", 8) == jh.training.KeepNeighbors()
+    assert check_objective("group_by_kind", 8) == jh.training.GroupByKind()
+    assert check_objective("find_duplicates", 8) == jh.training.FindDuplicates()
+    mine = jh.training.Retrieve(num_neighbors=3)
     assert check_objective(mine, 8) is mine
 
 
@@ -156,29 +159,31 @@ class Foreign:
         return None
 
     def __call__(self, model, batch, key, layer):
-        return jh.Reconstruct()(model, batch, key, layer)
+        return jh.training.Reconstruct()(model, batch, key, layer)
 
 
-@pytest.mark.parametrize("wrong", [None, 3, jh.Retrieve, Foreign()])
+@pytest.mark.parametrize("wrong", [None, 3, jh.training.Retrieve, Foreign()])
 def test_objects_of_other_classes_are_refused_with_advice(wrong):
-    with pytest.raises(TypeError, match=r"whose class inherits from jaxhash.Objective and has a __call__\(model, "):
+    with pytest.raises(
+        TypeError, match=r"whose class inherits from jaxhash.training.Objective and has a __call__\(model, "
+    ):
         check_objective(wrong, 8)
 
 
 def test_unknown_names_of_objectives_are_refused():
-    with pytest.raises(ValueError, match="one of reconstruct, retrieve, keep neighbors, group by kind, got 'retreive'"):
+    with pytest.raises(ValueError, match=r"one of reconstruct, .*, find_duplicates, got 'retreive'"):
         check_objective("retreive", 8)
 
 
 def test_the_example_of_a_user_made_objective_runs():
-    examples = doctest.DocTestFinder().find(jh.Objective, "Objective", globs={})
+    examples = doctest.DocTestFinder().find(jh.training.Objective, "Objective", globs={})
     assert sum(len(example.examples) for example in examples) > 5
     for example in examples:
         assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(jh.Objective):
+class Supervised(jh.training.Objective):
     """Pulls together the codes of items with one label."""
 
     labels: tuple[int, ...]
@@ -209,19 +214,19 @@ def test_a_user_made_objective_trains_with_its_own_positives(digits, bytes_on_de
         jh.Autoencoder(64, 16, (128, 64)), digits.train_images, epochs=10, batch_size=64, objective=objective
     )
     codes, queries = jh.encode(model, digits.train_images), jh.encode(model, digits.test_images)
-    counts = jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16)
+    counts = jh.metrics.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 16)
     assert counts.mean_average_precision() > 0.85
     assert history.loss[-1] < history.loss[0]
 
 
 @dataclasses.dataclass
-class Unhashable(jh.Objective):
+class Unhashable(jh.training.Objective):
     def __call__(self, model, batch, key, layer):
-        return jh.Reconstruct()(model, batch, key, layer)
+        return jh.training.Reconstruct()(model, batch, key, layer)
 
 
 @dataclasses.dataclass(frozen=True)
-class Given(jh.Objective):
+class Given(jh.training.Objective):
     """Reconstructs items, and returns positives and a number of bits as given."""
 
     positives: str
@@ -240,7 +245,7 @@ class Given(jh.Objective):
         }[self.positives]
 
     def __call__(self, model, batch, key, layer):
-        loss, bits = jh.Reconstruct()(model, batch, key, layer)
+        loss, bits = jh.training.Reconstruct()(model, batch, key, layer)
         return loss, bits[:, : self.num_bits]
 
 
@@ -271,17 +276,17 @@ def test_equal_user_made_objectives_share_their_programs(digits, compilations):
 
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="num_neighbors"):
-        jh.Retrieve(num_neighbors=0)
+        jh.training.Retrieve(num_neighbors=0)
     for share in (0, -0.5, 1.5):
         with pytest.raises(ValueError, match="coarse_share"):
-            jh.Retrieve(coarse_share=share)
+            jh.training.Retrieve(coarse_share=share)
 
 
 def test_short_codes_are_decoded_by_themselves(rng):
     model = jh.Autoencoder(12, 8, (10,))
     images = jnp.asarray(rng.integers(0, 256, (20, 3, 4, 1), dtype=np.uint8))
-    loss, bits = jax.jit(jh.Reconstruct(short_bits=3))(model, Batch(images), KEY, code_layer(8))
-    plain, same_bits = jax.jit(jh.Reconstruct())(model, Batch(images), KEY, code_layer(8))
+    loss, bits = jax.jit(jh.training.Reconstruct(short_bits=3))(model, Batch(images), KEY, code_layer(8))
+    plain, same_bits = jax.jit(jh.training.Reconstruct())(model, Batch(images), KEY, code_layer(8))
     np.testing.assert_array_equal(bits, same_bits)
     alone = np.array(bits)
     alone[:, 3:] = 0.5
@@ -293,7 +298,7 @@ def test_short_codes_are_decoded_by_themselves(rng):
 
 def test_short_codes_have_a_contrast_of_their_own():
     signs = jax.random.uniform(KEY, (20, 30), jnp.float32, minval=-1, maxval=1)
-    whole, short = (jax.jit(jh.Retrieve(short_bits=bits)._contrast_loss)(signs) for bits in (None, 7))
+    whole, short = (jax.jit(jh.training.Retrieve(short_bits=bits)._contrast_loss)(signs) for bits in (None, 7))
     alone = jax.jit(contrast)(signs[:, :7], 0.25)
     assert short == pytest.approx(float(whole + alone), rel=1e-5)
 
@@ -304,17 +309,23 @@ def test_training_with_short_bits_makes_the_first_bits_a_better_code(digits):
     def short_precision(objective):
         model = jh.Autoencoder(64, 48, (128, 64))
         model, _ = jh.fit(model, digits.train_images, epochs=8, batch_size=64, objective=objective)
-        codes, queries = (jh.first_bits(jh.encode(model, x), 8) for x in (digits.train_images, digits.test_images))
-        return jh.distance_counts(codes, digits.train_labels, queries, digits.test_labels, 8).mean_average_precision()
+        codes, queries = (
+            jh.codes.first_bits(jh.encode(model, x), 8) for x in (digits.train_images, digits.test_images)
+        )
+        return jh.metrics.distance_counts(
+            codes, digits.train_labels, queries, digits.test_labels, 8
+        ).mean_average_precision()
 
-    assert short_precision(jh.Reconstruct(short_bits=8)) > short_precision(jh.Reconstruct()) + 0.03
+    assert short_precision(jh.training.Reconstruct(short_bits=8)) > short_precision(jh.training.Reconstruct()) + 0.03
 
 
 def test_wrong_short_bits_are_refused(digits):
     for wrong, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
         with pytest.raises(error, match="short_bits"):
-            jh.Reconstruct(short_bits=wrong)
+            jh.training.Reconstruct(short_bits=wrong)
         with pytest.raises(error, match="short_bits"):
-            jh.Retrieve(short_bits=wrong)
+            jh.training.Retrieve(short_bits=wrong)
     with pytest.raises(ValueError, match="short_bits must be at most the model's 8 bits, got 9"):
-        jh.fit(jh.Autoencoder(64, 8, ()), digits.train_images, epochs=1, objective=jh.Reconstruct(short_bits=9))
+        jh.fit(
+            jh.Autoencoder(64, 8, ()), digits.train_images, epochs=1, objective=jh.training.Reconstruct(short_bits=9)
+        )

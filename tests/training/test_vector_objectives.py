@@ -29,7 +29,7 @@ def kept(model, vectors, k=10):
     database, queries = vectors[:2000], vectors[2000:]
     true = np.argsort(((queries[:, None] - database[None]) ** 2).sum(2), axis=1)[:, :k]
     index = jh.build_index(jh.encode(model, database), model.num_bits)
-    return jh.recall(np.asarray(jh.search(index, jh.encode(model, queries), k=k).ids), true)
+    return jh.metrics.recall(true, np.asarray(jh.search(index, jh.encode(model, queries), k=k).ids))
 
 
 def test_distances_of_pairs_are_those_of_their_difference_over_the_mean():
@@ -57,7 +57,7 @@ def test_training_keeps_more_neighbors_than_its_start(vectors):
     start.init_scaling(vectors[:2000])
     start_from_itq(start, vectors[:2000], 0)
     start.logit_mean[...] = start.code_logits(jnp.asarray(vectors[:2000])).mean(0)
-    model, history = jh.fit(linear(), vectors[:2000], epochs=10, objective="keep neighbors")
+    model, history = jh.fit(linear(), vectors[:2000], epochs=10, objective="keep_neighbors")
     assert history.loss[-1] < history.loss[0]
     assert kept(model, vectors) > kept(start, vectors) + 0.02
 
@@ -67,22 +67,22 @@ def test_grouping_draws_vectors_of_a_kind_together():
     kinds = rng.integers(8, size=800)
     vectors = (rng.standard_normal((8, 48))[kinds] + rng.standard_normal((800, 48))).astype(np.float32)
     precision = {}
-    for objective in ("keep neighbors", "group by kind"):
+    for objective in ("keep_neighbors", "group_by_kind"):
         model, _ = jh.fit(linear(), vectors, epochs=10, objective=objective)
         codes = jh.encode(model, vectors)
         found = np.asarray(jh.search(jh.build_index(codes, 16), codes, k=50).ids)
         precision[objective] = (kinds[found] == kinds[:, None]).mean()
-    assert precision["group by kind"] > precision["keep neighbors"] + 0.03
+    assert precision["group_by_kind"] > precision["keep_neighbors"] + 0.03
 
 
 def test_a_trained_model_is_trained_on_from_where_it_is(vectors):
-    options = {"epochs": 1, "objective": "keep neighbors", "optimizer": optax.sgd(0.0)}
+    options = {"epochs": 1, "objective": "keep_neighbors", "optimizer": optax.sgd(0.0)}
     model, _ = jh.fit(linear(), vectors[:1000], **options)
     still, _ = jh.fit(model, vectors[1000:2000], **options)  # whose principal components are others
     np.testing.assert_array_equal(still.encoder.layers[0].kernel[...], model.encoder.layers[0].kernel[...])
 
 
-@pytest.mark.parametrize("objective", ["keep neighbors", "group by kind"])
+@pytest.mark.parametrize("objective", ["keep_neighbors", "group_by_kind"])
 def test_images_are_refused(objective):
     with pytest.raises(ValueError, match=r"for vectors \[n, d\], got items of shape \(4, 6, 1\)"):
         jh.fit(jh.Autoencoder(24, 8, ()), np.zeros((9, 4, 6), np.uint8), epochs=1, objective=objective)
@@ -91,10 +91,10 @@ def test_images_are_refused(objective):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: jh.KeepNeighbors(nearness=0),
-        lambda: jh.KeepNeighbors(num_neighbors=0),
-        lambda: jh.GroupByKind(nearness=-1),
-        lambda: jh.GroupByKind(temperature=0),
+        lambda: jh.training.KeepNeighbors(bandwidth=0),
+        lambda: jh.training.KeepNeighbors(num_neighbors=0),
+        lambda: jh.training.GroupByKind(bandwidth=-1),
+        lambda: jh.training.GroupByKind(temperature=0),
     ],
 )
 def test_settings_out_of_range_are_refused(make):

@@ -12,7 +12,7 @@ from jaxhash.training.data import Run, TrainingData, send_if_small, split_run
 from jaxhash.training.objectives import Batch
 from jaxhash.training.positives import Positives, add_self
 
-OPTIONS = {"num_views": 3, "warp": jh.PhotoWarp()}
+OPTIONS = {"num_views": 3, "warp": jh.training.PhotoWarp()}
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +28,17 @@ def model(images):
 
 
 def source_of(images):
-    return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.Reconstruct(), 32, 0)
+    return TrainingData(jh.PatchEncoder((8, 8, 3), 8, ()), images, jh.training.Reconstruct(), 32, 0)
 
 
 def test_the_first_view_is_the_image_and_the_others_are_warped(images, model, monkeypatch):
-    monkeypatch.setattr(views, "IMAGES_AT_ONCE", 32)
+    monkeypatch.setattr(views, "IMAGES_PER_CHUNK", 32)
     found = views.store_views(model, source_of(images), **OPTIONS, seed=0)
     assert (found.shape, found.dtype) == ((70, 3, 6), np.float16)
     floats, compute = jnp.asarray(images, jnp.float32) / 255, jax.jit(model.compute_features)
     np.testing.assert_allclose(found[:, 0], compute(floats), atol=2e-3)
     key = jax.random.fold_in(jax.random.key(0), 32)  # of the second batch
-    warped = jax.jit(jh.PhotoWarp())(jax.random.fold_in(key, 2), floats[32:64])
+    warped = jax.jit(jh.training.PhotoWarp())(jax.random.fold_in(key, 2), floats[32:64])
     np.testing.assert_allclose(found[32:64, 2], compute(warped), atol=2e-3)
 
 
@@ -51,7 +51,7 @@ def test_streams_give_the_views_of_arrays(images, model):
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_a_view_is_drawn_for_each_item_and_for_its_positive(limit, monkeypatch):
-    monkeypatch.setattr(data, "BYTES_AT_ONCE", 40)
+    monkeypatch.setattr(data, "BYTES_PER_CHUNK", 40)
     table = np.arange(60, dtype=np.float32).reshape(60, 1)  # of view v of item i: 4 i + v
     partners = np.roll(np.arange(15, dtype=np.int32), 1)[:, None]
     run = send_if_small(Run(table, Positives(partners), 4), limit)
@@ -73,12 +73,12 @@ def test_half_of_the_positives_are_the_item_itself():
 def test_positives_of_views_are_mutual_neighbors_and_the_item_itself():
     angles = np.array([0, 10, 25, 29])  # the nearest are 1, 0, 3, 2; of two, 0 has 2, which has 1 and 3
     features = np.stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))], axis=1).astype(np.float32)
-    found = jh.Retrieve(num_neighbors=2).pair_views(features, 0)
+    found = jh.training.Retrieve(num_neighbors=2).pair_views(features, 0)
     np.testing.assert_array_equal(found.indices, [[1, 1, 0, 0], [0, 2, 1, 1], [3, 1, 2, 2], [2, 2, 3, 3]])
 
 
 def test_a_single_image_is_its_own_positive(rng):
-    found = jh.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
+    found = jh.training.Retrieve().pair_views(rng.normal(size=(1, 5)).astype(np.float32), 0)
     np.testing.assert_array_equal(found.indices, [[0, 0]])
 
 
@@ -87,6 +87,7 @@ def test_all_bits_of_views_are_coarse(rng):
     batch = Batch(*(jnp.asarray(rng.normal(size=(16, 6)), jnp.float32) for _ in range(2)))
     layer = CodeLayer(make_batch_statistics(32), jnp.float32(0), "rounding")
     few, all_bits = (
-        jax.jit(jh.Retrieve(coarse_share=share))(model, batch, jax.random.key(0), layer) for share in (0.1, 1.0)
+        jax.jit(jh.training.Retrieve(coarse_share=share))(model, batch, jax.random.key(0), layer)
+        for share in (0.1, 1.0)
     )
     assert few[0] == all_bits[0]

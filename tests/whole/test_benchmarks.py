@@ -60,7 +60,7 @@ def test_baselines_give_codes_that_use_their_bits_and_depend_on_the_seed_alone(b
     learner = getattr(baselines, name)
     codes, again = (learner(digits.train_images, 12, 3)(digits.test_images) for _ in range(2))
     np.testing.assert_array_equal(codes, again)
-    stats = jh.bit_statistics(codes, 12)
+    stats = jh.codes.bit_statistics(codes, 12)
     assert codes.shape == (len(digits.test_images), 1)
     assert not stats.dead_bits.size
     assert stats.num_codes > 50
@@ -72,7 +72,15 @@ def test_pixels_are_ranked_by_euclidean_distance(baselines, digits):
     precision, ids = baselines.pixel_ranking(*digits[1:], k=5, at_once=50)
     train, test = (images.reshape(len(images), -1).astype(float) for images in (digits[1], digits[3]))
     distances, peer = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(train).kneighbors(test)
-    assert jh.recall(ids, peer, np.linalg.norm(train[ids] - test[:, None], axis=2).round(6), distances.round(6)) == 1
+    assert (
+        jh.metrics.recall(
+            peer,
+            ids,
+            true_distances=distances.round(6),
+            found_distances=np.linalg.norm(train[ids] - test[:, None], axis=2).round(6),
+        )
+        == 1
+    )
     assert 0.4 < precision < 1
 
 
@@ -141,7 +149,7 @@ def test_the_loop_over_a_dictionary_scores_as_bag_search_does(benchmark_named, r
 
 
 def test_average_precision_of_two_rankings_by_hand(benchmark_named):
-    data = jh.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
+    data = jh.datasets.Dataset("", None, np.array([0, 1, 0]), None, np.array([0, 2]))
     # Relevant in the first and the last of three places; and in none.
     assert benchmark_named("papers").average_precision(np.array([[0, 1, 2]] * 2), data) == (1 + 2 / 3) / 2 / 2
 

@@ -4,7 +4,7 @@ import gc
 import sys
 from pathlib import Path
 
-import mutation
+import damage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 from loading import CASES, complaint
 
-FILES = mutation.seeds()
+FILES = damage.seeds()
 quietly = pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, when it writes such an archive
 
 
@@ -31,7 +31,7 @@ def warm(tmp_path_factory):
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choices=st.randoms(use_true_random=False))
 def test_any_file_loads_or_is_refused_in_bounded_time_and_memory(choices, tmp_path):
-    assert complaint(tmp_path / "f", mutation.mutated(choices, FILES)) is None
+    assert complaint(tmp_path / "f", damage.mutated(choices, FILES)) is None
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

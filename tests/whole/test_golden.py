@@ -31,7 +31,7 @@ def assert_equal(found, expected):
 def test_old_indexes_load_and_answer_as_ever(version):
     index, expected = jh.load_index(GOLDEN / version / "index.npz"), answers(version)["index"]
     ids, integers = np.array(expected["items"], np.uint64).T
-    built = jh.build_index(jh.codes_from_integers(integers, 40), 40, ids=ids)
+    built = jh.build_index(jh.codes.codes_from_integers(integers, 40), 40, ids=ids)
     jax.tree.map(np.testing.assert_array_equal, index, built)
     queries = np.array(expected["queries"], np.uint32)
     assert_equal(jh.search(index, queries, k=5), expected["nearest 5"])

@@ -120,13 +120,13 @@ import numpy as np
 codes = jh.pack_bits(np.eye(32, dtype=bool))
 index = jh.build_index(codes, num_bits=32)
 found = jh.search(index, codes[:2], k=3, allowed=np.ones(32, bool))
-assert_type(found, jh.Neighbors[np.ndarray])
+assert_type(found, jh.query.Neighbors[np.ndarray])
 names = np.array([f"item {number}" for number in range(32)])
 print(names[found.ids], found.distances.mean())
 matches = jh.radius_search(index, codes, radius=2)
 first: np.ndarray = matches.ids[matches.offsets[0] : matches.offsets[1]]
 padded = jh.radius_search_padded(index, codes, radius=2, max_results=8)
-assert_type(padded, jh.PaddedMatches[np.ndarray])
+assert_type(padded, jh.query.PaddedMatches[np.ndarray])
 distances, ids = jh.rerank(codes, codes[:2], found.ids, k=2)
 assert_type(ids, np.ndarray)
 """
@@ -146,7 +146,7 @@ index = jh.build_index(codes, num_bits=32)
 @jax.jit
 def nearest(index: jh.HashIndex, queries: jax.Array) -> jax.Array:
     found = jh.search(index, queries, k=3)
-    assert_type(found, jh.Neighbors[jax.Array])
+    assert_type(found, jh.query.Neighbors[jax.Array])
     return jh.rerank_vectors(jnp.zeros((9, 2)), jnp.zeros((len(queries), 2)), found.ids, k=2).ids
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import jaxhash as jh
 
 PACKAGE = Path(jh.__file__).parent
+PACKAGES = ["codes", "datasets", "index", "metrics", "models", "query", "training"]
 
 # The folders and files of the package and what each imports from the package: only from those above it.
 IMPORTS = {
@@ -161,26 +163,66 @@ assert threading.active_count() == 1
     assert done.returncode == 0, done.stderr
 
 
-def test_every_public_name_is_there_and_described():
-    for name in jh.__all__:
-        assert getattr(jh, name).__doc__, name
+def test_public_names_are_listed():
     assert sorted(jh.__all__) == jh.__all__
-    assert dir(jh) == jh.__all__
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    assert dir(jh) == sorted([*jh.__all__, *PACKAGES, "plots"])
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         jh.nothing  # noqa: B018
 
 
-def test_the_overview_names_every_public_function():
+def test_the_overview_names_what_is_public():
     named = set(re.findall(r"`(\w+)`", jh.__doc__))
-    assert {name for name in jh.__all__ if name.islower()} <= named
-    assert named - {"jit", "multiprocessing"} <= set(jh.__all__)
+    assert {name for name in dir(jh) if name.islower()} <= named
+    assert named - {"jit", "multiprocessing"} <= set(dir(jh))
 
 
-def test_type_checkers_see_what_is_loaded_late():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {node.module.removeprefix("jaxhash."): tuple(alias.name for alias in node.names) for node in block.body}
-    assert seen == jh._MODULES
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("recall", "jaxhash.metrics.recall"),
+        ("Retrieve", "jaxhash.training.Retrieve"),
+        ("first_bits", "jaxhash.codes.first_bits"),
+        ("IndexStats", "jaxhash.index.IndexStats"),
+        ("BagMatches", "jaxhash.query.ScoredNeighbors"),
+        ("weighted_search", "jaxhash.search(..., weights=...)"),
+    ],
+)
+def test_the_error_of_an_old_name_says_the_new_one(old, new):
+    with pytest.raises(AttributeError, match=re.escape(f"module 'jaxhash' has no attribute '{old}': it is {new}")):
+        getattr(jh, old)
+
+
+def test_a_wrong_name_is_an_attribute_error_without_matplotlib_too():
+    code = "import sys; sys.modules['matplotlib'] = None; import jaxhash; assert not hasattr(jaxhash, 'nothing')"
+    assert run(code).returncode == 0
+
+
+def test_packages_are_loaded_when_they_are_used():
+    loaded = loaded_by("import jaxhash as jh; assert jh.metrics.recall([[1]], [[1]]) == 1; assert jh.search")
+    assert not loaded & {"flax", "optax", "matplotlib"}
+
+
+def test_without_its_source_the_package_imports_all_names_at_once():
+    code = """
+import linecache
+linecache.getlines = lambda *_: []
+import jaxhash
+assert {"fit", "search", "metrics"} <= vars(jaxhash).keys()
+"""
+    assert run(code).returncode == 0
+
+
+@pytest.mark.slow  # reads the types of JAX, numpy and flax
+def test_type_checkers_see_the_public_names_alone(tmp_path):
+    pytest.importorskip("mypy")
+    names = [*jh.__all__, *(f"{package}.__all__" for package in PACKAGES)]
+    (tmp_path / "names.py").write_text(
+        "import jaxhash as jh\n\n" + "\n".join(f"jh.{name}" for name in [*names, "recall"])
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "names.py"]
+    environment = os.environ | {"MYPYPATH": str(PACKAGE.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert re.findall(r"error: (.*)  \[", done.stdout) == ['Module has no attribute "recall"']
 
 
 def test_the_package_does_the_same_without_asserts():

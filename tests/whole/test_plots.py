@@ -26,7 +26,7 @@ ARGUMENTS = {
         (IMAGES[:2], IMAGES, [[1, 2], [0, -1]], [[0, 3], [2, 9]]),
         {"query_labels": [1, 1], "labels": [0, 1, 2, 3, 4]},
     ),
-    "training_curve": ((jh.History((0.3, 0.2, 0.1)),), {}),
+    "training_curve": ((jh.training.History((0.3, 0.2, 0.1)),), {}),
     "bucket_histogram": ((index_of(1, 1, 2),), {}),
     "matches_by_radius": (((0, 1), (0.5, 4.0), (1.5, 9.0)), {}),
 }
@@ -189,7 +189,7 @@ def test_jax_arrays_are_shown_as_they_come_from_a_search():
 
 
 def test_the_training_curve_begins_with_epoch_1():
-    (axes,) = plots.training_curve(jh.History((0.5, 0.25, 0.125))).axes
+    (axes,) = plots.training_curve(jh.training.History((0.5, 0.25, 0.125))).axes
     (line,) = axes.get_lines()
     np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
     np.testing.assert_array_equal(line.get_ydata(), [0.5, 0.25, 0.125])
@@ -198,7 +198,7 @@ def test_the_training_curve_begins_with_epoch_1():
 
 
 def test_the_training_curve_shows_what_became_of_the_codes():
-    history = jh.History((0.5, 0.25), (0.9, 1.0), (70, 90), (1, 0))
+    history = jh.training.History((0.5, 0.25), (0.9, 1.0), (70, 90), (1, 0))
     panels = {axes.get_ylabel(): axes.get_lines()[0].get_ydata() for axes in plots.training_curve(history).axes}
     assert list(panels) == ["loss per value", "distinct codes", "entropy of a bit"]
     np.testing.assert_array_equal(panels["distinct codes"], [70, 90])
@@ -207,7 +207,7 @@ def test_the_training_curve_shows_what_became_of_the_codes():
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 40])
 def test_the_training_curve_has_whole_epochs_as_ticks(epochs):
-    figure = plots.training_curve(jh.History(tuple(1 / epoch for epoch in range(1, epochs + 1))))
+    figure = plots.training_curve(jh.training.History(tuple(1 / epoch for epoch in range(1, epochs + 1))))
     pixels(figure)
     ticks = figure.axes[0].get_xticks()
     np.testing.assert_allclose(ticks, np.round(ticks), atol=1e-9)

@@ -1,4 +1,5 @@
 import ast
+import importlib
 import re
 
 import reference
@@ -62,6 +63,24 @@ def test_the_reference_is_made_from_the_docstrings_of_today():
 
 def test_each_public_name_has_one_section_and_one_link_to_it():
     text = reference.REFERENCE.read_text()
-    assert sorted(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == jh.__all__
+    headings = re.findall(r"^### `([\w.]+)`$", text, re.MULTILINE)
+    faces = {face: importlib.import_module(f"jaxhash.{face}").__all__ for face in reference.FACES}
+    assert sorted(headings) == sorted(reference.usual_name(name, face) for face in faces for name in faces[face])
+    assert len(headings) == len(set(headings))
     links = re.findall(r"\[`\w+`\]\(#([\w-]+)\)", text)
-    assert len(links) == len(set(links)) == len(jh.__all__)
+    assert sorted(links) == sorted(heading.lower().replace(".", "") for heading in headings)
+
+
+def test_names_at_the_top_are_those_of_the_packages():
+    assert len(jh.__all__) <= 55
+    for name in jh.__all__:
+        (face,) = (face for face in reference.FACES if name in importlib.import_module(f"jaxhash.{face}").__all__)
+        assert getattr(jh, name) is getattr(importlib.import_module(f"jaxhash.{face}"), name)
+
+
+def test_names_of_packages_exist_and_are_described():
+    for face in reference.FACES:
+        package = importlib.import_module(f"jaxhash.{face}")
+        assert package.__all__ == sorted(package.__all__)
+        for name in package.__all__:
+            assert getattr(package, name).__doc__, name

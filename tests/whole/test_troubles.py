@@ -21,12 +21,12 @@ def test_items_of_one_code_are_told_apart_by_vectors():
 
 
 def test_where_nothing_is_near_there_are_no_results():
-    index = jh.build_index(jh.codes_from_integers([0, 1, 255], 8), num_bits=8)
-    query = jh.codes_from_integers([24], 8)
+    index = jh.build_index(jh.codes.codes_from_integers([0, 1, 255], 8), num_bits=8)
+    query = jh.codes.codes_from_integers([24], 8)
     assert jh.radius_search(index, query, radius=1).ids.tolist() == []
     found = jh.search(index, query, k=4, allowed=np.array([True, True, False]))
-    assert found.ids.tolist() == [[0, 1, jh.Neighbors.NO_ID, jh.Neighbors.NO_ID]]
-    assert found.distances.tolist() == [[2, 3] + [jh.Neighbors.NO_DISTANCE] * 2]
+    assert found.ids.tolist() == [[0, 1, jh.query.Neighbors.NO_ID, jh.query.Neighbors.NO_ID]]
+    assert found.distances.tolist() == [[2, 3] + [jh.query.Neighbors.NO_DISTANCE] * 2]
 
 
 def test_codes_of_another_model_are_near_nothing(rng):

@@ -34,7 +34,7 @@ def some_items(num_bits, n, seed=0):
 
 
 def index_of(*integers, bits=8, ids=None):
-    return jh.build_index(jh.codes_from_integers(np.array(integers, np.uint64), bits), bits, ids=ids)
+    return jh.build_index(jh.codes.codes_from_integers(np.array(integers, np.uint64), bits), bits, ids=ids)
 
 
 def groups(index, radius):
@@ -43,7 +43,7 @@ def groups(index, radius):
 
 def test_pairs_of_four_items_by_hand():
     found = jh.neighbor_pairs(index_of(0, 1, 0, 255, ids=[5, 2, 9, 1]), radius=1)
-    assert isinstance(found, jh.NeighborPairs)
+    assert isinstance(found, jh.query.NeighborPairs)
     assert found.first.tolist() == [2, 2, 5]
     assert found.second.tolist() == [5, 9, 9]
     assert found.distances.tolist() == [1, 1, 0]

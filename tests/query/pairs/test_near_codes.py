@@ -45,7 +45,7 @@ def found_by(parts):
 
 
 def test_three_codes_by_hand():
-    index = jh.build_index(jh.codes_from_integers([0, 1, 3], 8), 8)
+    index = jh.build_index(jh.codes.codes_from_integers([0, 1, 3], 8), 8)
     assert found_by(find_near_codes(index, 1)) == [(0, 1, 1), (1, 2, 1)]
     assert found_by(find_near_codes(index, 2)) == [(0, 1, 1), (0, 2, 2), (1, 2, 1)]
 

@@ -68,7 +68,7 @@ def test_matches_by_hand():
     index = jh.build_index(codes[[0, 0, 1, 2, 3]], 4, ids=[8, 5, 7, 2, 4])
     tables = jh.build_tables(index, radius=1, num_tables=1)
     search = partial(jh.radius_search_padded, index, codes[[0, 3]], radius=1, max_results=3, tables=tables)
-    none, far = jh.PaddedMatches.NO_ID, jh.PaddedMatches.NO_DISTANCE
+    none, far = jh.query.PaddedMatches.NO_ID, jh.query.PaddedMatches.NO_DISTANCE
     found = search()
     assert found.ids.tolist() == [[5, 8, 7], [4, 2, none]]
     assert found.distances.tolist() == [[0, 0, 1], [0, 1, far]]
@@ -236,7 +236,7 @@ def test_programs_neither_scatter_nor_sort_all_codes(platform):
 
 def test_one_key_sorts_as_two_do(rng):
     distances = rng.integers(0, 4, (5, 90), dtype=np.int32)
-    distances[distances == 3] = jh.PaddedMatches.NO_DISTANCE
+    distances[distances == 3] = jh.query.PaddedMatches.NO_DISTANCE
     ranks = np.stack([rng.permutation(1000)[:90] for _ in range(5)]).astype(np.int32)
     together = sort_codes(distances, ranks, 2, 1000)
     apart = sort_codes(distances, ranks, 2, 2**31 - 1)

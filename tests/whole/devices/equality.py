@@ -293,7 +293,7 @@ def test_shards_of_items_with_several_codes_answer_as_the_whole(tmp_path):
         same(found, jh.bag_search(index, bags, radius=4, k=300, allowed=mask))
         few = find_best(sharded, bags[0], 4, 300, mask, LIMITS._replace(bag_codes=4, bag_ids=600))
         same(few, (found.scores[0], found.ids[0]))
-    assert jh.describe(sharded) == jh.describe(index)
+    assert jh.describe(sharded)[:6] == jh.describe(index)[:6]
     jh.save_index(tmp_path / "index", sharded)
     same(jh.load_index(tmp_path / "index"), index)
     again = jh.load_sharded_index(tmp_path / "index", sharded.mesh)
@@ -339,7 +339,10 @@ def test_what_cannot_be_sharded_is_refused():
     explicit = jax.make_mesh((8,), ("shards",), axis_types=(jax.sharding.AxisType.Explicit,))
     for wrong, message in [
         (lambda: jh.shard_index(index, explicit), "must be of the type Auto"),
-        (lambda: jh.shard_index(index, mesh_of(8), "devices"), "axis_name must be an axis of the mesh, shards, got"),
+        (
+            lambda: jh.shard_index(index, mesh_of(8), axis_name="devices"),
+            "axis_name must be an axis of the mesh, shards, got",
+        ),
         (lambda: jh.search(sharded, queries, k=1, method="probe"), "probe is for a HashIndex"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -39,7 +39,7 @@ else:
         import jaxhash as jh
         from jaxhash.cli import collection
 
-import mutation
+import damage
 
 CASES = Path(__file__).parent / "cases"
 SECONDS = 1.0
@@ -70,7 +70,7 @@ def complaint(path, content):
 
 
 def try_one(choices, seeds, path):
-    content = mutation.mutated(choices, seeds)
+    content = damage.mutated(choices, seeds)
     wrong = complaint(path, content)
     if wrong is not None:
         case = CASES / hashlib.sha256(content).hexdigest()[:16]
@@ -95,7 +95,7 @@ class FromBytes(random.Random):
 def main():
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     with tempfile.TemporaryDirectory() as folder:
-        fuzz(60 * minutes, Path(folder) / "f", mutation.seeds())
+        fuzz(60 * minutes, Path(folder) / "f", damage.seeds())
 
 
 def fuzz(seconds, path, seeds):
