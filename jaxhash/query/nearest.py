@@ -111,9 +111,9 @@ def find_nearest(
 
 def take_account(index: HashIndex, options: tuple[Option, ...], limits: Limits = LIMITS) -> tuple[Option, ...]:
     """Returns the options to try: those without tables until these have paid off; see `plan.decide`."""
-    if not options[0].slices and options[0].method not in COMPILED_SCANS:
-        return options
     cache = cache_of(index)
+    if options[0].method not in COMPILED_SCANS and all(bits in cache.tables for bits in options[0].slices):
+        return options
     decision = decide(options, cache.tables, cache.spent, sizes_of(index).num_codes, limits)
     cache.spent.update(decision.spent)
     return decision.options
