@@ -1,22 +1,22 @@
-"""Networks with a binary code layer, the items they take, and their file.
+"""Models with a binary code layer: autoencoders, encoders, their inputs and their files.
 
-- Images: `Autoencoder(input_dim, num_bits)`, for items of one size, or `ConvAutoencoder` for large or coloured ones.
-  Pixels are uint8, or floats in [0, 1].
-- Photographs: `PatchEncoder(image_shape, num_bits)`, which learns a dictionary of patches first and has no decoder; or
-  a trained network of yours before a model of vectors, by `Embedded(network, model)`.
+- Images: `Autoencoder(input_dim, num_bits)`, or `ConvAutoencoder` for large or color images. Pixels are uint8, or
+  floats in [0, 1].
+- Photographs: `PatchEncoder(image_shape, num_bits)`, which first learns a dictionary of patches and has no decoder; or
+  `Embedded(network, model)`, which applies a pretrained network before a model of vectors.
 - Vectors: `Autoencoder(d, num_bits, hidden_dims=(), output_activation="linear")`. `fit` measures the shift and scale of
-  the vectors, and the model holds them.
+  the vectors, and the model stores them.
 - Documents: `Autoencoder(num_words, num_bits, output_activation="softmax")`, with word counts as floats, for example
-  from scikit-learn's `CountVectorizer`. The outputs are a distribution over words, the loss is the cross-entropy of a
-  document's words weighted by their counts, and the length of a document has no influence on its code.
+  from scikit-learn's `CountVectorizer`. The outputs are a distribution over words. The loss is the cross-entropy of the
+  words, weighted by their counts. The code does not depend on the length of a document.
 
-All are `Encoder`s: they map items to code logits, and these to bits by thresholds, the logits' means in training. An
-`Autoencoder` also has a decoder, which `reconstruct` needs.
+All are `Encoder`s: they map items to code logits and threshold these at their means in training. An `Autoencoder` also
+has a decoder, which `reconstruct` requires.
 
-`encode` takes arrays, mapped `.npy` files and batches. Codes belong to the model that made them: with another model,
-encode and build again. Between CPU and GPU, codes may differ for items whose logits lie within rounding of 0.
+`encode` takes arrays, memory-mapped `.npy` files and batches. Codes of different models are not comparable: after
+retraining, encode and build again. Between CPU and GPU, codes can differ if a logit is within rounding of 0.
 
-`jaxhash.training` trains models; nothing here knows of an index.
+`jaxhash.training` trains models.
 """
 
 from jaxhash.models.autoencoder import Autoencoder, summary

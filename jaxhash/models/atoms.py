@@ -1,6 +1,6 @@
-"""Learning a dictionary of patches (`jaxhash.models.dictionary`) from images: whitening, k-means, principal components.
+"""Dictionary learning for patches (`jaxhash.models.dictionary`): whitening, k-means, principal components.
 
-Nothing here has a gradient or needs a label, and all of it takes seconds.
+It needs neither gradients nor labels and takes seconds.
 """
 
 import functools
@@ -14,33 +14,32 @@ from jaxhash.core.batching import in_batches
 from jaxhash.models.dictionary import Dictionary, normalize_patches, patch_side, pool_responses
 from jaxhash.models.inputs import to_floats
 
-PATCHES_OF_ATOM = 250
-ROUNDS = 10
-# Added to the variances of patches before whitening, so that their noise is not blown up.
+PATCHES_PER_ATOM = 250
+KMEANS_ITERATIONS = 10
+# Added to the variances of patches, so that whitening does not amplify noise.
 WHITENING_FLOOR = 0.1
-# From so many images the principal components are computed.
 IMAGES_FOR_COMPONENTS = 2**13
 IMAGES_PER_CHUNK = 256
-# Of a subspace iteration: directions beyond those wanted, and rounds.
-SPARE, POWER = 32, 4
+# Oversampling and iterations of the randomized subspace iteration.
+OVERSAMPLING, SUBSPACE_ITERATIONS = 32, 4
 
 
 def learn_dictionary(images: np.ndarray, num_atoms: int, num_components: int, seed: int) -> Dictionary:
     """Learns a dictionary from images `[n, h, w, c]`, uint8 or float32 in [0, 1]."""
     rng = np.random.default_rng(seed)
-    drawn = draw_patches(images, PATCHES_OF_ATOM * num_atoms, rng)
+    drawn = draw_patches(images, PATCHES_PER_ATOM * num_atoms, rng)
     patches = normalize_patches(to_floats(jnp.asarray(drawn)))
     mean, whitening = _find_whitening(np.asarray(patches))
     whitened = (patches - mean[None]) @ whitening
     atoms = whitening @ find_atoms(whitened, num_atoms, jax.random.key(seed)).T
-    bare = Dictionary(atoms, mean @ atoms, jnp.zeros(0, jnp.float32), jnp.zeros((0, 0), jnp.float32))
-    chosen = images[np.sort(rng.permutation(len(images))[:IMAGES_FOR_COMPONENTS])]
-    pooled = in_batches(lambda batch: _compiled_pool(bare, batch), chosen, IMAGES_PER_CHUNK)
-    return bare._replace(**find_components(pooled, num_components, jax.random.key(seed)))
+    untrained = Dictionary(atoms, mean @ atoms, jnp.zeros(0, jnp.float32), jnp.zeros((0, 0), jnp.float32))
+    sample = images[np.sort(rng.permutation(len(images))[:IMAGES_FOR_COMPONENTS])]
+    pooled = in_batches(lambda batch: _compiled_pool(untrained, batch), sample, IMAGES_PER_CHUNK)
+    return untrained._replace(**find_components(pooled, num_components, jax.random.key(seed)))
 
 
 def draw_patches(images: np.ndarray, num_patches: int, rng: np.random.Generator) -> np.ndarray:
-    """Patches at random places of random images: `[num_patches, d]`, of the images' dtype."""
+    """Draws patches at random positions of random images: `[num_patches, d]`, of the images' dtype."""
     count, height, width, _ = images.shape
     side = patch_side(height, width)
     limits = (count, height - side + 1, width - side + 1)
@@ -58,7 +57,7 @@ def _find_whitening(patches: np.ndarray) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def find_atoms(patches: jax.Array, num_atoms: int, key: jax.Array) -> jax.Array:
-    """Atoms of unit length by spherical k-means, a patch and its negative being one: float32 `[a, d]`."""
+    """Computes atoms by spherical k-means up to sign: float32 `[a, d]`, of unit length."""
     blocks = patches.reshape(num_atoms, -1, patches.shape[1])
 
     def gather_members(atoms: jax.Array, block: jax.Array) -> jax.Array:
@@ -67,13 +66,13 @@ def find_atoms(patches: jax.Array, num_atoms: int, key: jax.Array) -> jax.Array:
         signed = block * jnp.take_along_axis(products, nearest[:, None], axis=1)
         return jax.ops.segment_sum(signed, nearest, num_atoms)
 
-    def improve(round_: jax.Array, atoms: jax.Array) -> jax.Array:
+    def update(iteration: jax.Array, atoms: jax.Array) -> jax.Array:
         sums = lax.scan(lambda total, block: (total + gather_members(atoms, block), None), 0 * atoms, blocks)[0]
-        spare = jax.random.choice(jax.random.fold_in(key, round_), patches, (num_atoms,))
-        return _to_unit(jnp.where(jnp.linalg.norm(sums, axis=1, keepdims=True) > 1e-6, sums, spare))
+        resampled = jax.random.choice(jax.random.fold_in(key, iteration), patches, (num_atoms,))
+        return _to_unit(jnp.where(jnp.linalg.norm(sums, axis=1, keepdims=True) > 1e-6, sums, resampled))
 
     start = _to_unit(jax.random.normal(key, (num_atoms, patches.shape[1]), jnp.float32))
-    return lax.fori_loop(0, ROUNDS, improve, start)
+    return lax.fori_loop(0, KMEANS_ITERATIONS, update, start)
 
 
 def _to_unit(rows: jax.Array) -> jax.Array:
@@ -82,18 +81,18 @@ def _to_unit(rows: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def find_components(values: jax.Array, count: int, key: jax.Array) -> dict[str, jax.Array]:
-    """Principal components by subspace iteration (Halko, Martinsson and Tropp 2011), over roots of deviations.
+    """Computes principal components by randomized subspace iteration (Halko, Martinsson and Tropp 2011).
 
-    Where there are fewer than `count`, zeros take their places.
+    Each is divided by the root of its standard deviation. If there are fewer than `count`, zeros are appended.
     """
     mean = values.mean(0)
     centered = values - mean[None]
-    start = jax.random.normal(key, (values.shape[1], min(count + SPARE, *values.shape)), jnp.float32)
+    start = jax.random.normal(key, (values.shape[1], min(count + OVERSAMPLING, *values.shape)), jnp.float32)
 
-    def turn(_: jax.Array, axes: jax.Array) -> jax.Array:
+    def iterate(_: jax.Array, axes: jax.Array) -> jax.Array:
         return jnp.linalg.qr(centered.T @ (centered @ axes))[0]
 
-    axes = lax.fori_loop(0, POWER, turn, start)
+    axes = lax.fori_loop(0, SUBSPACE_ITERATIONS, iterate, start)
     projected = centered @ axes
     variances, rotation = jnp.linalg.eigh(projected.T @ projected / len(values))
     axes, variances = (axes @ rotation)[:, ::-1][:, :count], variances[::-1][:count]

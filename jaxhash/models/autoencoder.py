@@ -1,10 +1,10 @@
 """The dense autoencoder of the source post, with a binary code layer.
 
 "Image search with autoencoders" (2018) stacks dense layers, 784-1000-700-300-150-75-17 and back, rounds the sigmoid
-outputs of the middle one, and trains on reconstruction. That network collapses: with Glorot initialisation all its bits
-became constant, and every image got the same code. Here He initialisation and batch normalisation of the code logits
-(Ioffe and Szegedy 2015, arXiv:1502.03167) prevent this, so that each bit splits the images into about equal halves. The
-learned scale and shift are left out, since they could undo it.
+outputs of the middle layer, and trains on reconstruction. That network collapses: with Glorot initialization all its
+bits became constant, and every image got the same code. Here He initialization and batch normalization of the code
+logits (Ioffe and Szegedy 2015, arXiv:1502.03167) prevent this: each bit splits the images into about equal halves.
+The normalization has no learned scale and shift, which could undo it.
 """
 
 import math
@@ -31,18 +31,18 @@ OUTPUT_ACTIVATIONS: dict[str, Activation] = {
 
 
 class Autoencoder(DenseEncoder):
-    """A dense autoencoder with a binary code layer: an encoder with a decoder.
+    """A dense autoencoder with a binary code layer.
 
     Args:
-        input_dim: the number of values of one item; 784 for images of 28x28 pixels.
-        num_bits: the number of bits of a code, `b`.
+        input_dim: number of values of one item; 784 for images of 28x28 pixels.
+        num_bits: number of bits of a code, `b`.
         hidden_dims: widths of the encoder's layers before the code layer; the decoder mirrors them.
         output_activation: a name in `OUTPUT_ACTIVATIONS`, or a function (such a model can't be saved). "sigmoid" is for
-            values in [0, 1] and trains by binary cross-entropy. "softmax" is for word counts and trains by their
-            cross-entropy (see `jaxhash.models.word_counts`). All others train by squared error. "linear" is for
-            vectors of any mean and scale: `fit` measures both, and the model holds them.
-        image_shape: `(h, w)` or `(h, w, c)` of images that come laid flat: training warps them as images. Those that
-            come as `[n, h, w]` or `[n, h, w, c]` need none.
+            values in [0, 1] and trains with binary cross-entropy. "softmax" is for word counts and trains with their
+            cross-entropy (see `jaxhash.models.word_counts`). All others train with squared error. "linear" is for
+            vectors of any mean and scale: `fit` measures both, and the model stores them.
+        image_shape: `(h, w)` or `(h, w, c)` of flattened images, to augment them as images in training. Not needed for
+            images `[n, h, w]` or `[n, h, w, c]`.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
@@ -64,11 +64,11 @@ class Autoencoder(DenseEncoder):
         )
         self.image_shape = None if image_shape is None else check_image_shape(image_shape)
         if self.image_shape and math.prod(self.image_shape) != self.input_dim:
-            raise ValueError(f"image_shape must hold input_dim={self.input_dim} values, got {image_shape}")
+            raise ValueError(f"image_shape must have input_dim={self.input_dim} values, got {image_shape}")
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make such a model."""
+        """The constructor arguments, except `rngs`."""
         return {
             "input_dim": self.input_dim,
             "num_bits": self.num_bits,
@@ -79,7 +79,7 @@ class Autoencoder(DenseEncoder):
 
     @property
     def layers(self) -> list[Any]:
-        """All layers, of the encoder and then of the decoder."""
+        """All layers of the encoder, then of the decoder."""
         return [*self.encoder.layers, *self.decoder.layers]
 
     @property
@@ -88,22 +88,22 @@ class Autoencoder(DenseEncoder):
         return [(width,) for width in (*self.hidden_dims, self.num_bits, *self.hidden_dims[::-1], self.input_dim)]
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
-        """Computes the outputs before their activation, `[n, input_dim]`, of bits as float32 `[n, b]`."""
+        """Decodes float32 bits `[n, b]` to outputs before the activation, `[n, input_dim]`."""
         return self.restore(apply_layers(self.decoder.layers, bits))
 
     def restore(self, outputs: jax.Array) -> jax.Array:
-        """Reverses `standardize`."""
+        """Inverts `standardize`."""
         if self.output_activation != "linear":
             return outputs
         return outputs * self.input_scale[...] + self.input_shift[...][None]
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model has been trained: its output bias, which starts at zero, tells."""
+        """Whether the model has been trained: untrained, the output bias is zero."""
         return self.is_scaled or bool(self.output_bias[...].any())
 
     def init_from(self, sample: np.ndarray) -> None:
-        """Prepares a new model for training on items like a sample `[s, ...]`, of the dtype given to `fit`."""
+        """Initializes a new model from a sample of items `[s, ...]`, of the dtype given to `fit`."""
         super().init_from(sample)
         mean = sample.mean(axis=0, dtype=np.float64)
         self.init_output_bias(mean / (255 if sample.dtype == np.uint8 else 1))
@@ -111,7 +111,7 @@ class Autoencoder(DenseEncoder):
     def init_output_bias(self, mean: np.ndarray) -> None:
         """Sets the output bias so that outputs start at the items' mean, float64 `[*input_shape]`.
 
-        From zero, the first hundreds of training steps would go into learning the mean. A trained bias is kept.
+        From zero, the first hundreds of steps would only learn the mean. A trained bias is kept.
         """
         bias = self.output_bias
         if self.output_activation == "sigmoid":
@@ -120,7 +120,7 @@ class Autoencoder(DenseEncoder):
         elif self.output_activation == "softmax":
             mean = compute_log_shares(mean)
         elif self.output_activation != "linear" or self.is_scaled:
-            return  # the mean of standardised items is zero
+            return  # the mean of standardized items is zero
         if not bias[...].any():
             bias[...] = jnp.asarray(mean.reshape(-1, *bias.shape).mean(axis=0), jnp.float32)
 
@@ -137,7 +137,7 @@ class Autoencoder(DenseEncoder):
 
 
 def check_activation(activation: str | Activation) -> str | Activation:
-    """Returns an output activation, or raises `ValueError` unless it is a function or a known name."""
+    """Checks that an output activation is a function or a known name, and returns it."""
     if not callable(activation) and activation not in OUTPUT_ACTIVATIONS:
         names = ", ".join(OUTPUT_ACTIVATIONS)
         raise ValueError(f"output_activation must be a function or one of {names}, got {activation!r}")
@@ -145,19 +145,19 @@ def check_activation(activation: str | Activation) -> str | Activation:
 
 
 def check_decoder(model: Encoder) -> Autoencoder:
-    """Returns a model that has a decoder, or raises `TypeError`."""
+    """Checks that a model has a decoder, and returns it."""
     if not isinstance(model, Autoencoder):
         raise TypeError(
             f"model must be an Autoencoder, which has a decoder, got {type(model).__name__}: without one, codes can be "
-            "searched, but not turned back into items"
+            "searched but not decoded"
         )
     return model
 
 
 def summary(model: Encoder) -> str:
-    """Returns a table of the layers of a model, their output shapes and numbers of parameters, to be printed."""
-    # `nnx.tabulate` cannot follow a model without `__call__`. Given a wrapper with one, it needs 120 columns and 57
-    # lines for eight layers, cuts their names off, and knows nothing of the rounding between them.
+    """Returns a printable table of a model's layers, their output shapes and parameter counts."""
+    # `nnx.tabulate` requires `__call__`. Given a wrapper with one, it takes 120 columns and 57 lines for eight layers,
+    # truncates their names, and omits the rounding between them.
     layers = list_layers(model)
     lines = [f"{'layer':<16}{'output shape':<20}{'parameters':>12}"]
     for name, shape, parameters in layers:
@@ -167,7 +167,7 @@ def summary(model: Encoder) -> str:
 
 
 def list_layers(model: Encoder) -> list[tuple[str, tuple[int, ...], int]]:
-    """Lists name, shape of one output and number of parameters of the input, the layers and the rounding."""
+    """Lists name, output shape and parameter count of the input, each layer and the rounding."""
     part, rows = model.trained_part, [("input", model.input_shape, 0), *model.fixed_layers]
     num_before = len(rows) + len(part.encoder.layers)
     for number, (layer, shape) in enumerate(zip(part.layers, part.layer_shapes, strict=True), start=1):

@@ -1,9 +1,9 @@
 """A convolutional autoencoder for images of any height, width and number of channels.
 
 Each stage of the encoder halves height and width by a 3x3 convolution of stride 2. Each stage of the decoder doubles
-them by a 1x1 convolution whose channels become 2x2 pixels (Shi and others 2016, "Real-time single image and video
-super-resolution using an efficient sub-pixel convolutional neural network", arXiv:1609.05158); 3x3 convolutions there
-would double the time of training. Dense layers between the two see the whole image.
+them by a 1x1 convolution and depth-to-space (Shi et al. 2016, "Real-time single image and video super-resolution using
+an efficient sub-pixel convolutional neural network", arXiv:1609.05158); 3x3 convolutions there would double the
+training time. Dense layers in between see the whole image.
 """
 
 import math
@@ -24,8 +24,8 @@ from jaxhash.models.image_shape import ImageShape, check_image_shape
 
 WINDOW = 3
 STRIDE = 2
-# The default channels add stages until the longer side is at most this many pixels.
-LAST_SIDE = 8
+# The default channels add stages until the longer side is at most this.
+MAX_LAST_SIDE = 8
 MAX_CHANNELS = 128
 
 
@@ -34,9 +34,8 @@ class ConvAutoencoder(Autoencoder):
 
     Args:
         image_shape: `(h, w)` or `(h, w, c)`; c is 1 by default.
-        num_bits: the number of bits of a code, `b`.
-        channels: the channels of each stage's output; by default 16, 32, 64, 128, 128, ... until at most 8x8 pixels
-            are left.
+        num_bits: number of bits of a code, `b`.
+        channels: output channels of each stage; by default 16, 32, 64, 128, 128, ... until at most 8x8 pixels remain.
         hidden_dims: widths of the dense layers between the last stage and the code layer.
         output_activation: as for `Autoencoder`, except "softmax".
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
@@ -96,7 +95,7 @@ class ConvAutoencoder(Autoencoder):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make a model of this shape."""
+        """The constructor arguments, except `rngs`."""
         return {
             "image_shape": self.image_shape,
             "num_bits": self.num_bits,
@@ -106,7 +105,7 @@ class ConvAutoencoder(Autoencoder):
         }
 
     def code_logits(self, items: jax.Array) -> jax.Array:
-        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, h, w, c]`."""
+        """Computes the code layer's outputs before normalization, `[n, b]`, of float32 items `[n, h, w, c]`."""
         stages, layers = len(self.channels), cast(Any, self.encoder.layers)
         x = pad_to_stages(self.standardize(items), self.last_shape, STRIDE**stages)
         for layer in layers[:stages]:
@@ -114,7 +113,7 @@ class ConvAutoencoder(Autoencoder):
         return apply_layers(layers[stages:], x.reshape(len(items), -1))
 
     def output_logits(self, bits: jax.Array) -> jax.Array:
-        """Computes the outputs before their activation, `[n, h, w, c]`, of bits as float32 `[n, b]`."""
+        """Decodes float32 bits `[n, b]` to outputs before the activation, `[n, h, w, c]`."""
         dense = len(self.hidden_dims) + 1
         x = apply_layers(self.decoder.layers[:dense], bits).reshape(len(bits), *self.last_shape)
         for layer in self.decoder.layers[dense:]:
@@ -123,18 +122,18 @@ class ConvAutoencoder(Autoencoder):
         return self.restore(x[:, :height, :width])
 
     def init_output_bias(self, mean: np.ndarray) -> None:
-        """Sets the output bias to the mean colour of images, float64 `[h, w, c]`, unless it has been trained."""
+        """Sets the output bias to the mean color of images, float64 `[h, w, c]`; a trained bias is kept."""
         super().init_output_bias(np.tile(mean.mean(axis=(0, 1)), STRIDE**2) if self.channels else mean)
 
 
 def default_channels(height: int, width: int) -> tuple[int, ...]:
-    """Returns 16, 32, 64, ... for as many stages as halve the longer side to at most `LAST_SIDE`."""
-    stages = max(1, math.ceil(math.log2(max(height, width) / LAST_SIDE)))
+    """Returns 16, 32, 64, ... for the stages that halve the longer side to at most `MAX_LAST_SIDE`."""
+    stages = max(1, math.ceil(math.log2(max(height, width) / MAX_LAST_SIDE)))
     return tuple(min(MAX_CHANNELS, 16 * 2**stage) for stage in range(stages))
 
 
 def pad_to_stages(images: jax.Array, last_shape: tuple[int, int, int], shrink: int) -> jax.Array:
-    """Repeats the lower and the right edge until all stages can halve the images."""
+    """Pads images at the lower and right edge by repetition, so that every stage can halve them."""
     more = (last_shape[0] * shrink - images.shape[1], last_shape[1] * shrink - images.shape[2])
     return jnp.pad(images, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), mode="edge")
 
@@ -142,12 +141,12 @@ def pad_to_stages(images: jax.Array, last_shape: tuple[int, int, int], shrink: i
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves images `[n, h, w, c]` of even height and width: 3x3 windows, stride 2, zero padding.
 
-    On CPU, where XLA's convolution is slow inside `lax.scan`, windows are laid out and multiplied. With 256 images of
-    28x28 pixels on two cores, a training step in a scan took 41 ms instead of 413. Outside a scan both take as long.
+    On CPU, XLA's convolution is slow inside `lax.scan`, so windows are gathered and multiplied instead. With 256 images
+    of 28x28 pixels on two cores, a training step in a scan took 41 ms, not 413. Outside a scan both are equally fast.
 
     Args:
         images: float32 `[n, h, w, c]`.
-        kernel: float32 `[9 c, d]`, the rows of each window's pixels one after the other.
+        kernel: float32 `[9 c, d]`, the pixels of a window in row-major order.
 
     Returns:
         float32 `[n, h / 2, w / 2, d]`.
@@ -156,7 +155,7 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_directly(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`convolve` by XLA's convolution."""
+    """Computes `convolve` by XLA's convolution."""
     window = kernel.reshape(WINDOW, WINDOW, images.shape[3], -1)
     padding = [(WINDOW // 2, WINDOW // 2)] * 2
     return lax.conv_general_dilated(
@@ -165,7 +164,7 @@ def convolve_directly(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_by_product(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`convolve` by a matrix product of all windows."""
+    """Computes `convolve` by a matrix product of all windows."""
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifts = [(row, column) for row in range(WINDOW) for column in range(WINDOW)]
@@ -174,7 +173,7 @@ def convolve_by_product(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def spread_channels(x: jax.Array) -> jax.Array:
-    """Spreads the channels of each pixel over 2x2 pixels: `[n, h, w, 4 c]` to `[n, 2 h, 2 w, c]`."""
+    """Rearranges depth to space, `[n, h, w, 4 c]` to `[n, 2 h, 2 w, c]`."""
     count, height, width, depth = x.shape
     squares = x.reshape(count, height, width, STRIDE, STRIDE, depth // STRIDE**2).transpose(0, 1, 3, 2, 4, 5)
     return squares.reshape(count, STRIDE * height, STRIDE * width, depth // STRIDE**2)

@@ -1,10 +1,9 @@
-"""Features of images by a dictionary of patches, learned without labels or gradients.
+"""Image features from a dictionary of patches, learned without labels or gradients.
 
-After Coates, Lee and Ng 2011, "An analysis of single-layer networks in unsupervised feature learning". Patches, less
-their mean and over their deviation, are whitened and compared with the atoms of a dictionary. What they have in common
-with each atom, or with its negative, is averaged in a grid of cells. Square roots keep a few large values from
-dominating (Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel for large-scale image classification").
-Principal components leave out what is mostly noise.
+After Coates, Lee and Ng 2011, "An analysis of single-layer networks in unsupervised feature learning". Patches are
+standardized, whitened and multiplied by the atoms of a dictionary. Positive and negative responses above a threshold
+are averaged over a grid of cells. Square roots keep a few large values from dominating (Perronnin, Sanchez and Mensink
+2010, "Improving the Fisher kernel for large-scale image classification"). Principal components remove mostly noise.
 
 `jaxhash.models.atoms` learns a dictionary.
 """
@@ -19,25 +18,24 @@ from jax import lax
 from jaxhash.models.image_shape import ImageShape
 
 PATCH_SIDE = 6
-# Every second position in each direction, but all in images of few pixels.
-STRIDE, SIDE_OF_STRIDE = 2, 16
-GRID = 3
-# Added to the variance of a patch: 10 on the scale of bytes, so that flat patches do not become noise.
+# Of patches; images with a shorter side use stride 1.
+STRIDE, MIN_SIDE_FOR_STRIDE = 2, 16
+CELLS_PER_SIDE = 3
+# Added to the variance of a patch, 10 on the scale of bytes, so that flat patches are not scaled up to noise.
 VARIANCE_FLOOR = 10 / 255**2
-# What a patch must have in common with an atom to count.
-THRESHOLD = 0.5
-# On CPU so many images at a time: their responses stay in the caches, and take two fifths of the time. More images are
-# projected together, as the components do not fit into the caches.
+MIN_RESPONSE = 0.5
+# On CPU, responses are pooled in small chunks that stay in cache, which takes two fifths of the time. Projection uses
+# larger chunks, as the components do not fit into the cache.
 IMAGES_IN_CACHE, IMAGES_PER_CHUNK = 16, 256
 
 
 class Dictionary(NamedTuple):
-    """Atoms of patches with d values, and what becomes of their responses."""
+    """Atoms of patches with d values, and the projection of their responses."""
 
     atoms: jax.Array  # float32 [d, a], whitening included
-    offsets: jax.Array  # float32 [a], the responses to the mean patch
-    mean: jax.Array  # float32 [f], of pooled responses, f = GRID^2 * 2 a, or fewer cells for images of few pixels
-    components: jax.Array  # float32 [f, p], principal ones, each over the square root of its deviation
+    offsets: jax.Array  # float32 [a], responses to the mean patch
+    mean: jax.Array  # float32 [f], of pooled responses, f = CELLS_PER_SIDE^2 * 2 a, or fewer for small images
+    components: jax.Array  # float32 [f, p], principal components, divided by the root of their deviations
 
 
 def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
@@ -60,12 +58,12 @@ def compute_components(dictionary: Dictionary, images: jax.Array) -> jax.Array:
 
 
 def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
-    """The pooled responses of images: unit length, float32 `[n, f]` from float32 `[n, h, w, c]`."""
+    """Pools the responses of float32 images `[n, h, w, c]` to unit vectors, float32 `[n, f]`."""
     responses = extract_normalized_windows(images) @ dictionary.atoms - dictionary.offsets[None, None, None]
-    # Else the offsets are subtracted anew for each cell, and all takes two fifths longer.
+    # Without it, XLA recomputes the subtraction for each cell, and pooling takes two fifths longer.
     responses = lax.optimization_barrier(responses)
     cells = [
-        jnp.sqrt(jax.nn.relu(sign * responses[:, rows, columns] - THRESHOLD).mean((1, 2)))
+        jnp.sqrt(jax.nn.relu(sign * responses[:, rows, columns] - MIN_RESPONSE).mean((1, 2)))
         for rows in _split(responses.shape[1])
         for columns in _split(responses.shape[2])
         for sign in (1, -1)
@@ -75,7 +73,7 @@ def pool_responses(dictionary: Dictionary, images: jax.Array) -> jax.Array:
 
 
 def extract_normalized_windows(images: jax.Array) -> jax.Array:
-    """`normalize_patches` of `extract_windows`, in less than half of the time: pixels are summed before patches."""
+    """Computes `normalize_patches(extract_windows(images))` in under half the time: sums pixels before patches."""
     side, stride = _find_sides(images)
     means = jnp.stack([images.mean(3), (images**2).mean(3)], axis=3) / side**2
     means = lax.reduce_window(means, 0.0, lax.add, (1, side, side, 1), (1, stride, stride, 1), "valid")
@@ -84,56 +82,56 @@ def extract_normalized_windows(images: jax.Array) -> jax.Array:
 
 
 def extract_windows(images: jax.Array) -> jax.Array:
-    """Patches at every `STRIDE`-th position: `[n, i, j, d]` from `[n, h, w, c]`."""
+    """Extracts the patches of images `[n, h, w, c]` at every `STRIDE`-th position: `[n, i, j, d]`."""
     height, width = images.shape[1:3]
     side, stride = _find_sides(images)
     last_row, last_column = height - side + 1, width - side + 1
-    # One side after the other: all windows at once take the compiler four times as long.
+    # One axis after the other: compiling all windows at once takes four times as long.
     strips = jnp.concatenate([images[:, :, column : column + last_column : stride] for column in range(side)], axis=3)
     return jnp.concatenate([strips[:, row : row + last_row : stride] for row in range(side)], axis=3)
 
 
 def normalize_patches(patches: jax.Array) -> jax.Array:
-    """Patches `[..., d]`, each less its mean and over its deviation."""
+    """Standardizes each patch of `[..., d]`."""
     centered = patches - patches.mean(-1, keepdims=True)
     return centered * lax.rsqrt((centered**2).mean(-1, keepdims=True) + VARIANCE_FLOOR)
 
 
 def _find_sides(images: jax.Array) -> tuple[int, int]:
-    """The side of a patch, and the distance between neighbouring ones, of images `[n, h, w, c]`."""
+    """Returns the side and the stride of patches of images `[n, h, w, c]`."""
     height, width = images.shape[1:3]
-    return patch_side(height, width), STRIDE if min(height, width) >= SIDE_OF_STRIDE else 1
+    return patch_side(height, width), STRIDE if min(height, width) >= MIN_SIDE_FOR_STRIDE else 1
 
 
 def patch_side(height: int, width: int) -> int:
-    """The side of a patch, which is at most that of the image."""
+    """Returns the side of a patch, at most the side of the image."""
     return min(PATCH_SIDE, height, width)
 
 
 def count_values(image_shape: ImageShape) -> int:
-    """The number of values of a patch, d."""
+    """Returns the number of values of a patch, d."""
     height, width, depth = image_shape
     return patch_side(height, width) ** 2 * depth
 
 
 def count_pooled(image_shape: ImageShape, num_atoms: int) -> int:
-    """The number of pooled responses of an image, f."""
+    """Returns the number of pooled responses of an image, f."""
     height, width, depth = image_shape
     shape = jax.eval_shape(extract_windows, jax.ShapeDtypeStruct((1, height, width, depth), jnp.float32)).shape
     return len(_split(shape[1])) * len(_split(shape[2])) * 2 * num_atoms
 
 
 def _split(count: int) -> list[slice]:
-    """Cuts a side of so many positions in cells: the outer ones a third each, the middle one the rest."""
-    outer = count // GRID
+    """Splits `count` positions into cells: a third for each outer one, the rest for the middle one."""
+    outer = count // CELLS_PER_SIDE
     if not outer:
-        return [slice(place, place + 1) for place in range(count)]
+        return [slice(position, position + 1) for position in range(count)]
     return [slice(0, outer), slice(outer, count - outer), slice(count - outer, count)]
 
 
-def _in_blocks(function: Callable[[jax.Array], jax.Array], images: jax.Array, most: int) -> jax.Array:
-    """Applies a function to blocks of at most so many images; `batch_size` of `lax.map` takes a third longer."""
-    num_blocks = max(1, -(-len(images) // most))
+def _in_blocks(function: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
+    """Applies a function to blocks of at most `size` images; `batch_size` of `lax.map` takes a third longer."""
+    num_blocks = max(1, -(-len(images) // size))
     padded = jnp.pad(images, ((0, -len(images) % num_blocks), (0, 0), (0, 0), (0, 0)))
-    found = lax.map(function, padded.reshape(num_blocks, len(padded) // num_blocks, *images.shape[1:]))
-    return found.reshape(-1, found.shape[-1])[: len(images)]
+    outputs = lax.map(function, padded.reshape(num_blocks, len(padded) // num_blocks, *images.shape[1:]))
+    return outputs.reshape(-1, outputs.shape[-1])[: len(images)]

@@ -1,4 +1,4 @@
-"""Networks of other people before a model: images to vectors by any function, vectors to codes by the model."""
+"""`Embedded`: a user-supplied feature extractor combined with a model of its vectors."""
 
 import math
 from collections.abc import Callable
@@ -18,27 +18,27 @@ from jaxhash.models.encoder import Encoder
 @partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=["embed", "batch_size"])
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A model of vectors, and the network of yours that makes these vectors of images.
+    """A model of vectors, combined with a function that computes these vectors from images.
 
-    `encode`, `encode_weighted` and `retrieve` take it in place of a model, and then images. A function that JAX can
-    trace, such as a Flax network, becomes part of their program inside `jit`; any other runs before it, a batch at a
-    time. Files hold the model alone: save that, and put the network before it again after loading.
+    `encode`, `encode_weighted` and `retrieve` accept it as a model of images. Inside `jit`, a traceable function such
+    as a Flax network becomes part of the program. Otherwise the function runs eagerly, batch by batch. Files contain
+    only the model: save `model`, and wrap it in `Embedded` again after loading.
 
     Attributes:
-        embed: a function from images, uint8 `[n, h, w, 3]`, to vectors, floating `[n, d]`, of numpy, JAX, or anything
-            that numpy makes an array of, such as a PyTorch tensor on the CPU.
+        embed: maps images, uint8 `[n, h, w, 3]`, to vectors, floating `[n, d]`: numpy or JAX arrays, or anything that
+            numpy converts, such as PyTorch tensors on the CPU.
         model: a model of vectors `[d]`.
-        batch_size: how many images `embed` is given at once, at most.
+        batch_size: maximum number of images per call of `embed`.
 
     Example:
         >>> import numpy as np
         >>> import jaxhash as jh
         >>> photos = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
-        >>> def mean_colours(images):
+        >>> def mean_colors(images):
         ...     return images.mean((1, 2))
-        >>> vectors = mean_colours(photos)
+        >>> vectors = mean_colors(photos)
         >>> model, _ = jh.fit(jh.Autoencoder(3, 4, (), output_activation="linear"), vectors, epochs=1)
-        >>> retriever = jh.Retriever(jh.Embedded(mean_colours, model), jh.build_index(jh.encode(model, vectors), 4))
+        >>> retriever = jh.Retriever(jh.Embedded(mean_colors, model), jh.build_index(jh.encode(model, vectors), 4))
         >>> jh.retrieve(retriever, photos[:2], k=5).ids.shape
         (2, 5)
     """
@@ -51,13 +51,13 @@ class Embedded:
         if not callable(self.embed):
             raise TypeError(f"embed must be a function from images to vectors, got {type(self.embed).__name__}")
         check_integer("batch_size", self.batch_size, 1)
-        # JAX also puts placeholders into its dataclasses.
+        # JAX unflattens dataclasses with placeholders as well.
         if isinstance(self.model, Encoder) and len(self.model.input_shape) != 1:
             raise ValueError(f"model must be one of vectors [d], got a model of items {self.model.input_shape}")
 
     @property
     def num_bits(self) -> int:
-        """The number of bits of a code."""
+        """Number of bits of a code."""
         return self.model.num_bits
 
     @property
@@ -67,10 +67,10 @@ class Embedded:
 
 
 def embed_images(model: Any, images: ArrayLike) -> tuple[Any, ArrayLike]:
-    """Returns a model of vectors, and the vectors of images for it; of another model, both as they are.
+    """Embeds the images of an `Embedded`: returns its model and the vectors. Other models and images are unchanged.
 
     Raises:
-        ValueError: images are not `[..., h, w, 3]`, or what `embed` gives are no vectors for the model.
+        ValueError: images are not `[..., h, w, 3]`, or `embed` does not return vectors that fit the model.
         TypeError: images are not uint8.
     """
     if not isinstance(model, Embedded):

@@ -1,4 +1,4 @@
-"""The base class of all models, and an encoder of dense layers."""
+"""`Encoder`, the base class of all models, and `DenseEncoder`."""
 
 import math
 from abc import abstractmethod
@@ -19,25 +19,25 @@ from jaxhash.models.word_counts import normalize_lengths
 
 Activation = Callable[[jax.Array], jax.Array]
 
-ITEMS_IN_BLOCK = 2**12
+ITEMS_PER_CHUNK = 2**12
 
 
 class Encoder(nnx.Module):
-    """A model that maps items to b code logits, and these to bits. The base class of all models.
+    """Base class of all models: maps items to b code logits, and these to bits.
 
-    A bit is 1 where its logit exceeds its threshold, the logit's mean in training. An `Autoencoder` is an encoder with
+    A bit is 1 if its logit exceeds its threshold, the logit's mean in training. An `Autoencoder` is an encoder with
     a decoder; `PatchEncoder` has none.
 
     Attributes:
-        num_bits: the number of bits of a code, `b`.
-        output_activation: the activation of a decoder's outputs, which also tells what items may be: values in [0, 1]
-            for "sigmoid", word counts for "softmax", any finite values for all others.
-        image_shape: `(h, w, c)` if items are images, or are warped as images in training; else `None`.
-        makes_views: whether training computes the features of several views of each image once, and learns from these
-            in place of the images. All bits of features are of one kind, so training does not scale their logits.
+        num_bits: number of bits of a code, `b`.
+        output_activation: activation of the decoder's outputs. It also defines the valid items: values in [0, 1] for
+            "sigmoid", word counts for "softmax", any finite values for others.
+        image_shape: `(h, w, c)` if items are images or are augmented as images in training; else `None`.
+        makes_views: whether training uses features of several views of each image, computed once, instead of the
+            images. The bits of features are all of one kind, so their logits are not scaled after training.
         input_rule: float32 `[3]`, the range of an item's values (see `jaxhash.models.input_rule`).
-        input_shift: float32 `[*input_shape]`, what is subtracted from items.
-        input_scale: float32 `[]`, by what they are then divided.
+        input_shift: float32 `[*input_shape]`, subtracted from items.
+        input_scale: float32 `[]`, the divisor of shifted items.
     """
 
     num_bits: int
@@ -56,43 +56,43 @@ class Encoder(nnx.Module):
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """The arguments that make such a model, except `rngs`."""
+        """The constructor arguments, except `rngs`."""
 
     @property
     @abstractmethod
     def trained_part(self) -> "DenseEncoder":
-        """The part of the model that training changes step by step."""
+        """The part of the model that gradient steps update."""
 
     @abstractmethod
     def replace_trained_part(self, part: Any) -> Any:
-        """Returns a model like this one with another trained part."""
+        """Returns a copy of the model with another trained part."""
 
     @abstractmethod
     def code_logits(self, items: jax.Array) -> jax.Array:
-        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, *input_shape]`."""
+        """Computes the code layer's outputs before normalization, `[n, b]`, of float32 items `[n, *input_shape]`."""
 
     @property
     def thresholds(self) -> jax.Array:
-        """The thresholds of the bits: the means of the code logits in training, float32 `[b]`."""
+        """Thresholds of the bits: means of the code logits in training, float32 `[b]`."""
         return self.trained_part.logit_mean[...]
 
     @property
     def fixed_layers(self) -> list[tuple[str, tuple[int, ...], int]]:
-        """Name, shape of one output and number of values of each layer before the trained part."""
+        """Name, output shape and number of values of each layer before the trained part."""
         return []
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Returns whether an item may have this shape: `(h, w)` or flat for an image, any of d values for a vector."""
+        """Returns whether a shape fits: also `(h, w)` or flat for an image, any shape of d values for a vector."""
         expected = self.input_shape
         if len(expected) == 1:
             return math.prod(shape) == expected[0]
         return shape in (expected, (math.prod(expected),)) or (*shape, 1) == expected
 
     def learn_features(self, items: np.ndarray, seed: int) -> None:
-        """Learns the layers before the trained part from items `[n, *input_shape]`, unless they have been learned."""
+        """Learns the layers before the trained part from items `[n, *input_shape]`, unless already learned."""
 
     def compute_features(self, items: jax.Array) -> jax.Array:
-        """Computes the inputs of the trained part of float32 items `[n, *input_shape]`."""
+        """Computes the inputs of the trained part from float32 items `[n, *input_shape]`."""
         return items
 
     def _init_input_statistics(self) -> None:
@@ -102,11 +102,11 @@ class Encoder(nnx.Module):
 
 
 class DenseEncoder(Encoder):
-    """Dense layers that end in the code layer: the trained part of a `PatchEncoder`, the encoder of an `Autoencoder`.
+    """Dense layers up to the code layer: the trained part of a `PatchEncoder`, the encoder of an `Autoencoder`.
 
     Args:
-        input_dim: the number of values of one item.
-        num_bits: the number of bits of a code, `b`.
+        input_dim: number of values of one item.
+        num_bits: number of bits of a code, `b`.
         hidden_dims: widths of the layers before the code layer.
         rngs: random keys for the initial weights.
     """
@@ -119,7 +119,7 @@ class DenseEncoder(Encoder):
         self._init_statistics()
 
     def _init_statistics(self) -> None:
-        """Sets what training measures."""
+        """Initializes the statistics that training measures."""
         self.logit_mean = nnx.BatchStat(jnp.zeros(self.num_bits, jnp.float32))
         self._init_input_statistics()
 
@@ -130,7 +130,7 @@ class DenseEncoder(Encoder):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make such a model."""
+        """The constructor arguments, except `rngs`."""
         return {"input_dim": self.input_dim, "num_bits": self.num_bits, "hidden_dims": self.hidden_dims}
 
     @property
@@ -139,12 +139,12 @@ class DenseEncoder(Encoder):
         return self
 
     def replace_trained_part(self, part: Any) -> Any:
-        """Returns the part, which is the whole model."""
+        """Returns `part`, which is the whole model."""
         return part
 
     @property
     def layers(self) -> list[Any]:
-        """All layers that are trained."""
+        """All trained layers."""
         return list(self.encoder.layers)
 
     @property
@@ -153,12 +153,12 @@ class DenseEncoder(Encoder):
         return [(width,) for width in (*self.hidden_dims, self.num_bits)]
 
     def code_logits(self, items: jax.Array) -> jax.Array:
-        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, input_dim]`."""
+        """Computes the code layer's outputs before normalization, `[n, b]`, of float32 items `[n, input_dim]`."""
         inputs = normalize_lengths(items) if self.output_activation == "softmax" else self.standardize(items)
         return apply_layers(self.encoder.layers, inputs)
 
     def scale_logits(self, factors: np.ndarray) -> None:
-        """Multiplies each code logit and its threshold by a positive factor, float32 `[b]`: bits stay as they are.
+        """Multiplies code logits and thresholds by positive factors, float32 `[b]`, which leaves bits unchanged.
 
         Powers of two are exact.
         """
@@ -168,43 +168,43 @@ class DenseEncoder(Encoder):
         self.logit_mean = nnx.BatchStat(self.logit_mean[...] * factors)
 
     def standardize(self, items: jax.Array) -> jax.Array:
-        """Subtracts the shift from items and divides by the scale, if outputs are linear."""
+        """Shifts and scales items if outputs are linear."""
         if self.output_activation != "linear":
             return items
         return (items - self.input_shift[...][None]) / self.input_scale[...]
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the model holds a shift or scale of its items."""
+        """Whether the model has a shift or scale of its items."""
         return bool(self.input_shift[...].any()) or float(self.input_scale[...]) != 1
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model has been trained: training starts by measuring the scale of its items."""
+        """Whether the model has been trained: training starts by measuring the scale."""
         return self.is_scaled
 
     def init_from(self, sample: np.ndarray) -> None:
-        """Prepares a new model for training on items like a sample `[s, ...]`, of the dtype given to `fit`."""
+        """Initializes a new model from a sample of items `[s, ...]`, of the dtype given to `fit`."""
         self.init_scaling(sample.reshape(len(sample), *self.input_shape))
 
     def init_scaling(self, sample: np.ndarray) -> None:
-        """Sets shift and scale to the mean of float items `[s, *input_shape]` and to one deviation of all values.
+        """Sets the shift to the mean of float items `[s, *input_shape]`, the scale to one deviation of all values.
 
-        One deviation for all keeps the proportions of distances. A trained model keeps its shift and scale. Bytes and
-        outputs that are not linear need none.
+        A common scale preserves the ratios of distances. A trained model keeps its shift and scale. Bytes and nonlinear
+        outputs need none.
         """
         if self.output_activation != "linear" or sample.dtype in (np.uint8, np.bool_) or self.has_weights:
             return
         shift = sample.mean(axis=0, dtype=np.float64)
-        # In blocks: the differences of all items would take twice the memory of the items.
-        blocks = np.array_split(sample, -(-len(sample) // ITEMS_IN_BLOCK))
-        variance = sum(float(np.square(block - shift).sum()) for block in blocks) / sample.size
+        # In chunks: the differences of all items would take twice their memory.
+        chunks = np.array_split(sample, -(-len(sample) // ITEMS_PER_CHUNK))
+        variance = sum(float(np.square(chunk - shift).sum()) for chunk in chunks) / sample.size
         self.input_shift[...] = jnp.asarray(shift, jnp.float32)
         self.input_scale[...] = jnp.asarray(math.sqrt(variance) or 1.0, jnp.float32)
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    """Returns the widths of hidden layers, integers of at least 1."""
+    """Checks the widths of hidden layers, integers of at least 1, and returns them."""
     return tuple(check_integer("hidden_dims", width, 1) for width in widths)
 
 
@@ -214,7 +214,7 @@ def make_dense_layers(widths: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]
 
 
 def apply_layers(layers: Sequence[Any], x: jax.Array) -> jax.Array:
-    """Applies layers, with rectifiers between them."""
+    """Applies layers with ReLU between them."""
     *hidden, last = layers
     for layer in hidden:
         x = jax.nn.relu(layer(x))

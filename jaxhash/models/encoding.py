@@ -1,4 +1,4 @@
-"""Images to codes, and codes back to images."""
+"""Encoding of images to codes, and decoding of codes to images."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast, overload
@@ -27,26 +27,24 @@ def encode(model: AnyModel, images: ArrayLike) -> jax.Array: ...  # type: ignore
 @overload
 def encode(model: AnyModel, images: Iterable[ArrayLike]) -> Iterator[jax.Array]: ...
 def encode(model: AnyModel, images: ArrayLike | Iterable[ArrayLike]) -> jax.Array | Iterator[jax.Array]:
-    """Computes the codes of images, or of any vectors.
+    """Computes the codes of images or other items.
 
-    A JAX array of at most 1,024 images stays on its device, and so do its codes. An array that is mapped from a file is
-    read in batches.
+    A JAX array of at most 1,024 images stays on its device, and so do its codes. A memory-mapped array is read in
+    batches.
 
     Args:
-        model: any model, or an `Embedded` for images that a network of yours makes vectors of.
-        images: `[..., *input_shape]`; for a dense model the last axes may be any whose product is `input_dim`, such as
-            28x28 for 784. uint8 is divided by 255, float (or bool) taken as it is; both must be like what the model
-            was trained on (see `jaxhash.models.input_rule`). Or an iterable of such arrays, such as a generator or a
-            data loader.
+        model: any model, or an `Embedded` for images that a custom network embeds.
+        images: `[..., *input_shape]`; for a dense model, any trailing axes with product `input_dim`, such as 28x28 for
+            784. uint8 is divided by 255, float or bool is used unchanged; values must be in the range of the training
+            items (see `jaxhash.models.input_rule`). Or an iterable of such arrays, such as a generator or data loader.
 
     Returns:
-        uint32 `[..., w]`; for an iterable, an iterator of the codes of each batch, which `build_index` takes. It draws
-        a batch only when asked for its codes.
+        uint32 `[..., w]`; for an iterable, a lazy iterator of the codes of each batch, which `build_index` accepts.
 
     Raises:
-        ValueError: the shape does not fit; a value is NaN or infinite, or outside the model's input range, which is
-            [0, 1] for sigmoid outputs (the message names the row, counted in its batch).
-        TypeError: images are neither uint8, bool nor floating; or uint8 where the model was trained on other floats.
+        ValueError: the shape does not fit, or a value is not finite or outside the model's input range, [0, 1] for
+            sigmoid outputs (the message gives the row within its batch).
+        TypeError: images are neither uint8, bool nor floating, or uint8 for a model of other floats.
     """
     if is_stream(images):
         check_model(model.model if isinstance(model, Embedded) else model)
@@ -61,24 +59,24 @@ def encode_weighted(model: AnyModel, images: Iterable[ArrayLike]) -> Iterator[Co
 def encode_weighted(
     model: AnyModel, images: ArrayLike | Iterable[ArrayLike]
 ) -> CodesAndWeights | Iterator[CodesAndWeights]:
-    """Computes the codes of images, and how sure the model is of each bit: codes and weights for `search`.
+    """Computes the codes of images and the confidence of each bit, as codes and weights for `search`.
 
-    The weight of a bit is the distance of its logit from the threshold, on a scale from 0 to 15 on which the surest bit
-    of an image weighs 15. On held-out training images, 32 bits by "retrieve", means of two seeds, these weights raise
+    The weight of a bit is the distance of its logit from the threshold, scaled so that the most confident bit of an
+    image has weight 15. On held-out training images, 32 bits by "retrieve", means of two seeds, these weights raise
     mean average precision from .919 to .946 (MNIST) and from .612 to .638 (Fashion-MNIST), and on features of CIFAR-10,
-    one seed, from .286 to .300. Real numbers as weights do no more.
+    one seed, from .286 to .300. Real-valued weights gain no more.
 
     Args:
         model: as for `encode`.
         images: as for `encode`.
 
     Returns:
-        The codes that `encode` returns, uint32 `[..., w]`, and weights, uint8 `[..., b]` from 0 to 15; for an iterable,
-        an iterator of such pairs.
+        Codes as from `encode`, uint32 `[..., w]`, and weights, uint8 `[..., b]` from 0 to 15; for an iterable, an
+        iterator of such pairs.
 
     Raises:
-        ValueError: as `encode` does.
-        TypeError: as `encode` does.
+        ValueError: as `encode`.
+        TypeError: as `encode`.
     """
     if is_stream(images):
         check_model(model.model if isinstance(model, Embedded) else model)
@@ -87,23 +85,23 @@ def encode_weighted(
 
 
 def _map_items(function: Callable[..., Any], compiled: Callable[..., Any], model: AnyModel, images: ArrayLike) -> Any:
-    """Applies a function of a model and items to images; its results keep their leading shape."""
+    """Applies a function of a model and items to images, and keeps their leading shape."""
     network, images = embed_images(model, images)
     items, lead, _ = check_items(network, images)
     if is_traced(network, images):
         return jax.tree.map(lambda array: array.reshape(*lead, array.shape[-1]), function(network, items))
     found = in_batches(lambda batch: compiled(network, narrow_floats(batch)), items, ITEMS_PER_CHUNK, lead)
-    return jax.device_put(found)  # networks answer in JAX arrays, whatever they are given
+    return jax.device_put(found)  # models return JAX arrays for any input
 
 
 def reconstruct(model: Autoencoder, images: ArrayLike) -> jax.Array:
-    """Encodes and decodes images: float32 of the same shape. Takes the arrays that `encode` takes, but no iterable.
+    """Encodes and decodes images: float32 of the same shape. Takes arrays as `encode`, but no iterables.
 
     For word counts ("softmax" outputs), returns the expected counts in documents of the same lengths.
 
     Raises:
-        ValueError: as `encode` does.
-        TypeError: as `encode` does, or the model has no decoder.
+        ValueError: as `encode`.
+        TypeError: as `encode`, or the model has no decoder.
     """
     check_decoder(model)
     items, lead, item_shape = check_items(model, images)
@@ -124,13 +122,13 @@ def encode_items(model: Encoder, items: jax.Array) -> jax.Array:
 
 
 def encode_items_weighted(model: Encoder, items: jax.Array) -> CodesAndWeights:
-    """Computes what `encode_weighted` returns for checked items `[n, *input_shape]`; traceable."""
+    """Computes codes and weights of checked items `[n, *input_shape]`; traceable."""
     logits, thresholds = model.code_logits(to_floats(items)), model.thresholds[None]
     return pack_bits(logits > thresholds), weigh_logits(logits - thresholds)
 
 
 def weigh_logits(logits: jax.Array) -> jax.Array:
-    """Returns the weights of bits, uint8 `[n, b]`, for code logits less their thresholds, `[n, b]`."""
+    """Computes the weights of bits, uint8 `[n, b]`, from code logits minus thresholds, `[n, b]`."""
     # Logits may overflow; and XLA may multiply by the reciprocal of the largest, which must not underflow.
     sizes = jnp.minimum(jnp.nan_to_num(jnp.abs(logits)), 2.0**100)
     largest = sizes.max(1, keepdims=True)
@@ -142,7 +140,7 @@ def compute_bits(model: Encoder, items: jax.Array) -> jax.Array:
     """Computes the bits, bool `[n, b]`, of float32 items `[n, *input_shape]`.
 
     Logits are compared with the mean stored in the model. Their spread does not matter: rounding the sigmoid of a
-    standardised logit depends only on its sign.
+    standardized logit depends only on its sign.
     """
     return model.code_logits(items) > model.thresholds[None]
 

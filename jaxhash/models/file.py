@@ -1,4 +1,4 @@
-"""Saving and loading models: a file holds the arguments that make a model, and its arrays."""
+"""Saving and loading of models: files hold the constructor arguments and the arrays."""
 
 import inspect
 from typing import Any
@@ -14,7 +14,7 @@ from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.patch_encoder import PatchEncoder
 
-# Model classes by their names in files.
+# Model classes by name.
 MODELS: dict[str, type[Any]] = {
     "Autoencoder": Autoencoder,
     "ConvAutoencoder": ConvAutoencoder,
@@ -23,23 +23,23 @@ MODELS: dict[str, type[Any]] = {
 
 
 def save_model(path: AnyPath, model: Encoder) -> None:
-    """Saves a model; an existing file is replaced as a whole.
+    """Saves a model; replaces an existing file atomically.
 
     Raises:
-        OSError: the file can't be written; the old one is untouched.
+        OSError: the file can't be written; the old one is intact.
         ValueError: the model's output activation is a function, which can't be stored.
-        TypeError: the model is of a class of your own, which can't be stored either.
+        TypeError: the model has a custom class, which can't be stored.
     """
     write_archive(path, Archive("model", *model_to_arrays(model)))
 
 
 def load_model(path: AnyPath) -> Encoder:
-    """Loads a model; raises what `load_index` raises."""
+    """Loads a model; raises the same errors as `load_index`."""
     return model_from_archive(path, read_archive(path, "model"))
 
 
 def model_to_arrays(model: Encoder) -> tuple[dict[str, Any], Arrays]:
-    """Returns what a file holds of a model: plain JSON data, and arrays by name."""
+    """Converts a model to JSON metadata and named arrays."""
     if type(model) not in MODELS.values():
         raise TypeError(f"model must be one of {', '.join(MODELS)} to be saved, got {type(model).__name__}")
     config = model.config
@@ -53,7 +53,7 @@ def model_to_arrays(model: Encoder) -> tuple[dict[str, Any], Arrays]:
 
 
 def model_from_archive(path: AnyPath, archive: Archive) -> Encoder:
-    """Returns the model in an archive; raises `CorruptFileError` if there is none."""
+    """Restores the model of an archive; raises `CorruptFileError` if it has none."""
     try:
         meta = archive.meta["model"]
         make, config = MODELS.get(meta["class"]), dict(meta["config"])
@@ -69,7 +69,7 @@ def model_from_archive(path: AnyPath, archive: Archive) -> Encoder:
 
 
 def _check_config(make: type[Any], config: dict[str, Any], arrays: Arrays) -> None:
-    """Raises `ValueError`, before anything is allocated, for arguments of a model larger than its file."""
+    """Checks the constructor arguments against the file's size, before anything is allocated."""
     expected = set(inspect.signature(make.__init__).parameters) - {"self", "rngs"}
     if config.keys() != expected:
         raise ValueError(f"config must hold {', '.join(sorted(expected))}, got {', '.join(map(str, config))}")
@@ -78,27 +78,27 @@ def _check_config(make: type[Any], config: dict[str, Any], arrays: Arrays) -> No
         if name != "output_activation" and (name, value) != ("image_shape", None):
             sizes = value if isinstance(value, list) else [value]
             if len(sizes) > len(arrays):
-                raise ValueError(f"{name} has more entries than there are arrays")
+                raise ValueError(f"{name} has more entries than the file has arrays")
             for size in sizes:
                 check_integer(name, size, 1, maximum=max(1, stored))
 
 
 def _fill_state(state: Any, arrays: Arrays) -> Any:
-    """Replaces the arrays of a model's state by those of a file, which must have the same names, shapes and dtypes."""
+    """Fills a model's state with the arrays of a file; names, shapes and dtypes must match."""
     expected = _name_arrays(state)
-    found = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
-    if expected.keys() != found.keys():
-        raise ValueError(f"the model has {len(expected)} arrays, the file {len(found)} or of other names")
-    for name, wanted in expected.items():
-        if wanted.shape != found[name].shape or wanted.dtype != found[name].dtype:
-            raise ValueError(f"{name} must be {wanted.dtype}{wanted.shape}, got {found[name].dtype}{found[name].shape}")
-        if not np.isfinite(found[name]).all():
+    stored = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+    if expected.keys() != stored.keys():
+        raise ValueError(f"the model has {len(expected)} arrays, the file {len(stored)} or other names")
+    for name, leaf in expected.items():
+        if leaf.shape != stored[name].shape or leaf.dtype != stored[name].dtype:
+            raise ValueError(f"{name} must be {leaf.dtype}{leaf.shape}, got {stored[name].dtype}{stored[name].shape}")
+        if not np.isfinite(stored[name]).all():
             raise ValueError(f"{name} holds NaN or infinity")
-        if name.endswith("input_scale") and found[name] <= 0:
-            raise ValueError(f"{name} must be above 0, got {found[name]}")
+        if name.endswith("input_scale") and stored[name] <= 0:
+            raise ValueError(f"{name} must be above 0, got {stored[name]}")
     tree = nnx.to_pure_dict(state)
     # `jnp.asarray` would compile a program for each shape.
-    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(found[_join_path(path)]), tree)
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(stored[_join_path(path)]), tree)
     nnx.replace_by_pure_dict(state, filled)
     return state
 

@@ -1,4 +1,4 @@
-"""The shapes of images that a model is made for."""
+"""Image shapes of models."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ ImageShape = tuple[int, int, int]
 
 
 def check_image_shape(image_shape: Sequence[int]) -> ImageShape:
-    """Returns `(h, w, c)` of `(h, w)` or `(h, w, c)`, c being 1 by default."""
+    """Checks `(h, w)` or `(h, w, c)` and returns `(h, w, c)`; c is 1 by default."""
     if not isinstance(image_shape, Sequence) or len(image_shape) not in (2, 3):
         raise ValueError(f"image_shape must be (h, w) or (h, w, c), got {image_shape!r}")
     height, width, depth = (*(check_integer("image_shape", side, 1) for side in image_shape), 1)[:3]

@@ -1,7 +1,7 @@
 """Initial weights, drawn by one compiled program for kernels of all shapes.
 
-XLA takes half a second to compile a draw, and `jax.random` has a program for each shape. `jnp.asarray` has one too, but
-`device_put` has none.
+XLA takes half a second to compile a draw, and `jax.random` compiles one for each shape. So does `jnp.asarray`, but not
+`device_put`.
 """
 
 import math
@@ -14,12 +14,12 @@ import numpy as np
 from jaxhash.core.checks import is_traced
 
 BLOCK = 2**15
-# The standard deviation of a normal distribution that is cut off at two of its standard deviations.
+# Standard deviation of a standard normal distribution truncated to [-2, 2].
 DEVIATION_WITHIN_TWO = 0.87962566103423978
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Draws a kernel `[d, m]` whose variance is 2 / d, for rectifiers.
+    """Draws a kernel `[d, m]` of variance 2 / d, for ReLU.
 
     After He et al. 2015, "Delving deep into rectifiers: surpassing human-level performance on ImageNet classification"
     (arXiv:1502.01852).
@@ -34,7 +34,7 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
 
 @jax.jit
 def _draw_block(key: jax.Array, number: jax.Array) -> jax.Array:
-    """Draws a block of a kernel: float32 `[BLOCK]`, normal, within two standard deviations."""
+    """Draws a block of a kernel: float32 `[BLOCK]`, normal, truncated at two standard deviations."""
     return jax.random.truncated_normal(jax.random.fold_in(key, number), -2.0, 2.0, (BLOCK,), jnp.float32)
 
 

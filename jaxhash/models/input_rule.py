@@ -1,32 +1,32 @@
-"""The input rule of a model: the range of values that its items may have.
+"""The input rule of a model: the valid range of item values.
 
-A rule is float32 `[3]`: the least value, the greatest value, and 1 if uint8 items (divided by 255) are taken, else 0.
-It is an array so that files store it like a weight. It keeps a model from being given what it was not trained on.
+A rule is float32 `[3]`: minimum, maximum, and 1 if uint8 items (divided by 255) are accepted, else 0. It is an array so
+that files store it like a weight. It rejects items unlike the training items.
 
-A model holds its rule in the units of its layers: of items less the model's shift, over its scale.
+A model stores its rule in the units of its layers: for items shifted and scaled by the model.
 """
 
 from typing import Any
 
 import numpy as np
 
-LIMIT = float(np.finfo(np.float32).max)
+MAX_FLOAT = float(np.finfo(np.float32).max)
 UNIT_RULE = np.array([0.0, 1.0, 1.0], np.float32)
-COUNTS_RULE = np.array([0.0, LIMIT, 0.0], np.float32)
+COUNTS_RULE = np.array([0.0, MAX_FLOAT, 0.0], np.float32)
 
 
 def make_untrained_rule(activation: Any) -> np.ndarray:
-    """Returns the rule before training: [0, 1] for sigmoid outputs, counts for softmax, any finite value for others."""
+    """Makes the rule before training: [0, 1] for sigmoid outputs, counts for softmax, else any finite values."""
     if activation == "softmax":
         return COUNTS_RULE
-    return UNIT_RULE if activation == "sigmoid" else np.array([-LIMIT, LIMIT, 1.0], np.float32)
+    return UNIT_RULE if activation == "sigmoid" else np.array([-MAX_FLOAT, MAX_FLOAT, 1.0], np.float32)
 
 
 def make_trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: float) -> np.ndarray:
-    """Returns the rule after training on items of this dtype with values in `[low, high]`.
+    """Makes the rule after training on items of a dtype with values in `[low, high]`.
 
-    The range is widened on both sides by the largest of its length and its ends' magnitudes. Other vectors of the same
-    kind lie within; bytes given as floats or a forgotten normalisation mostly do not.
+    The range is widened on both sides by the largest of its length and the magnitudes of its ends. It contains other
+    vectors of the same kind, but usually not bytes passed as floats, or items that were not normalized.
     """
     if activation == "softmax":
         return COUNTS_RULE
@@ -37,25 +37,25 @@ def make_trained_rule(activation: Any, dtype: np.dtype[Any], low: float, high: f
 
 
 def scale_rule(rule: np.ndarray, shift: np.ndarray, scale: float) -> np.ndarray:
-    """Returns a rule of items as one of items less a shift `[...]`, over a scale."""
+    """Converts a rule of items to a rule of items shifted by `[...]` and scaled."""
     low, high, takes_bytes = rule.astype(np.float64)
     return _make_rule((low - shift.min()) / scale, (high - shift.max()) / scale, takes_bytes)
 
 
 def unscale_rule(rule: np.ndarray, shift: np.ndarray, scale: float) -> np.ndarray:
-    """Reverses `scale_rule`."""
+    """Inverts `scale_rule`."""
     low, high, takes_bytes = rule.astype(np.float64)
     return _make_rule(low * scale + shift.min(), high * scale + shift.max(), takes_bytes)
 
 
 def _make_rule(low: float, high: float, takes_bytes: float) -> np.ndarray:
-    return np.array([max(low, -LIMIT), min(high, LIMIT), takes_bytes], np.float32)
+    return np.array([max(low, -MAX_FLOAT), min(high, MAX_FLOAT), takes_bytes], np.float32)
 
 
 def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
-    """Raises `ValueError` unless float items `[n, ...]` are finite and within the rule's range.
+    """Raises `ValueError` unless float items `[n, ...]` are finite and in the rule's range.
 
-    The message names the row; `first` is the number of the first one.
+    The message gives the row, counted from `first`.
     """
     low, high, takes_bytes = rule
     finite = np.isfinite(items).all(axis=tuple(range(1, items.ndim)))

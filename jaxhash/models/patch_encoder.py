@@ -1,7 +1,7 @@
-"""An encoder of photographs: features by a dictionary of patches, and trained layers above them.
+"""An encoder of photographs: features from a dictionary of patches, then trained layers.
 
-The features are the fixed first layer of the model. So it goes from bytes to bits in one program, as every model does,
-while training, which computes the features once, sees the layers above them alone.
+The features are the fixed first layer of the model, so encoding is one program from bytes to bits. Training computes
+the features once and only updates the layers after them.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from jaxhash.models.image_shape import ImageShape, check_image_shape
 
 
 class PatchEncoder(Encoder):
-    """An encoder of images by their patches, without a decoder. Best for photographs.
+    """An encoder of images by features of their patches, without a decoder. Best for photographs.
 
-    `fit` first learns a dictionary of patches from the images (`jaxhash.models.dictionary`). Then it computes the
-    features of several warped views of each image once, and trains the layers above them.
+    `fit` first learns a dictionary of patches from the images (`jaxhash.models.dictionary`). It then computes the
+    features of several augmented views of each image once, and trains the layers after them.
 
     Args:
-        image_shape: `(h, w)` or `(h, w, c)`; c is 1 by default. About 32 pixels a side are enough; time grows with
-            their number.
-        num_bits: the number of bits of a code, `b`.
+        image_shape: `(h, w)` or `(h, w, c)`; c is 1 by default. A side of about 32 pixels is enough; time grows with
+            the number of pixels.
+        num_bits: number of bits of a code, `b`.
         hidden_dims: widths of the dense layers between the features and the code layer.
-        num_atoms: the number of patches in the dictionary, `a`.
-        num_components: the number of principal components kept of the features, `p`, if there are so many.
+        num_atoms: number of patches in the dictionary, `a`.
+        num_components: maximum number of principal components of the features, `p`.
         rngs: random keys for the initial weights; by default `nnx.Rngs(0)`.
     """
 
     image_shape: ImageShape
-    output_activation = "sigmoid"  # no outputs, but items as for these: bytes, or floats in [0, 1]
+    output_activation = "sigmoid"  # there are no outputs; selects items in [0, 1] or bytes
     makes_views = True
 
     def __init__(
@@ -69,7 +69,7 @@ class PatchEncoder(Encoder):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that make such a model."""
+        """The constructor arguments, except `rngs`."""
         return {
             "image_shape": self.image_shape,
             "num_bits": self.num_bits,
@@ -89,22 +89,22 @@ class PatchEncoder(Encoder):
 
     @property
     def trained_part(self) -> DenseEncoder:
-        """The layers above the features."""
+        """The layers after the features."""
         return self.network
 
     def replace_trained_part(self, part: DenseEncoder) -> "PatchEncoder":
-        """Returns a copy of the model with other layers above the features."""
+        """Returns a copy of the model with other layers after the features."""
         model = nnx.clone(self)
         model.network = part
         return model
 
     @property
     def dictionary(self) -> Dictionary:
-        """The dictionary, all zeros before training."""
+        """The dictionary; all zeros before training."""
         return Dictionary(self.atoms[...], self.offsets[...], self.pooled_mean[...], self.components[...])
 
     def learn_features(self, items: np.ndarray, seed: int) -> None:
-        """Learns the dictionary from images `[n, h, w, c]`, unless it has been learned."""
+        """Learns the dictionary from images `[n, h, w, c]`, unless already learned."""
         if self.atoms[...].any():
             return
         variables = (self.atoms, self.offsets, self.pooled_mean, self.components)
@@ -117,5 +117,5 @@ class PatchEncoder(Encoder):
         return compute_components(self.dictionary, items)
 
     def code_logits(self, items: jax.Array) -> jax.Array:
-        """Computes the code layer's outputs before normalisation, `[n, b]`, of float32 items `[n, h, w, c]`."""
+        """Computes the code layer's outputs before normalization, `[n, b]`, of float32 items `[n, h, w, c]`."""
         return self.network.code_logits(self.compute_features(items))

@@ -1,7 +1,6 @@
-"""Patches of images: many codes for each image, for `bag_search`, as in Krizhevsky and Hinton (ESANN 2011).
+"""Image patches: several codes per image for `bag_search`, as in Krizhevsky and Hinton (ESANN 2011).
 
-A model trained on patches and applied at every position of an image is a convolutional network whose first layer has
-windows of a patch's size.
+A model of patches, applied at every position of an image, is a convolutional network with patch-sized windows.
 """
 
 import jax
@@ -12,22 +11,22 @@ from jaxhash.core.checks import AnyArray, as_array, check_integer, is_traced
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 
-# Patches in a batch when the caller is Python: they take much more memory than their images.
+# Outside `jit`; patches take much more memory than their images.
 PATCHES_PER_CHUNK = 2**15
 
 
 def extract_patches(images: AnyArray, patch_size: int | tuple[int, int], *, stride: int = 1) -> AnyArray:
-    """Extracts the patches of images at all positions, row by row.
+    """Extracts the patches of images at all positions, in row-major order.
 
     Args:
         images: `[h, w]`, `[n, h, w]` or `[n, h, w, c]`, of any dtype.
-        patch_size: the side of a patch in pixels, or its height and width.
-        stride: the distance between neighbouring patches in pixels, in both directions. Pixels left over at the right
-            and the lower edge are in no patch.
+        patch_size: side of a patch in pixels, or its height and width.
+        stride: step between patches in pixels, in both directions. Remaining pixels at the right and lower edge are in
+            no patch.
 
     Returns:
-        `[n, p, height, width]` or `[n, p, height, width, c]`, without n for a single image, of the images' dtype. A JAX
-        array if the images are one, else a numpy array.
+        `[n, p, height, width]` or `[n, p, height, width, c]`, without n for a single image, in the images' dtype. A JAX
+        array for JAX images, else a numpy array.
 
     Raises:
         ValueError: images have another number of axes or are smaller than a patch, or a number is below 1.
@@ -45,17 +44,16 @@ def extract_patches(images: AnyArray, patch_size: int | tuple[int, int], *, stri
 def encode_patches(
     model: Encoder, images: ArrayLike, patch_size: int | tuple[int, int], *, stride: int = 1
 ) -> jax.Array:
-    """Computes the codes of all patches of images: what `encode` gives for `extract_patches`, in bounded memory.
+    """Computes `encode(model, extract_patches(images, ...))` in bounded memory.
 
     Args:
-        model: a model of items of the patches' size.
+        model: a model of items of the patch size.
         images: as in `extract_patches`.
         patch_size: as in `extract_patches`.
         stride: as in `extract_patches`.
 
     Returns:
-        uint32 `[n, p, w]`, or `[p, w]` for a single image, as `build_index` with `multi=True` and `bag_search` take
-        them.
+        uint32 `[n, p, w]`, or `[p, w]` for a single image, for `build_index` with `multi=True` and `bag_search`.
 
     Raises:
         ValueError: as `extract_patches` and `encode`.
@@ -76,7 +74,7 @@ def encode_patches(
 def _find_positions(
     shape: tuple[int, ...], patch_size: int | tuple[int, int], stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows and the columns of the patches in images of a shape, int `[positions, side]` each."""
+    """Returns the rows and columns of the patches in images of a shape, int `[positions, side]` each."""
     if len(shape) not in (2, 3, 4):
         raise ValueError(f"images must have shape [h, w], [n, h, w] or [n, h, w, c], got {shape}")
     image = shape if len(shape) == 2 else shape[1:3]

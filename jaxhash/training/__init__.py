@@ -1,19 +1,19 @@
-"""Training of models: `fit`, objectives, and what they need. Nothing here searches.
+"""Training: `fit`, its objectives, augmentations, errors and warnings.
 
-- Objectives say what codes are for: "reconstruct" rebuilds each item; "retrieve" brings similar images together;
-  "keep_neighbors" keeps the order of near vectors, and "group_by_kind" brings similar vectors together;
-  "find_duplicates" tells an image's changed copies from all other images. None takes labels. Each name stands for an
-  object with settings (`Retrieve`, `KeepNeighbors`, ...); `Objective` is their base class and says how to write
-  another. `AffineWarp` changes drawings in training, `PhotoWarp` photographs.
-- `fit` also takes batches, from a data loader, and mapped `.npy` files without reading them whole. Batches are gone
-  through once to count them and once in each epoch, in runs of 128 MiB, within which items are shuffled; they should
-  not come sorted. A generator can be gone through only once, so it serves for one epoch.
-- `fit(..., checkpoint="training.npz")` writes a file at the end of each epoch. If the process ends, the same call goes
-  on from there, and the model has the same bits as after an undisturbed run on the same machine.
-- A loss that is not finite raises `DivergenceError`, which holds the last good model. Bits that are constant, or copies
-  of others, give a `CodeWarning`.
-- `binarization` says how the code layer becomes binary in training: by "rounding", as Krizhevsky and Hinton do, by
-  "gaussian_noise", after "Semantic Hashing", or by "stochastic" bits. What each gives: `tests/benchmarks/README.md`.
+- Objectives: "reconstruct" rebuilds each item. "retrieve" gives similar images similar codes. "keep_neighbors"
+  preserves the nearest neighbors of vectors; "group_by_kind" gives similar vectors similar codes. "find_duplicates"
+  matches changed copies of an image. None takes labels. Each name stands for an object with settings (`Retrieve`,
+  `KeepNeighbors`, ...). To write another, see their base class `Objective`. `AffineWarp` augments drawings,
+  `PhotoWarp` photographs.
+- Data: `fit` also takes memory-mapped `.npy` files and batches from a data loader. Batches are iterated once to count
+  them, then once per epoch in runs of 128 MiB. Items are shuffled within a run, so they should not come sorted. A
+  generator can be iterated only once, so it serves for one epoch.
+- Checkpoints: `fit(..., checkpoint="training.npz")` writes a file after each epoch. After an interruption the same
+  call resumes, and ends with the same bits as an uninterrupted run on the same machine.
+- A loss that is not finite raises `DivergenceError`, which holds the last good model. Constant or duplicated bits give
+  a `CodeWarning`.
+- `binarization` selects how training makes bits: "rounding" (Krizhevsky and Hinton), "gaussian_noise" ("Semantic
+  Hashing") or "stochastic" bits. `tests/benchmarks/README.md` compares them.
 """
 
 from jaxhash.models.code_layer import CodeLayer

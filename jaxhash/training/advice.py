@@ -1,4 +1,4 @@
-"""Warnings of training that works but gives worse codes than it could, and of bits that turned out useless."""
+"""Warnings about input that gives worse codes, and about useless bits after training."""
 
 import warnings
 
@@ -8,36 +8,36 @@ from jaxhash.codes.statistics import bit_statistics
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
 
-# Smaller pictures are told from other vectors less surely, and warps gain less on them.
+# Smaller pictures are harder to detect in flat items, and warps gain less on them.
 MIN_SIDE = 12
-# Of neighbouring pixels: .74 on MNIST, .8 on Fashion-MNIST. Of neighbouring values of embeddings: about 0.
+# Correlation of neighboring values: .74 on MNIST, .8 on Fashion-MNIST, about 0 in embeddings.
 MIN_CORRELATION = 0.4
-# The share of the variance that lies between the first run of a stream and all of it. Of MNIST or Fashion-MNIST sorted
-# by label, a first run of a tenth has .3 to .4, one of half .02 to .13; in random order it is below .0001.
+# Share of the variance between the first run of a stream and the whole. On MNIST and Fashion-MNIST sorted by label, a
+# first run of a tenth gives .3 to .4, one of half .02 to .13; in random order it is below .0001.
 MAX_SORTED_SHARE = 0.03
-ITEMS_TO_LOOK_AT = 1024
+MAX_ITEMS = 1024
 
-# Of fewer images, different bits may agree by chance.
-ITEMS_TO_TELL_COPIES = 100
+# In fewer images, different bits can agree by chance.
+MIN_ITEMS_FOR_COPIES = 100
 
 
 class CodeWarning(UserWarning):
-    """Some bits of a trained model are useless: constant, or copies of others."""
+    """Some bits of a trained model are useless: constant, or duplicates of others."""
 
 
 class QualityWarning(UserWarning):
-    """Training works, but a small change of what it is given would make better codes."""
+    """The input is valid, but in a form that gives worse codes."""
 
 
 def warn_of_lost_quality(items: np.ndarray, warps: bool, stacklevel: int) -> None:
-    """Warns of images in a form that training makes less of.
+    """Warns about images in a form that gives worse codes.
 
     Args:
         items: `[s, h, w, c]` or `[s, d]`, a sample.
-        warps: whether the objective would warp images.
-        stacklevel: as for `warnings.warn`, seen from this function.
+        warps: whether the objective warps images.
+        stacklevel: as for `warnings.warn`, relative to this function.
     """
-    reason = _find_reason(items[:ITEMS_TO_LOOK_AT], warps)
+    reason = _find_reason(items[:MAX_ITEMS], warps)
     if reason:
         warnings.warn(reason, QualityWarning, stacklevel=stacklevel + 1)
 
@@ -46,7 +46,7 @@ def _find_reason(items: np.ndarray, warps: bool) -> str | None:
     if items.ndim == 4:
         if items.shape[1] in (1, 3) and min(items.shape[2:]) >= MIN_SIDE:
             return (
-                f"images of shape {items.shape[1:]} are taken as [h, w, c], but look like [c, h, w]: move the channels "
+                f"images of shape {items.shape[1:]} are read as [h, w, c], but look like [c, h, w]: move the channels "
                 "to the last axis, images.transpose(0, 2, 3, 1)"
             )
         return None
@@ -54,16 +54,16 @@ def _find_reason(items: np.ndarray, warps: bool) -> str | None:
     if shape is None:
         return None
     return (
-        f"items of {items.shape[1]} values look like pictures of shape {shape}, laid flat. Training warps no flat "
-        "items, which costs much: on MNIST .25 of the mean average precision. Give images as "
-        f"[n, {', '.join(map(str, shape))}], or say Autoencoder(..., image_shape={shape})"
+        f"items of {items.shape[1]} values look like flattened pictures of shape {shape}, which are trained without "
+        "augmentation; on MNIST this costs .25 of the mean average precision. Give images as "
+        f"[n, {', '.join(map(str, shape))}], or use Autoencoder(..., image_shape={shape})"
     )
 
 
 def find_picture_shape(items: np.ndarray) -> tuple[int, ...] | None:
-    """Returns the shape of the square pictures that items `[s, d]` seem to be, `(h, h)` or `(h, h, 3)`, or None.
+    """Guesses whether items `[s, d]` are flattened square pictures: returns `(h, h)`, `(h, h, 3)` or None.
 
-    Bytes of a fitting number are taken as pictures, other values if neighbours on the grid are alike.
+    Bytes need only the right number of values; other dtypes also need correlated neighbors.
     """
     for depth in (1, 3):
         side = round((items.shape[1] / depth) ** 0.5)
@@ -75,7 +75,7 @@ def find_picture_shape(items: np.ndarray) -> tuple[int, ...] | None:
 
 
 def _correlate_neighbors(pictures: np.ndarray) -> bool:
-    """Returns whether pixels resemble the ones to their right and the ones below, over `[s, h, w, c]`."""
+    """Returns whether pixels of `[s, h, w, c]` correlate with those to their right and those below."""
     centered = pictures - pictures.mean(axis=0, dtype=np.float32)
     pairs = (centered[:, :, 1:], centered[:, :, :-1]), (centered[:, 1:], centered[:, :-1])
     return all(
@@ -84,35 +84,35 @@ def _correlate_neighbors(pictures: np.ndarray) -> bool:
 
 
 def warn_if_sorted(first: np.ndarray, count: int, sample: np.ndarray, stacklevel: int) -> None:
-    """Warns if the first run of a stream differs from all of it.
+    """Warns if the first run of a stream differs from the whole.
 
     Args:
-        first: the mean of the first items, `[...]`.
-        count: how many they are.
+        first: mean of the first items, `[...]`.
+        count: number of these items.
         sample: a random sample of all items, `[s, ...]`.
-        stacklevel: as for `warnings.warn`, seen from this function.
+        stacklevel: as for `warnings.warn`, relative to this function.
     """
     mean, variance = (getattr(sample, name)(axis=0, dtype=np.float64) for name in ("mean", "var"))
     share = ((first - mean) ** 2).sum() / max(variance.sum(), 1e-30)
-    if share > MAX_SORTED_SHARE + 3 / count:  # 1 / count is due to chance
+    if share > MAX_SORTED_SHARE + 3 / count:  # 1 / count is expected by chance
         warnings.warn(
-            f"the stream seems to be sorted: its first items differ from all of them by {share:.0%} of the variance. "
-            "Items are shuffled, and neighbours found, within a run alone: bring them in random order",
+            f"the stream looks sorted: its first items differ from the whole by {share:.0%} of the variance. "
+            "Items are shuffled, and neighbors found, only within a run: provide them in random order",
             QualityWarning,
             stacklevel=stacklevel + 1,
         )
 
 
 def warn_of_useless_bits(model: Encoder, sample: np.ndarray) -> None:
-    """Warns of bits that are constant or copied in the codes of sample items `[s, ...]`."""
+    """Warns about constant or duplicated bits in the codes of sample items `[s, ...]`."""
     statistics = bit_statistics(encode(model, sample), model.num_bits)
     dead = len(statistics.dead_bits)
-    copied = len(statistics.duplicated_bits) if len(sample) >= ITEMS_TO_TELL_COPIES else 0
+    copied = len(statistics.duplicated_bits) if len(sample) >= MIN_ITEMS_FOR_COPIES else 0
     if dead or copied:
         warnings.warn(
-            f"of {model.num_bits} bits {dead} are the same for all images and {copied} pairs are copies of each other "
+            f"of {model.num_bits} bits {dead} are the same for all images and {copied} pairs are duplicates "
             f"({statistics.num_codes} distinct codes for {len(sample)} images): try fewer bits, more or more varied "
-            "images, more epochs or a smaller learning rate",
+            "images, more epochs, or a smaller learning rate",
             CodeWarning,
             stacklevel=3,
         )

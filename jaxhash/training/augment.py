@@ -1,4 +1,4 @@
-"""Random changes of images that keep their meaning. A model trained for retrieval learns to ignore them."""
+"""Random image augmentations, to which retrieval models learn to be invariant."""
 
 import functools
 import math
@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-# Maps a random key and float32 images `[m, h, w, c]`, or other items of a model, to changed ones of the same shape.
+# Maps a random key and float32 images `[m, h, w, c]`, or other items, to augmented ones of the same shape.
 Warp = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
 class AffineWarp:
-    """Rotates, scales, shears and shifts each image by random amounts of its own, each uniform within its limits.
+    """Rotates, scales, shears and shifts each image by random amounts, uniform within limits.
 
     Attributes:
-        rotation: degrees to either side.
-        scale: limit of the logarithm of the scale, which is drawn for each axis by itself.
-        shear: horizontal shift of a row for each row of distance from the middle.
-        shift: as a fraction of the side.
-        flip: whether half of the images are mirrored left to right; wrong for digits and letters.
+        rotation: maximum angle in degrees, to either side.
+        scale: maximum absolute logarithm of the scale, drawn separately for each axis.
+        shear: maximum horizontal shift of a row, per row of distance from the center.
+        shift: maximum shift, as a fraction of the side.
+        flip: whether to mirror half of the images left to right; wrong for digits and letters.
     """
 
     rotation: float = 12.0
@@ -38,9 +38,9 @@ class AffineWarp:
                 raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Warps float32 images `[m, h, w, c]`, with bilinear interpolation. Beyond an edge, its pixels are repeated.
+        """Warps float32 images `[m, h, w, c]`, with bilinear interpolation and repeated edge pixels.
 
-        Items of another shape are no images and are returned as they are.
+        Items of another shape are returned unchanged.
         """
         if images.ndim != 4:
             return images
@@ -57,7 +57,7 @@ class AffineWarp:
         return jnp.stack([bilinear(image[:, :, channel]) for channel in range(image.shape[2])], axis=2)
 
     def _draw(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws a 2x2 matrix and a shift `[2]`, in sides, of (row, column)."""
+        """Draws a 2x2 matrix and a shift `[2]` of (row, column), in units of the side."""
         rotation_key, scale_key, shear_key, shift_key, flip_key = jax.random.split(key, 5)
         angle = _uniform(rotation_key, math.radians(self.rotation))
         across = jnp.exp(_uniform(scale_key, self.scale, (2,)))
@@ -70,19 +70,19 @@ class AffineWarp:
 
 @dataclass(frozen=True)
 class PhotoWarp:
-    """Crops, mirrors and recolors each photograph by random amounts of its own, each uniform within its limits.
+    """Crops, mirrors and recolors each photograph by random amounts, uniform within limits.
 
-    The defaults are for codes by kind: on held-out training images of CIFAR-10, mirroring, tint and the loss of colors
-    each earn some, and crops below 0.8 of a side cost some. The other changes hardly matter there.
+    The defaults suit retrieval by class. On held-out training images of CIFAR-10, mirroring, tint and grayscale each
+    help, and crops below 0.8 of the side hurt; the other changes hardly matter.
 
     Attributes:
-        crop: the smallest and the largest share of the side that is kept, at a random place, and enlarged.
-        flip: whether half of the images are mirrored left to right.
-        brightness: change of the brightness to either side, as a share of it.
-        contrast: change of all differences from the mean.
-        saturation: change of each pixel's differences from its gray.
-        tint: change of each channel's brightness.
-        gray: how often an image loses its colors.
+        crop: smallest and largest share of the side to keep, at a random position; crops are enlarged to full size.
+        flip: whether to mirror half of the images left to right.
+        brightness: maximum relative change of the brightness.
+        contrast: maximum relative change of the differences from the mean.
+        saturation: maximum relative change of each pixel's differences from its gray value.
+        tint: maximum relative change of each channel's brightness.
+        gray: probability of conversion to grayscale.
     """
 
     crop: tuple[float, float] = (0.8, 1.0)
@@ -103,10 +103,10 @@ class PhotoWarp:
                 raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Warps float32 images `[m, h, w, c]` in [0, 1]; items of another shape are returned as they are."""
+        """Warps float32 images `[m, h, w, c]` in [0, 1]; returns items of another shape unchanged."""
         if images.ndim != 4:
             return images
-        # All at once: each further draw takes the compiler a second.
+        # A single draw: each further one adds a second of compilation.
         drawn = jax.random.uniform(key, (len(images), 8 + images.shape[3]), jnp.float32)
         return jax.vmap(self._warp)(drawn, images)
 
@@ -130,19 +130,19 @@ class PhotoWarp:
         return jnp.clip(gray + saturation * (image - gray), 0.0, 1.0)
 
 
-def _crop_weights(length: int, share: jax.Array, place: jax.Array) -> jax.Array:
-    """Bilinear weights `[length, length]` that enlarge a share of a side at a place from 0, its start, to 1."""
-    start = place * (1 - share) * (length - 1)
+def _crop_weights(length: int, share: jax.Array, position: jax.Array) -> jax.Array:
+    """Computes bilinear weights `[length, length]` that enlarge a share of a side, at a relative position in [0, 1]."""
+    start = position * (1 - share) * (length - 1)
     positions = start + share * jnp.arange(length, dtype=jnp.float32)
     return jax.nn.relu(1 - jnp.abs(positions[:, None] - jnp.arange(length, dtype=jnp.float32)[None]))
 
 
 @dataclass(frozen=True)
 class DefaultWarp:
-    """A `PhotoWarp` for images of three channels, an `AffineWarp` for all others."""
+    """Applies `PhotoWarp` to images of three channels, `AffineWarp` to all others."""
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Warps float32 images `[m, h, w, c]`; items of another shape are returned as they are."""
+        """Warps float32 images `[m, h, w, c]`; returns items of another shape unchanged."""
         warp = PhotoWarp() if images.ndim == 4 and images.shape[3] == 3 else AffineWarp()
         return warp(key, images)
 

@@ -1,7 +1,7 @@
-"""Checkpoints: what `fit` writes at the end of each epoch, and resumes from.
+"""Checkpoints: files that `fit` writes at the end of each epoch and resumes from.
 
-An epoch depends on the weights, the optimiser's state and the settings alone. So a training that was killed and resumed
-ends with the same weights, bit for bit, as one that was not, on the same machine.
+An epoch depends only on the weights, the optimizer state and the settings. On the same machine, an interrupted and
+resumed training therefore ends with bitwise the same weights as an uninterrupted one.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jaxhash.training.epoch import History, TrainSpec, TrainState
 
 
 def describe_settings(model: Encoder, spec: TrainSpec, data: TrainingData, state: TrainState) -> dict[str, Any]:
-    """Returns all that decides how training goes on, as plain JSON data; of a user's functions only their names."""
+    """Returns all settings that determine training, as JSON values. Functions are represented by name."""
     rows = data.sample_rows
     return {
         "model": type(model).__name__,
@@ -53,7 +53,7 @@ def _to_json(value: Any) -> Any:
 
 
 def save_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any], state: TrainState) -> None:
-    """Writes a checkpoint; or leaves the old one as it was and raises `OSError`."""
+    """Writes a checkpoint. Raises `OSError` on failure and leaves the old one intact."""
     leaves = [np.asarray(leaf, np.int32 if leaf.dtype == bool else None) for leaf in jax.tree.leaves(_arrays_of(state))]
     arrays = {f"{number:04}": leaf for number, leaf in enumerate(leaves)}
     meta = {"settings": settings, "epoch": state.epoch, "history": state.history._asdict()}
@@ -61,11 +61,11 @@ def save_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any], stat
 
 
 def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any], start: TrainState) -> TrainState:
-    """Returns the state that a file holds, or `start` if there is no file.
+    """Loads the state from a file, or returns `start` if there is no file.
 
     Raises:
-        CorruptFileError: the file is damaged or is no checkpoint.
-        ValueError: it belongs to a training with other settings; the message lists them.
+        CorruptFileError: the file is damaged or not a checkpoint.
+        ValueError: it was written with other settings; the message lists them.
     """
     if not os.path.lexists(path):
         return start
@@ -73,8 +73,8 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any], star
     _check_settings(path, archive.meta.get("settings"), settings)
     try:
         leaves, tree = jax.tree.flatten(_arrays_of(start))
-        found = [_check_leaf(archive.arrays[f"{number:04}"], leaf) for number, leaf in enumerate(leaves)]
-        weights, opt_state, statistics = jax.tree.unflatten(tree, found)
+        stored = [_check_leaf(archive.arrays[f"{number:04}"], leaf) for number, leaf in enumerate(leaves)]
+        weights, opt_state, statistics = jax.tree.unflatten(tree, stored)
         history = History(*(tuple(archive.meta["history"][name]) for name in History._fields))
         epoch = archive.meta["epoch"]
         if type(epoch) is not int or not 0 < epoch == len(history.loss) <= settings["epochs"]:
@@ -85,7 +85,7 @@ def load_checkpoint(path: str | os.PathLike[str], settings: dict[str, Any], star
 
 
 def read_progress(path: str | os.PathLike[str], archive: Archive) -> tuple[int, int, float]:
-    """Returns the number of epochs done, that of all epochs, and the loss of the last one done."""
+    """Returns the number of finished epochs, the total, and the loss of the last finished one."""
     try:
         meta = archive.meta
         return int(meta["epoch"]), int(meta["settings"]["epochs"]), float(meta["history"]["loss"][-1])
@@ -94,12 +94,12 @@ def read_progress(path: str | os.PathLike[str], archive: Archive) -> tuple[int, 
 
 
 def _arrays_of(state: TrainState) -> Any:
-    """The part of a state that is stored as arrays, in the order of the file."""
+    """Selects the arrays of a state, in file order."""
     return state.weights, state.opt_state, state.statistics
 
 
 def _check_leaf(array: np.ndarray, leaf: Any) -> jax.Array:
-    """Returns a stored array once it has the shape and dtype of a leaf of this training. Bools are stored as int32."""
+    """Checks the shape and dtype of a stored array against a leaf of this training. Bools are stored as int32."""
     if array.shape != leaf.shape or (leaf.dtype != bool and array.dtype != leaf.dtype):
         raise ValueError(f"expected {leaf.dtype}{leaf.shape}, got {array.dtype}{array.shape}")
     return jax.numpy.asarray(array.astype(leaf.dtype))
@@ -115,5 +115,5 @@ def _check_settings(path: str | os.PathLike[str], stored: Any, given: dict[str, 
         differing = "; ".join(f"{name} was {stored.get(name)!r}, now {given.get(name)!r}" for name in names)
         raise ValueError(
             f"checkpoint {Path(path)} belongs to another training: {differing}. "
-            "Give the settings it was started with, or another path"
+            "Give its original settings, or another path"
         )

@@ -1,7 +1,7 @@
-"""Weights of a linear autoencoder without a gradient: principal components, rotated towards their signs.
+"""Closed-form initial weights of a linear autoencoder: principal components, rotated toward their signs.
 
 After Gong and Lazebnik 2011, "Iterative quantization: a Procrustean approach to learning binary codes" (ITQ). Training
-starts here: from random weights, minutes of it come to no more than this does in seconds.
+from random weights takes minutes to reach what this reaches in seconds.
 """
 
 from typing import Any
@@ -14,28 +14,28 @@ from jaxhash.models.encoder import Encoder
 from jaxhash.models.inputs import to_floats
 
 ITERATIONS = 50
-# Among 20,000 vectors of 256 values, more rows than these change recall by less than another seed does.
-ROWS = 2**14
+# Of 20,000 vectors of 256 values, using more rows changes recall by less than another seed does.
+MAX_ROWS = 2**14
 
 
 def start_from_itq(model: Encoder, items: np.ndarray, seed: int) -> None:
-    """Sets the weights of a dense autoencoder with no hidden layer: the encoder's by ITQ, the decoder's to match.
+    """Initializes a dense autoencoder without hidden layers: the encoder by ITQ, the decoder to match.
 
-    Other models are left as they are.
+    Other models are unchanged.
 
     Args:
-        model: changed in place.
+        model: modified in place.
         items: `[n, ...]`, of the dtype given to `fit`.
-        seed: chooses the rows to learn from, and the first rotation.
+        seed: selects the rows to learn from and the initial rotation.
     """
     if type(model) is not Autoencoder or model.hidden_dims:
         return
     rng = np.random.default_rng(seed)
-    rows = items.reshape(len(items), -1)[rng.permutation(len(items))[:ROWS]]
+    rows = items.reshape(len(items), -1)[rng.permutation(len(items))[:MAX_ROWS]]
     values = np.asarray(model.standardize(to_floats(jnp.asarray(rows))))
     mean = values.mean(axis=0)
     projection, size = find_itq(values - mean, model.num_bits, rng)
-    # The decoder is given 0 and 1 for the signs -1 and 1.
+    # The decoder takes bits 0 and 1 for the signs -1 and 1.
     encoding: Any = model.encoder.layers[0]
     decoding: Any = model.decoder.layers[0]
     encoding.kernel[...], encoding.bias[...] = jnp.asarray(projection), jnp.asarray(-mean @ projection)
@@ -44,15 +44,15 @@ def start_from_itq(model: Encoder, items: np.ndarray, seed: int) -> None:
 
 
 def find_itq(centered: np.ndarray, num_bits: int, rng: np.random.Generator) -> tuple[np.ndarray, np.float32]:
-    """Finds the projection of ITQ.
+    """Computes the projection of ITQ.
 
     Args:
         centered: float32 `[n, d]`, of mean zero.
-        num_bits: `b`; may exceed d, the rotation then having orthonormal rows.
-        rng: draws the first rotation.
+        num_bits: `b`. If it exceeds d, the rotation has orthonormal rows.
+        rng: draws the initial rotation.
 
     Returns:
-        The projection, float32 `[d, b]`, and the mean magnitude of projected values, which is the best factor of signs.
+        The projection, float32 `[d, b]`, and the mean magnitude of projected values, the best factor of the signs.
     """
     _, axes = np.linalg.eigh((centered.T @ centered).astype(np.float64))
     axes = axes[:, ::-1][:, :num_bits].astype(np.float32)

@@ -1,8 +1,8 @@
-"""Training data: an array, or a stream of batches that is gone through anew in each epoch.
+"""Training data: an array, or a stream of batches that is iterated once per epoch.
 
-Items come in runs. Each run is shuffled, and searched for positives, by itself. An array is one run, however large; it
-can be mapped from a file. A stream, which can be larger than memory, comes in runs of about `BYTES_IN_RUN`; a stream of
-a single run trains as an array does.
+Items are grouped into runs, each shuffled and searched for positives separately. An array is one run of any size, and
+can be memory-mapped. A stream can be larger than memory and is split into runs of about `BYTES_IN_RUN`. A stream of a
+single run trains like an array.
 """
 
 import math
@@ -23,14 +23,14 @@ from jaxhash.training.positives import Positives
 
 BYTES_IN_RUN = 2**27
 
-# An array of at most so many bytes, features included, is sent to the device once and stays there while `fit` runs.
+# A smaller array, features included, is sent to the device once and stays there while `fit` runs.
 BYTES_ON_DEVICE = 2**30
-# All other items are sent in parts of at most this size. So is an array mapped from a file, if it is larger: no more of
-# it is to be in memory at a time.
+# Other items are sent in parts of at most this size. So is a larger memory-mapped array, which bounds how much of it is
+# in memory at a time.
 BYTES_PER_CHUNK = 2**28
 
-# So many items, chosen at random, fix the mean of the code logits in the end. (Evenly spaced ones would not do:
-# in MNIST the odd and the even rows come from different writers, and means differ by half a standard deviation.)
+# Size of the random sample that fixes the final mean of the code logits. Evenly spaced items would not do: odd and even
+# rows of MNIST come from different writers, and their means differ by half a standard deviation.
 ITEMS_IN_SAMPLE = 2**16
 
 ROWS_IN_FINGERPRINT = 256
@@ -39,13 +39,13 @@ ROWS_IN_FINGERPRINT = 256
 class Run(NamedTuple):
     """Items that are shuffled together.
 
-    Items and features are JAX arrays if they stay on the device, else numpy arrays. Items of a stream are in memory
-    that the next run overwrites.
+    Items and features are JAX arrays if they stay on the device, else numpy arrays. The next run of a stream overwrites
+    the items.
     """
 
-    items: Any  # [m, ...]; [m * num_views, ...] where there are several views, those of an item one after the other
+    items: Any  # [m, ...]; with several views [m * num_views, ...], the views of an item in consecutive rows
     positives: Positives | None
-    num_views: int = 1  # in each step one of them is drawn, for an item and for its positive
+    num_views: int = 1  # each step draws one for an item and one for its positive
 
     @property
     def num_items(self) -> int:
@@ -54,14 +54,14 @@ class Run(NamedTuple):
 
 
 class TrainingData:
-    """The items to train on, in runs, and a summary of them.
+    """Training items, in runs, with summary statistics.
 
     Attributes:
-        count: the number of items; of an iterator, of those taken from it so far.
-        low: the least value of these; infinity for bytes.
-        high: the greatest value of these; minus infinity for bytes.
-        num_items: the number of items in an epoch; `None` for an iterator.
-        sample_rows: `[s, ...]`, some items by which a checkpoint recognises the data.
+        count: number of items; of an iterator, of those consumed so far.
+        low: minimum of these items; infinity for bytes.
+        high: maximum of these items; minus infinity for bytes.
+        num_items: number of items in an epoch; `None` for an iterator.
+        sample_rows: `[s, ...]`, items that identify the data in a checkpoint.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class TrainingData:
 
     @property
     def sample(self) -> np.ndarray:
-        """All items so far, or a random sample of them: `[s, ...]`."""
+        """All items consumed so far, or a random sample of them: `[s, ...]`."""
         return self._kept[: self.count]
 
     def runs(self) -> Iterator[Run]:
-        """The runs of one epoch."""
+        """Iterates over the runs of one epoch."""
         count = 0
         for run in self._start_epoch():
             count += run.num_items
             yield run
         if count != self.count:
-            raise ValueError(f"images brought {self.count} items when first gone through, but {count} in an epoch")
+            raise ValueError(f"images held {self.count} items when first iterated, but {count} in an epoch")
 
     def _init_array(self, images: ArrayLike) -> None:
         items = _check_images(self._model, images)
@@ -112,7 +112,7 @@ class TrainingData:
         self._start_epoch = lambda: iter([run])
 
     def _init_stream(self, images: Iterable[Any], batch_size: int) -> None:
-        """Goes through a stream once for the summary; of an iterator, takes the first run."""
+        """Summarizes a stream by iterating it once; of an iterator, consumes the first run."""
         if isinstance(images, Iterator):
             runs = merge_batches(map(self._add, self._check_batches(images)), batch_size)
             first = next(runs, self.sample)
@@ -125,7 +125,7 @@ class TrainingData:
                 warn_if_sorted(self._first_mean, len(self._kept), self.sample, stacklevel=4)
             start = lambda: merge_batches(self._check_batches(images), batch_size)  # noqa: E731
         if not self.count:
-            raise ValueError("images must come in at least one batch; an iterator can only be gone through once")
+            raise ValueError("images must contain at least one batch; an iterator can be iterated only once")
         self.sample_rows = choose_rows(self.sample)
         self._start_epoch = lambda: (Run(items, self._find_positives(items)) for items in start())
 
@@ -135,27 +135,27 @@ class TrainingData:
             known = self.sample if self.count else items
             if (items.dtype, items.shape[1:]) != (known.dtype, known.shape[1:]):
                 raise ValueError(
-                    f"images must be of one dtype and shape in all batches, but {items.dtype}{items.shape[1:]} came "
+                    f"images must have one dtype and shape in all batches, but {items.dtype}{items.shape[1:]} came "
                     f"after {known.dtype}{known.shape[1:]}"
                 )
             yield items
 
     def _add(self, items: np.ndarray) -> np.ndarray:
-        """Adds items to the summary, and returns them; each has the same chance to stay in the sample.
+        """Adds items to the statistics and to a uniform random sample, and returns them.
 
         Algorithm R of Vitter 1985, "Random sampling with a reservoir". The sample takes no more memory than a run.
         """
         if not self.count:
             capacity = min(ITEMS_IN_SAMPLE, max(1, BYTES_IN_RUN // max(1, items[:1].nbytes)))
             self._kept = np.empty((capacity, *items.shape[1:]), items.dtype)
-        room = len(self._kept) - self.count
-        if 0 <= room < len(items):  # later items will take places
-            self._first_mean = np.concatenate([self.sample, items[:room]]).mean(axis=0, dtype=np.float64)
+        free = len(self._kept) - self.count
+        if 0 <= free < len(items):  # later items replace earlier ones
+            self._first_mean = np.concatenate([self.sample, items[:free]]).mean(axis=0, dtype=np.float64)
         number = np.arange(self.count, self.count + len(items))
         drawn = (self._rng.random(len(items)) * (number + 1)).astype(np.int64)
         slot = np.where(number < len(self._kept), number, drawn)
-        chosen = slot < len(self._kept)
-        self._kept[slot[chosen]] = items[chosen]  # of two items in one slot, the later one stays
+        kept = slot < len(self._kept)
+        self._kept[slot[kept]] = items[kept]  # of two items in one slot, the later one stays
         self.count += len(items)
         self._extend_range(items)
         return items
@@ -171,14 +171,14 @@ class TrainingData:
 def split_run(
     run: Run, batch_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[Any, Any], tuple[np.ndarray, ...], int]]:
-    """Shuffles a run and splits it into parts of at most `BYTES_PER_CHUNK`, all of one length.
+    """Shuffles a run and splits it into parts of equal length, each at most `BYTES_PER_CHUNK`.
 
-    If batches would not be full, the first items of the order come again at the end.
+    The last batches are filled up by repeating the first items of the order.
 
     Yields:
-        Tables of items `[t, ...]` and of features `[t, p]` or `None`, on the device if they stay there; the rows of
-        each batch in the tables, int32 `[steps, batch_size]`, of items and, if there are any, of their positives; and
-        how many of the items have not come before.
+        Tables of items `[t, ...]` and of features `[t, p]` or `None`, on the device if they stay there; table rows of
+        the items of each batch, and of their positives if any, int32 `[steps, batch_size]`; and the number of items
+        that are not repetitions.
     """
     num_items, positives = run.num_items, run.positives
     steps = -(-num_items // batch_size)
@@ -196,7 +196,7 @@ def split_run(
 
 
 def _gather_unless_sent(run: Run, rows: list[np.ndarray]) -> tuple[tuple[Any, Any], tuple[np.ndarray, ...]]:
-    """Tables that hold some rows of a run, and these rows in the tables: the whole run if it is on the device."""
+    """Returns tables of the given rows, and their positions in these; the whole run if it is on the device."""
     items, positives, _ = run
     features = None if positives is None else positives.features
     if isinstance(items, jax.Array):
@@ -206,7 +206,7 @@ def _gather_unless_sent(run: Run, rows: list[np.ndarray]) -> tuple[tuple[Any, An
 
 
 def _bytes_of_row(run: Run) -> int:
-    """What an item takes up in a part, with a positive and with features."""
+    """Computes the bytes of an item in a part, including its positive and features."""
     items, positives, _ = run
     if positives is None:
         return items.nbytes // len(items)
@@ -215,7 +215,7 @@ def _bytes_of_row(run: Run) -> int:
 
 
 def send_if_small(run: Run, limit: int = BYTES_ON_DEVICE) -> Run:
-    """Sends items and features to the device if they take up no more than `limit` bytes."""
+    """Sends items and features to the device if they take at most `limit` bytes."""
     items, positives, num_views = run
     features = None if positives is None else positives.features
     if items.nbytes + (0 if features is None else features.nbytes) > limit:
@@ -225,9 +225,9 @@ def send_if_small(run: Run, limit: int = BYTES_ON_DEVICE) -> Run:
 
 
 def merge_batches(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-    """Merges batches `[m, ...]` of any m into runs that are multiples of `batch_size`, and a last one that is not.
+    """Merges batches `[m, ...]` of any m into runs of a multiple of `batch_size` items, except the last.
 
-    The last run has at least `batch_size` items if there are so many, since a step on fewer would be a poor one.
+    The last run has at least `batch_size` items, if available: a step on a smaller batch has a noisy gradient.
     """
     held, filled, length = np.zeros(0), 0, 0
     for batch in batches:
@@ -248,9 +248,9 @@ def merge_batches(batches: Iterable[np.ndarray], batch_size: int) -> Iterator[np
 
 
 def _check_images(model: Encoder, images: ArrayLike) -> np.ndarray:
-    """Returns items as `[n, h, w, c]` if they are images, or `[n, d]`."""
+    """Checks items and returns them as `[n, h, w, c]` if they are images, else as `[n, d]`."""
     if is_traced(images):
-        raise TypeError("fit compiles its own epochs and can't be traced: call it outside jit")
+        raise TypeError("fit compiles its own epochs and cannot be traced: call it outside jit")
     items, item_shape = check_training_items(model, images)
     shape = model.image_shape or item_shape
     if len(shape) == 2:
@@ -259,7 +259,7 @@ def _check_images(model: Encoder, images: ArrayLike) -> np.ndarray:
 
 
 def check_positives(positives: Positives | None, num_items: int) -> Positives | None:
-    """Returns what an objective has found beside its items, or raises unless it suits their number."""
+    """Checks the positives that an objective returned for `num_items` items."""
     if positives is None:
         return None
     if not isinstance(positives, Positives):
@@ -277,5 +277,5 @@ def check_positives(positives: Positives | None, num_items: int) -> Positives | 
 
 
 def choose_rows(items: np.ndarray) -> np.ndarray:
-    """Returns evenly spaced items by which a checkpoint recognises all."""
+    """Selects evenly spaced items that identify the data in a checkpoint."""
     return items[:: -(-len(items) // ROWS_IN_FINGERPRINT)]

@@ -1,4 +1,4 @@
-"""An objective for near duplicates: an image and a changed copy of it are to have nearly the same code."""
+"""An objective for near duplicates: an image and its changed copies get nearly the same code."""
 
 from dataclasses import dataclass, field
 
@@ -17,16 +17,16 @@ from jaxhash.training.positives import Positives
 
 @dataclass(frozen=True)
 class FindDuplicates(Objective):
-    """Trains codes of images by which changed copies are found: cropped, mirrored, brighter or compressed ones.
+    """Trains image codes that find changed copies: cropped, mirrored, brighter or compressed ones.
 
-    A contrast tells which of the other images in the batch, changed at random, is the item's own copy. All others are
-    to have other codes, however similar they look. Nothing is reconstructed, and the decoder stays as it was.
+    A contrastive loss (InfoNCE) identifies the item's copy among the augmented images of the batch. All others get
+    other codes, even if they look similar. Nothing is reconstructed, and the decoder is unchanged.
 
     Attributes:
-        warp: what copies may differ by. The default crops little, as a stronger crop makes other photographs alike.
-        noise: the standard deviation of what is added to each pixel, as compression does, in [0, 1].
-        temperature: of the softmax of codes; lower ones push the nearest other images away.
-        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
+        warp: makes the copies. The default crops little: strong crops make different photographs alike.
+        noise: standard deviation of the noise added to pixels in [0, 1], which stands for compression.
+        temperature: of the softmax over codes; lower values separate the most similar other images more.
+        decorrelation: weight of the mean squared off-diagonal bit correlation.
     """
 
     warp: Warp = field(
@@ -45,17 +45,17 @@ class FindDuplicates(Objective):
             raise ValueError(f"noise must be at least 0, got {self.noise!r}")
 
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds nothing: an item's partner is made of itself.
+        """Returns None: an item's positive is its own augmented copy.
 
         Raises:
-            ValueError: items are no images.
+            ValueError: items are not images.
         """
         if items.ndim != 4:
             raise ValueError(f"this objective is for images [n, h, w, c], got items of shape {items.shape[1:]}")
         return None
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch, float32 `[]`, and the bits of its items, changed, float32 `[m, b]`."""
+        """Computes the loss, float32 `[]`, and the bits of the augmented items, float32 `[m, b]`."""
         items, count = to_floats(batch.items), len(batch.items)
         warp_key, noise_key = jax.random.split(key)
         views = self.warp(warp_key, jnp.concatenate([items, items]))

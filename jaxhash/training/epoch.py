@@ -1,8 +1,8 @@
 """An epoch: one compiled scan over minibatches.
 
-Items stay on the device as they were given, mostly as bytes, and each step gathers its batch there. Dispatching each
-step from Python takes twice as long. A run that is too large for the device passes through in several scans of equal
-length: the host gathers one part while the device works on the one before.
+Items stay on the device in their own dtype, usually bytes, and each step gathers its batch there. Dispatching steps
+from Python takes twice as long. A run too large for the device takes several scans of equal length: the host gathers
+one part while the device processes the previous one.
 """
 
 import functools
@@ -23,20 +23,20 @@ from jaxhash.training.objectives import Batch, Objective
 
 
 class History(NamedTuple):
-    """Losses and codes of `fit`, epoch by epoch. An item's loss and code are those of its step, before the update."""
+    """Losses and code statistics of `fit`, per epoch. Each item counts as of its step, before the update."""
 
     loss: tuple[float, ...] = ()  # mean of the minibatch losses, as Keras reports it
     entropy: tuple[float, ...] = ()  # mean over the bits, in bits: 1 if each is set in half of the items
-    num_codes: tuple[int, ...] = ()  # how many distinct codes the items had
-    dead_bits: tuple[int, ...] = ()  # how many bits were the same for all items
+    num_codes: tuple[int, ...] = ()  # distinct codes of the items
+    dead_bits: tuple[int, ...] = ()  # bits that were the same for all items
 
 
 class TrainSpec(NamedTuple):
-    """What stays the same in all epochs."""
+    """The constants of a training."""
 
     model: Encoder  # as given to `fit`
-    graph: Any  # the structure of the part of it that is trained, mostly the whole
-    rest: Any  # the variables of this part that are no weights
+    graph: Any  # the structure of its trained part, usually all of it
+    rest: Any  # the other variables of this part
     optimizer: optax.GradientTransformation
     objective: Objective
     binarization: str
@@ -46,9 +46,9 @@ class TrainSpec(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """What an epoch changes: all that a checkpoint holds."""
+    """The state that an epoch updates and a checkpoint holds."""
 
-    epoch: int  # how many are done
+    epoch: int  # finished epochs
     weights: Any
     opt_state: Any
     statistics: LogitStatistics  # of the last epoch
@@ -58,11 +58,11 @@ class TrainState(NamedTuple):
 def run_epoch(
     spec: TrainSpec, data: TrainingData, state: TrainState, layer: CodeLayer
 ) -> tuple[Any, Any, np.ndarray, np.ndarray]:
-    """Goes once through all items, in an order that depends on the seed and the epoch alone.
+    """Trains for one epoch. The order of items depends only on the seed and the epoch.
 
     Returns:
-        The weights and the optimizer's state; the losses of all steps, float32 `[steps]`; and each item's code from
-        the step in which it came, uint32 `[n, w]`, in any order.
+        The weights and the optimizer state; the losses, float32 `[steps]`; and the codes of all items, each as of its
+        step, uint32 `[n, w]`, in any order.
     """
     epoch = state.epoch + 1
     key = jax.random.fold_in(jax.random.key(spec.seed), epoch)
@@ -71,7 +71,7 @@ def run_epoch(
     parts = (part for run in data.runs() for part in split_run(run, spec.batch_size, rng))
     for number, (tables, rows, fresh) in enumerate(parts):
         part_key = jax.random.fold_in(key, number)
-        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which strict callers forbid
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes, which fails under strict promotion
             weights, opt_state, part_losses, part_codes = _run_steps(
                 spec.graph,
                 spec.optimizer,
@@ -86,10 +86,10 @@ def run_epoch(
             )
         losses.append(part_losses)
         codes.append((part_codes, fresh))
-        # Calls return before they are done: without waiting, the host would soon have gathered all parts.
+        # Dispatch is asynchronous: without waiting, the host would soon hold all gathered parts.
         jax.block_until_ready(losses[-2:-1])
-    found = [np.asarray(part).reshape(-1, part.shape[-1])[:fresh] for part, fresh in codes]
-    return weights, opt_state, np.concatenate(losses), np.concatenate(found)
+    epoch_codes = [np.asarray(part).reshape(-1, part.shape[-1])[:fresh] for part, fresh in codes]
+    return weights, opt_state, np.concatenate(losses), np.concatenate(epoch_codes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -105,7 +105,7 @@ def _run_steps(
     rows: tuple[jax.Array, ...],
     key: jax.Array,
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
-    """One step for each batch of rows `[steps, m]`; also returns losses `[steps]` and codes `[steps, m, w]`."""
+    """Runs one step per batch of rows `[steps, m]`; also returns losses `[steps]` and codes `[steps, m, w]`."""
 
     def loss_of(weights: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         loss, bits = objective(nnx.merge(graph, weights, rest), batch, key, layer)
@@ -127,7 +127,7 @@ def _run_steps(
 
 
 def gather(tables: tuple[jax.Array, jax.Array | None], rows: tuple[jax.Array, ...]) -> Batch:
-    """The batch of rows `[m]` of items and, if there are any, of their positives."""
+    """Gathers a batch from rows `[m]` of items and, if any, of their positives."""
     items, features = tables
     return Batch(
         _take(items, rows[0]),
@@ -137,6 +137,6 @@ def gather(tables: tuple[jax.Array, jax.Array | None], rows: tuple[jax.Array, ..
 
 
 def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Rows `[m]` of a table `[t, ...]`. On CPU, XLA gathers flat rows up to eight times as fast as images."""
+    """Takes rows `[m]` of a table `[t, ...]`. On CPU, XLA gathers flat rows up to eight times as fast as images."""
     flat = table.reshape(len(table), -1)
-    return jnp.take(flat, rows, axis=0, mode="clip").reshape(-1, *table.shape[1:])  # all rows are within
+    return jnp.take(flat, rows, axis=0, mode="clip").reshape(-1, *table.shape[1:])  # rows are always in bounds

@@ -1,4 +1,4 @@
-"""Errors that end training, which hold the model as far as it got."""
+"""Errors that end training and hold the last good model."""
 
 from jaxhash.models.encoder import Encoder
 from jaxhash.training.epoch import History
@@ -8,7 +8,7 @@ class DivergenceError(FloatingPointError):
     """The training loss became infinite or not a number.
 
     Attributes:
-        model: as it was after the last good epoch; `None` if unknown.
+        model: after the last good epoch; `None` if unknown.
         history: of the good epochs.
     """
 
@@ -22,8 +22,8 @@ class CheckpointError(OSError):
     """A checkpoint could not be written; the error holds the trained model.
 
     Attributes:
-        model: as it was at the end of the epoch that should have been saved.
-        history: up to then.
+        model: after the epoch that could not be saved.
+        history: up to this epoch.
     """
 
     def __init__(self, error: OSError, model: Encoder, history: History):

@@ -1,4 +1,4 @@
-"""`fit`: trains a model so that similar images get similar codes."""
+"""`fit`, the training loop over epochs."""
 
 import functools
 import os
@@ -54,64 +54,63 @@ def fit(
 ) -> tuple[Model, History]:
     """Trains a copy of a model.
 
-    Each epoch goes through the images in a new random order. If their number is no multiple of the batch size, the
-    last batch is filled up with the first images of that order, so that none is left out. In the last of several epochs
-    of "reconstruct" the code logits are standardised by a fixed mean and variance, as they are after training.
+    Each epoch iterates over the images in a new random order. If the batch size does not divide their number, the first
+    images of that order fill up the last batch. In the last of several epochs
+    of "reconstruct" the code logits are standardized by a fixed mean and variance, as they are after training.
 
-    An array of up to 1 GiB is sent to the device once. A larger one can be mapped from a file: it is read in parts of
-    256 MiB (but float16 and float64 arrays are copied whole, and "retrieve" keeps about 400 bytes for each image).
+    An array of up to 1 GiB is sent to the device once. A larger one can be memory-mapped: it is read in parts of
+    256 MiB (but float16 and float64 arrays are copied whole, and "retrieve" keeps about 400 bytes per image).
 
-    Or images can be a stream: an iterable of batches, such as a data loader. It is gone through once to count the
-    images and to sample some for statistics, and then once in each epoch, in runs of 128 MiB. Images are shuffled, and
-    neighbours found, within a run, so a stream should not come sorted. A stream of a single run and up to 2^16 images
-    that comes in the same order each time trains as an array does. Beside a run only the codes are kept in memory.
+    Images can also be a stream: an iterable of batches, such as a data loader. It is iterated once to count the images
+    and sample them for statistics, then once per epoch, in runs of 128 MiB. Images are shuffled, and neighbors found,
+    within a run, so a stream should not be sorted. A stream of a single run and up to 2^16 images, in the same order
+    each time, trains like an array. Apart from a run, only the codes are kept in memory.
 
-    Vectors for a model with linear outputs need no centring and scaling: the first training measures the mean of the
-    items and one deviation of all their values, which the model holds. The loss is in units of this deviation, what
-    `reconstruct` returns in the vectors' own units.
+    Vectors for a model with linear outputs need no centering or scaling: the first training measures the mean of the
+    items and a single standard deviation of all their values, and the model stores both. The loss is in units of this
+    deviation; `reconstruct` returns the original units.
 
-    A `PatchEncoder` learns its dictionary first, and then from the features of several views of each image, computed
-    once and kept in a temporary file (8 KiB an image with "retrieve"). So even an iterator serves for many epochs.
+    A `PatchEncoder` first learns its dictionary, then trains on the features of several views of each image. These are
+    computed once and kept in a temporary file (8 KiB per image with "retrieve"), so an iterator serves for many epochs.
 
     Args:
-        model: any model. "reconstruct" needs one with a decoder.
+        model: any model; "reconstruct" requires a decoder.
         images: `[n, ...]`, as for `encode`. Items of two or three axes are images, `[h, w]` or `[h, w, c]`. Or an
-            iterable of such arrays, all of one dtype. An iterator, such as a generator, can be gone through only once,
-            and serves for a single epoch without a checkpoint.
-        epochs: how often to go through the images.
-        batch_size: images in a step; at most n are used.
-        optimizer: any Optax optimizer. By default Nadam with 5 % of the steps to warm up to a rate of 0.002 and a
-            cosine down to zero, or with a constant rate of 0.001 for an iterator, whose number of steps is unknown.
-        seed: decides the order of the images and all that is random in the objective. One seed gives the same weights
-            on the same machine.
+            iterable of such arrays, all of one dtype. An iterator, such as a generator, can be iterated only once and
+            serves for a single epoch without a checkpoint.
+        epochs: number of passes over the images.
+        batch_size: images per step, at most n.
+        optimizer: any Optax optimizer. Default: Nadam, with a warm-up over 5% of the steps to a rate of 0.002 and a
+            cosine decay to zero. An iterator has an unknown number of steps and gets a constant rate of 0.001.
+        seed: seeds the order of the images and the randomness of the objective. A seed reproduces the weights on the
+            same machine.
         on_epoch: called after each epoch with its number, from 1, and the history so far.
-        objective: "reconstruct", the default for models with a decoder; or "retrieve", the default for others, for
-            similar codes of similar images; or, for vectors, "keep_neighbors" for codes whose neighbors are those of
-            the vectors, or "group_by_kind" for similar codes of similar vectors; or "find_duplicates" to find changed
-            copies of images. Each name stands for an object with default settings (`Reconstruct`, `Retrieve`,
-            `KeepNeighbors`, `GroupByKind`, `FindDuplicates`). Or an objective of your own, a hashable object whose
-            class inherits from `Objective`.
-        binarization: how the code layer makes bits in training: by "rounding", by "gaussian_noise" that grows from
-            epoch to epoch, or by "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
-        checkpoint: a file to write at the end of each epoch. If it exists, training resumes from it, with its weights
-            in place of the model's, and ends as if it had not been interrupted; with a stream, if that brings the same
+        objective: "reconstruct", the default for models with a decoder; "retrieve", the default for others, for
+            similar codes of similar images; for vectors, "keep_neighbors" preserves their nearest neighbors and
+            "group_by_kind" gives similar vectors similar codes; "find_duplicates" matches changed copies of images.
+            Each name stands for an object with default settings (`Reconstruct`, `Retrieve`, `KeepNeighbors`,
+            `GroupByKind`, `FindDuplicates`). Or a custom objective: a hashable instance of an `Objective` subclass.
+        binarization: how the code layer makes bits in training: "rounding", "gaussian_noise" that grows with the
+            epochs, or "stochastic" bits (see `jaxhash.models.code_layer`). `encode` always rounds.
+        checkpoint: file to write at the end of each epoch. If it exists, training resumes from it, with its weights
+            instead of the model's, and gives the same result as an uninterrupted run. A stream must yield the same
             images in the same order each time.
 
     Returns:
         A trained model, and the `History`.
 
     Raises:
-        ValueError: there are no images, an image does not suit the model, or an argument is out of range; an iterator
-            would have to be gone through again, or a stream brings more or fewer images in an epoch than at first.
-        TypeError: an argument is of the wrong kind, or an objective is not hashable or no `Objective`.
-        DivergenceError: the loss stopped being finite; the error holds the model as it was before that epoch.
-        CheckpointError: the checkpoint can't be written; the old one is untouched, and the error holds the model.
-        CorruptFileError: the checkpoint is damaged. One of a training with other settings is a `ValueError`.
+        ValueError: there are no images, an image does not fit the model, or an argument is out of range; an iterator
+            would have to be iterated again, or a stream changes its number of images between epochs.
+        TypeError: an argument has the wrong type, or an objective is not a hashable `Objective`.
+        DivergenceError: the loss is no longer finite; the error holds the model from before that epoch.
+        CheckpointError: the checkpoint cannot be written; the old one is intact, and the error holds the model.
+        CorruptFileError: the checkpoint is damaged. One written with other settings raises `ValueError`.
 
     Warns:
-        CodeWarning: bits are the same for all images, or copies of one another.
-        QualityWarning: images come in a form that training makes less of: laid flat for "retrieve", with channels
-            first, or sorted in a stream.
+        CodeWarning: bits are the same for all images, or duplicates of each other.
+        QualityWarning: the form of the images gives worse codes: flattened for "retrieve", channels first, or a sorted
+            stream.
     """
     check_model(model)
     epochs = check_integer("epochs", epochs, 1)
@@ -156,7 +155,7 @@ def _start(
     batch_size: int,
     seed: int,
 ) -> tuple[TrainSpec, TrainState]:
-    """Prepares a model, which it changes, for the first epoch."""
+    """Initializes the model in place and builds the state before the first epoch."""
     part = model.trained_part
     is_new = not part.has_weights
     part.init_from(data.sample)
@@ -171,8 +170,8 @@ def _start(
 def _check_repeatable(images: Any) -> None:
     if is_stream(images) and isinstance(images, Iterator):
         raise ValueError(
-            "images must be something that can be gone through again, for several epochs or with a checkpoint; got an "
-            f"iterator ({type(images).__name__}): give an array, a data loader, or an object whose __iter__ starts anew"
+            "images must be iterable more than once, for several epochs or with a checkpoint, got an iterator "
+            f"({type(images).__name__}): give an array, a data loader, or an object whose __iter__ starts again"
         )
 
 
@@ -205,10 +204,9 @@ def _save(path: Path, settings: dict[str, Any], spec: TrainSpec, data: TrainingD
 
 @functools.cache
 def default_optimizer(steps: int | None) -> optax.GradientTransformation:
-    """Nadam with 5 % of the steps to warm up, then a cosine down to zero; for an unknown number, half the highest rate.
+    """Returns Nadam with a warm-up over 5% of the steps and a cosine decay; without `steps`, with half the peak rate.
 
-    One object for each number of steps: the optimizer is a static argument, and the epoch would be compiled again for
-    a new one.
+    Cached: the optimizer is a static argument, and a new object would recompile the epoch.
     """
     if steps is None:
         return optax.nadam(1e-3, b2=0.99)
@@ -217,16 +215,16 @@ def default_optimizer(steps: int | None) -> optax.GradientTransformation:
 
 
 def _merge(spec: TrainSpec, state: TrainState) -> DenseEncoder:
-    """The trained part of the model, with the weights of a state."""
+    """Merges the weights of a state into the trained part of the model."""
     return nnx.merge(spec.graph, state.weights, spec.rest)
 
 
 def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Any:
-    """The model at the end of an epoch, with the mean of its code logits: that held in the epoch, or that of now."""
+    """Returns the model after an epoch, with the mean of its code logits: the held one if any, else measured now."""
     part, statistics = _merge(spec, state), state.statistics
     if not statistics.held:
         statistics = _measure_statistics(compute_logits(part, data.sample))
-    # New variables, since `rest` still holds those of the given model.
+    # New variables: `rest` still holds those of the given model.
     part.logit_mean = nnx.BatchStat(statistics.mean)
     factors = None if spec.model.makes_views else spec.objective.scale_logits(np.sqrt(statistics.variance))
     if factors is not None:
@@ -238,13 +236,13 @@ def _finish(spec: TrainSpec, data: TrainingData, state: TrainState) -> Any:
 
 
 def _measure_statistics(logits: np.ndarray) -> LogitStatistics:
-    """The mean and variance of code logits `[s, b]`, to be held."""
+    """Computes the mean and variance of code logits `[s, b]`, to be held."""
     mean, variance = (getattr(logits, name)(axis=0, dtype=np.float64).astype(np.float32) for name in ("mean", "var"))
     return LogitStatistics(jnp.asarray(mean), jnp.asarray(variance), jnp.asarray(True))
 
 
 def compute_logits(model: Encoder, sample: np.ndarray) -> np.ndarray:
-    """The code logits of sample items `[s, ...]`: float32 `[s, b]`."""
+    """Computes the code logits of sample items `[s, ...]`: float32 `[s, b]`."""
     items = sample.reshape(len(sample), *model.input_shape)
     return np.asarray(in_batches(lambda batch: _compiled_logits(model, batch), items, ITEMS_PER_CHUNK))
 

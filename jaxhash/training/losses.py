@@ -1,4 +1,4 @@
-"""Losses of training: how well outputs match items, and how codes relate to each other and to features.
+"""Training losses: reconstruction, contrast between codes, bit correlation and explained feature variance.
 
 Contrast follows Oord, Li and Vinyals 2018, "Representation learning with contrastive predictive coding"
 (arXiv:1807.03748).
@@ -17,19 +17,19 @@ from jaxhash.models.encoding import compute_bits
 from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
 
-# Bits that copy each other in a batch, or are dead in it, have no single best map. Signs have variance 1.
+# Keeps the best map unique if bits of a batch are constant or duplicates. Signs have variance 1.
 RIDGE = 0.02
 
 
 def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
-    """The mean loss over all values of all images, with the codes that `encode` gives.
+    """Computes the mean loss over all values of all images, decoded from their codes.
 
     Binary cross-entropy (natural logarithm) for sigmoid outputs, squared error for others; for softmax outputs the
-    cross-entropy of all words, averaged over these.
+    mean cross-entropy per word.
 
     Raises:
-        ValueError: as `encode` does.
-        TypeError: as `encode` does, or the model has no decoder.
+        ValueError: as `encode`.
+        TypeError: as `encode`, or the model has no decoder.
     """
     check_decoder(model)
     items = narrow_floats(check_items(model, images)[0])
@@ -39,20 +39,20 @@ def reconstruction_loss(model: Autoencoder, images: ArrayLike) -> float:
 
 
 def decoder_loss(model: Encoder, bits: jax.Array, items: jax.Array) -> jax.Array:
-    """The mean loss of the outputs for bits `[n, b]`, float32 `[]`; zero of a model without a decoder."""
+    """Computes the mean loss of outputs for bits `[n, b]`, float32 `[]`; zero without a decoder."""
     if not isinstance(model, Autoencoder):
         return jnp.float32(0)
     return mean_loss(model, model.output_logits(bits), items)
 
 
 def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
-    """The mean loss over all values of all items, float32 `[]`; of documents, over all words.
+    """Computes the mean loss over all values of all items, or over all words of documents: float32 `[]`.
 
-    That of linear outputs is in units of the model's scale, so that it balances other losses as well for any vectors.
+    For linear outputs it is in units of the model's scale, which keeps its balance with other losses for all vectors.
 
     Args:
-        model: decides which loss (see `item_losses`).
-        logits: float32 `[n, ...]`, what `model.output_logits` gives.
+        model: selects the loss (see `item_losses`).
+        logits: float32 `[n, ...]`, from `model.output_logits`.
         items: float32 `[n, *input_shape]`.
     """
     loss = item_losses(model, logits, items).mean()
@@ -62,10 +62,10 @@ def mean_loss(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Ar
 
 
 def item_losses(model: Autoencoder, logits: jax.Array, items: jax.Array) -> jax.Array:
-    """The loss of each item: float32 `[n]`.
+    """Computes the loss of each item: float32 `[n]`.
 
     Binary cross-entropy (natural logarithm) for sigmoid outputs and squared error for others, averaged over an item's
-    values; for softmax outputs the cross-entropy of all words of a document.
+    values; for softmax outputs the cross-entropy summed over the words of a document.
     """
     if model.output_activation == "softmax":
         return optax.softmax_cross_entropy(logits, items)
@@ -85,22 +85,22 @@ _compiled_losses = entry_point(_losses)
 
 
 def contrast(signs: jax.Array, temperature: float) -> jax.Array:
-    """The cross-entropy of finding each item's positive in the batch, and each positive's item; in nats, float32 `[]`.
+    """Computes the symmetric InfoNCE loss of items and their positives, in nats: float32 `[]`.
 
     Args:
-        signs: float32 `[2 m, b]` in [-1, 1], of m items and then of their positives.
+        signs: float32 `[2 m, b]` in [-1, 1]: m items, then their positives.
         temperature: divides the mean product of two codes' signs.
     """
     items, positives = jnp.split(signs, 2)
     similarity = items @ positives.T / (signs.shape[1] * temperature)
-    right = jnp.diag(similarity)
-    return (jax.nn.logsumexp(similarity, axis=0) + jax.nn.logsumexp(similarity, axis=1) - 2 * right).mean() / 2
+    matching = jnp.diag(similarity)
+    return (jax.nn.logsumexp(similarity, axis=0) + jax.nn.logsumexp(similarity, axis=1) - 2 * matching).mean() / 2
 
 
 def correlations(signs: jax.Array) -> jax.Array:
-    """The correlations of the bits of `[n, b]` with each other: float32 `[b, b]`, with zeros on the diagonal.
+    """Computes the correlations between the bits of `[n, b]`: float32 `[b, b]`, with zeros on the diagonal.
 
-    A bit that is the same for all items has correlation 0, not NaN as in `jnp.corrcoef`.
+    Constant bits have correlation 0, not NaN as in `jnp.corrcoef`.
     """
     centered = signs - signs.mean(0, keepdims=True)
     normed = centered * jax.lax.rsqrt((centered**2).sum(0, keepdims=True) + 1e-9)
@@ -108,11 +108,11 @@ def correlations(signs: jax.Array) -> jax.Array:
 
 
 def unexplained_variance(signs: jax.Array, features: jax.Array) -> jax.Array:
-    """The share of the variance of features `[n, p]` that no linear map of signs `[n, b]` explains: float32 `[]`.
+    """Computes the share of variance of features `[n, p]` unexplained by a linear map of signs `[n, b]`: float32 `[]`.
 
-    Features are first divided by the fourth root of their variance, so that the largest do not dominate. The map is the
-    least-squares one of these items, but for a slight ridge. No gradient passes through it: at the optimum the share
-    does not change with the map to first order.
+    Features are first divided by the fourth root of their variance, so that the largest do not dominate. The map is
+    fitted to these items by ridge regression. No gradient passes through it: at the optimum the share does not change
+    with the map to first order.
     """
     signs = signs - signs.mean(0, keepdims=True)
     features = features - features.mean(0, keepdims=True)
@@ -124,14 +124,14 @@ def unexplained_variance(signs: jax.Array, features: jax.Array) -> jax.Array:
 
 
 def invert(matrix: jax.Array) -> jax.Array:
-    """Inverts a symmetric positive definite matrix `[b, b]`, in the way that suits the platform."""
+    """Inverts a symmetric positive definite matrix `[b, b]` by the faster method of the platform."""
     return jax.lax.platform_dependent(matrix, cpu=invert_by_newton, default=jnp.linalg.inv)
 
 
 def invert_by_newton(matrix: jax.Array) -> jax.Array:
-    """Inverts a symmetric positive definite matrix, nearly, by ten steps of Newton's iteration (Schulz 1933).
+    """Approximately inverts a symmetric positive definite matrix by ten Newton iterations (Schulz 1933).
 
-    On CPU, a call of LAPACK within the scan of an epoch takes as long as the rest of a step.
+    On CPU, a LAPACK call within the scan of an epoch takes as long as the rest of the step.
     """
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
     inverse = identity / jnp.abs(matrix).sum(0).max()

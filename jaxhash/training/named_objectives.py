@@ -1,4 +1,4 @@
-"""The objectives that `fit` takes by name."""
+"""Objectives that `fit` accepts by name."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def check_objective(objective: Any, num_bits: int) -> Objective:
-    """Returns the objective of a name, or the one given, for codes of so many bits."""
+    """Resolves a name, or checks a given objective, for codes of `num_bits` bits."""
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]
     if isinstance(objective, str):

@@ -1,8 +1,7 @@
-"""Objectives of training: what `fit` minimises.
+"""Training objectives: the base class `Objective`, `Reconstruct` and `Retrieve`.
 
-`Reconstruct` is the source post's loss. `Retrieve` adds a contrast between an item and one of its neighbours, both
-changed at random: a softmax over the batch pulls the codes of such a pair together and pushes all others apart. Other
-objectives inherit from `Objective`.
+`Reconstruct` is the loss of the source post. `Retrieve` adds a contrastive loss of positive pairs: an item and one of
+its neighbors, both augmented. A softmax over the batch pulls the codes of a pair together and pushes others apart.
 """
 
 from abc import ABC, abstractmethod
@@ -22,59 +21,58 @@ from jaxhash.training.augment import DefaultWarp, Warp
 from jaxhash.training.losses import contrast, correlations, decoder_loss, mean_loss, unexplained_variance
 from jaxhash.training.positives import Positives, add_self, find_directions, find_similar, keep_mutual
 
-# Bits that tell kinds of items apart, at least, if there are so many.
+# Minimum number of coarse bits, unless the code is shorter.
 MIN_COARSE_BITS = 14
-# Two bits count as copies above this correlation, regardless of sign.
-COPIES = 0.9
-# The deviation of the logits of fine bits, over that of the coarse ones' logits.
+# Larger absolute correlations of two bits are penalized.
+MAX_CORRELATION = 0.9
+# Ratio of the standard deviations of fine and coarse logits.
 FINE_DEVIATION = 0.25
 
 
 class Batch(NamedTuple):
-    """What an objective is given in a step: m items, and what it has found beside them."""
+    """A training batch: m items, with their positives and features if the objective found any."""
 
     items: jax.Array  # [m, h, w, c] if they are images, or [m, d], of the dtype given to `fit`
-    positives: jax.Array | None = None  # [m, ...], for each item one of its positives; None if there are none
-    features: jax.Array | None = None  # float32 [m, p], of the items
+    positives: jax.Array | None = None  # [m, ...], one positive of each item, or None
+    features: jax.Array | None = None  # float32 [m, p], of the items, or None
 
 
 class Objective(ABC):
-    """What `fit` minimises: a loss, and the items it compares each item with. The base class of all objectives.
+    """Base class of objectives: the loss that `fit` minimizes, and the positives of each item.
 
-    An objective of your own inherits from this class and has a `__call__`; all else has a default. It is a static
-    argument of the compiled epoch and must be hashable: equal objectives share one compiled program, so a frozen
-    dataclass serves best.
+    A subclass must define `__call__`; everything else has a default. The objective is a static argument of the compiled
+    epoch and must be hashable. Equal objectives share one compiled program, so use a frozen dataclass.
 
-    `objective(model, batch, key, layer)` computes the loss of a batch; traced, and differentiated by the model's
-    weights. The `model` is an `Encoder`: its `code_logits` map float32 items `[m, *input_shape]` to logits `[m, b]`. If
-    it is an `Autoencoder`, its `output_logits` map bits float32 `[m, b]` to outputs before their activation. The
-    `batch` is a `Batch` of m items, the `key` a random key of this step. The `layer` is the `CodeLayer` of this epoch:
-    `layer.normalize` standardises code logits, and `layer.binarize` makes of them what the decoder is given. Returned
-    are the loss, float32 `[]`, and the bits of the items, 0 or 1, float32 `[m, b]`, for the `History`.
+    `objective(model, batch, key, layer)` computes the loss of a batch. It is traced, and differentiated with respect to
+    the model's weights. The `model` is an `Encoder`: its `code_logits` map float32 items `[m, *input_shape]` to logits
+    `[m, b]`. If it is an `Autoencoder`, its `output_logits` map float32 bits `[m, b]` to outputs before the activation.
+    The `batch` is a `Batch` of m items, and `key` the random key of this step. The `layer` is the `CodeLayer` of this
+    epoch: `layer.normalize` standardizes code logits, and `layer.binarize` turns them into bits for the decoder.
+    Returns the loss, float32 `[]`, and the bits of the items, 0 or 1, float32 `[m, b]`, for the `History`.
 
     Attributes:
         needs_decoder: whether only models with a decoder can be trained.
-        holds_statistics: whether the mean and variance of the code logits are fixed in the last of several epochs, to
-            those of the items. False suits a loss of warped or paired items, whose logits have others.
-        short_bits: how many of the first bits form a code of their own, at most the model's bits; or `None`.
-        warp: what changes images at random in training (the loss applies it); or `None`.
-        num_views: how many views of each image, warped by `warp`, a `PatchEncoder` learns from, the first unwarped.
+        holds_statistics: whether the last of several epochs fixes the mean and variance of the code logits to the
+            statistics of the items. Use False if the loss warps or pairs items, as their logits have others.
+        short_bits: number of leading bits that also form a short code, at most the model's bits; or `None`.
+        warp: image augmentation, applied by the loss; or `None`.
+        num_views: number of views of each image, augmented by `warp` except the first, that train a `PatchEncoder`.
 
     Methods:
-        init_weights(model, items, seed): sets the weights of a model that has not been trained, in place. The items
-            are those given to `fit`, or a sample of them. By default the weights stay as they are.
-        find_positives(items, seed): finds what a batch holds beside its items. Called once for an array, and for each
+        init_weights(model, items, seed): initializes an untrained model in place. The items are those given to `fit`,
+            or a sample of them. By default does nothing.
+        find_positives(items, seed): finds the positives and features of items. Called once for an array, and for each
             run of a stream in each epoch. Items are `[n, h, w, c]` if they are images, or `[n, d]`, of the dtype given
-            to `fit`; those of a stream are overwritten by the next run. Returns a `Positives`, or `None`, the default,
-            if the loss needs the items alone.
-        pair_views(features, seed): finds the positives of images with several views, of whose first ones these are the
-            features, float32 `[n, p]`; by default by `find_positives`.
+            to `fit`; the next run of a stream overwrites them. Returns a `Positives`, or `None`, the default, if the
+            loss needs only the items.
+        pair_views(features, seed): finds the positives of images with several views from the features of the first
+            views, float32 `[n, p]`. By default calls `find_positives`.
         scale_logits(deviations): takes the standard deviations of the code logits after training, float32 `[b]`, and
-            returns a positive factor for each, float32 `[b]`, or `None`, the default. Factors change no bit, but how
-            much each bit weighs in `encode_weighted`. Not called for a `PatchEncoder`.
+            returns a positive factor for each, float32 `[b]`, or `None`, the default. Factors leave the bits unchanged
+            and scale their weights in `encode_weighted`. Not called for a `PatchEncoder`.
 
     Example:
-        Reconstruction with a penalty on set bits, which makes codes sparse:
+        Reconstruction with a penalty on set bits, for sparse codes:
 
         >>> import dataclasses
         >>> import numpy as np
@@ -103,10 +101,10 @@ class Objective(ABC):
         """Computes the loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
 
     def init_weights(self, model: Encoder, items: np.ndarray, seed: int) -> None:  # noqa: B027
-        """Sets the weights of a model that has not been trained."""
+        """Initializes the weights of an untrained model in place."""
 
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds what a batch holds beside its items."""
+        """Finds the positives and features of items."""
         return None
 
     def pair_views(self, features: np.ndarray, seed: int) -> Positives | None:
@@ -114,7 +112,7 @@ class Objective(ABC):
         return self.find_positives(features, seed)
 
     def scale_logits(self, deviations: np.ndarray) -> np.ndarray | None:
-        """Returns a factor for each code logit of given standard deviations, or `None`."""
+        """Returns a factor for each code logit from their standard deviations, or `None`."""
         return None
 
 
@@ -125,11 +123,11 @@ def _check_short_bits(short_bits: int | None) -> None:
 
 @dataclass(frozen=True)
 class Reconstruct(Objective):
-    """Reconstructs items: the loss is that of the outputs.
+    """Minimizes the reconstruction loss of the outputs.
 
     Attributes:
-        short_bits: how many of the first bits form a code of their own, which is also decoded without the others;
-            `None` for no such code.
+        short_bits: number of leading bits that also form a short code, decoded without the others; `None` for no short
+            code.
     """
 
     short_bits: int | None = None
@@ -141,7 +139,7 @@ class Reconstruct(Objective):
         _check_short_bits(self.short_bits)
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
+        """Computes the loss of a batch, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
         model = check_decoder(model)
         items = _to_inputs(model, to_floats(batch.items))
         logits = layer.normalize(model.code_logits(items))
@@ -154,32 +152,30 @@ class Reconstruct(Objective):
 
 @dataclass(frozen=True)
 class Retrieve(Objective):
-    """Reconstructs items, and gives neighbours similar codes.
+    """Reconstructs items and gives neighbors similar codes.
 
-    The first bits, the coarse ones, are trained by contrast and say what kind of thing an item is. The others, the fine
-    ones, tell similar items apart: they explain what the coarse ones leave unexplained of an item's features, which
-    describe more than its pixels do (Wei et al. 2022, "Masked feature prediction for self-supervised visual
-    pre-training", arXiv:2112.09133). Each gains only by what no other bit explains, so they do not copy each other.
-    Those of a `PatchEncoder` are all coarse: with fine ones among 32, the mean average precision of the first 1,000 on
-    held-out training images of CIFAR-10 was .375, not .418 (one seed).
+    The leading coarse bits are trained by a contrastive loss and represent an item's kind. The remaining fine bits
+    distinguish similar items: they are trained to explain the variance of an item's features that the coarse bits leave
+    unexplained. Features describe more than pixels do (Wei et al. 2022, "Masked feature prediction for self-supervised
+    visual pre-training", arXiv:2112.09133). A bit gains only from variance that no other bit explains, so bits do not
+    duplicate each other. All bits of a `PatchEncoder` are coarse: with fine ones among 32, the mean average precision
+    of the first 1,000 on held-out training images of CIFAR-10 was .375, not .418 (one seed).
 
     Attributes:
-        warp: changes items at random; by default a `PhotoWarp` for images of three channels and an `AffineWarp` for
-            others. Items that are no images stay as they are; `None` changes nothing.
-        num_neighbors: a positive is drawn among so many nearest training items, or among the mutual ones of these if
-            there are any.
-        coarse_share: the share of bits that are coarse; at least 14 bits are, if there are so many.
-        contrast_weight: the weight of the contrast of the coarse bits.
-        temperature: of its softmax; lower ones spread the codes.
-        features_weight: the weight of the share of the features' variance that the bits leave unexplained; it trains
-            the fine bits alone.
-        decorrelation: the weight of the squared excess over 0.9 of the correlation of any two bits.
-        short_bits: how many of the first bits form a code of their own, with a contrast of its own; `None` for no such
-            code.
-        num_views: how many views of each image a `PatchEncoder` learns from, the first unwarped.
+        warp: random augmentation; by default `PhotoWarp` for images of three channels, else `AffineWarp`. Items that
+            are not images are unchanged. `None` for no augmentation.
+        num_neighbors: number of nearest training items to draw a positive from; only the mutual ones if there are any.
+        coarse_share: share of coarse bits; at least 14 bits are coarse, or all bits of a shorter code.
+        contrast_weight: weight of the contrastive loss of the coarse bits.
+        temperature: of its softmax; lower values spread the codes.
+        features_weight: weight of the unexplained share of the features' variance, which trains only the fine bits.
+        decorrelation: weight of the squared excess of bit correlations over 0.9.
+        short_bits: number of leading bits that also form a short code, with its own contrastive loss; `None` for no
+            short code.
+        num_views: number of views of each image that train a `PatchEncoder`, the first unwarped.
 
-    Settings were compared on training images of MNIST and Fashion-MNIST held out of training, for both together. The
-    defaults lie between the values compared, as what suits one data set or measure best costs another.
+    Settings were compared on held-out training images of MNIST and Fashion-MNIST together. The defaults are
+    compromises: the best value for one data set or measure is worse for another.
     """
 
     warp: Warp | None = field(default_factory=DefaultWarp)
@@ -197,37 +193,37 @@ class Retrieve(Objective):
         check_integer("num_neighbors", self.num_neighbors, 1)
         check_integer("num_views", self.num_views, 1)
         if not 0 < self.coarse_share <= 1:
-            raise ValueError(f"coarse_share must lie above 0 and be at most 1, got {self.coarse_share!r}")
+            raise ValueError(f"coarse_share must be above 0 and at most 1, got {self.coarse_share!r}")
 
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds each item's nearest neighbours, and its features."""
+        """Finds each item's nearest neighbors and features."""
         return find_similar(items, self.num_neighbors, seed)
 
     def pair_views(self, features: np.ndarray, seed: int) -> Positives:
-        """Finds the mutual neighbours of images with several views: half of the time another view is the positive.
+        """Finds mutual neighbors of images with several views. Half of the time another view is the positive.
 
         Args:
-            features: float32 `[n, p]`, of the images as they are.
-            seed: that of `fit`.
+            features: float32 `[n, p]`, of the unwarped images.
+            seed: the seed of `fit`.
         """
         return Positives(add_self(keep_mutual(find_directions(features, self.num_neighbors, seed))))
 
     def scale_logits(self, deviations: np.ndarray) -> np.ndarray:
-        """Factors, powers of two, by which fine bits weigh about a quarter of what coarse ones do: float32 `[b]`.
+        """Returns powers of two that scale fine bits to about a quarter of the coarse bits' weight: float32 `[b]`.
 
-        So a weighted search sorts by kind first, and items of a kind by what tells them apart. Of held-out training
-        images, 32 bits, two seeds, mean average precision rises from .938 to .946 (MNIST) and from .628 to .638
-        (Fashion-MNIST), and votes stay as they are.
+        A weighted search then orders by kind first, and within a kind by the fine bits. On held-out training images,
+        with 32 bits and two seeds, mean average precision rises from .938 to .946 (MNIST) and from .628 to .638
+        (Fashion-MNIST); votes are unchanged.
         """
         num_coarse = self._num_coarse(len(deviations))
-        wanted = FINE_DEVIATION * deviations[:num_coarse].mean()
+        target = FINE_DEVIATION * deviations[:num_coarse].mean()
         factors = np.ones(len(deviations), np.float32)
-        fine = (np.arange(len(deviations)) >= num_coarse) & (deviations > 0) & (wanted > 0)  # a dead bit stays dead
-        factors[fine] = 2.0 ** np.round(np.log2(wanted / deviations[fine]))
+        fine = (np.arange(len(deviations)) >= num_coarse) & (deviations > 0) & (target > 0)  # dead bits keep factor 1
+        factors[fine] = 2.0 ** np.round(np.log2(target / deviations[fine]))
         return factors
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch with positives and features, float32 `[]`, and its items' bits, float32 `[m, b]`."""
+        """Computes the loss of a batch with positives, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
         items = to_floats(batch.items)
         views = jnp.concatenate([items, to_floats(jnp.asarray(batch.positives))])
         if self.warp is not None:
@@ -245,11 +241,11 @@ class Retrieve(Objective):
         return min(num_bits, max(MIN_COARSE_BITS, round(self.coarse_share * num_bits)))
 
     def _contrast_loss(self, signs: jax.Array) -> jax.Array:
-        """Contrast and decorrelation of soft signs `[2 m, b]`, of m items and then of their positives."""
+        """Computes contrast and decorrelation of soft signs `[2 m, b]`: m items, then their positives."""
         num_bits = signs.shape[1]
         num_coarse = self._num_coarse(num_bits)
         correlation = correlations(signs)
-        excess = jax.nn.relu(jnp.abs(correlation) - COPIES)
+        excess = jax.nn.relu(jnp.abs(correlation) - MAX_CORRELATION)
         loss = self.contrast_weight * contrast(signs[:, :num_coarse], self.temperature)
         loss += self.decorrelation * (excess**2).sum() / num_bits
         if self.short_bits is not None:
@@ -257,7 +253,7 @@ class Retrieve(Objective):
         return loss
 
     def _features_loss(self, bits: jax.Array, features: jax.Array) -> jax.Array:
-        """What bits `[m, b]` leave unexplained of features `[m, p]`; only the fine bits have a gradient."""
+        """Computes the variance of features `[m, p]` unexplained by bits `[m, b]`; only fine bits have a gradient."""
         num_coarse = self._num_coarse(bits.shape[1])
         if num_coarse == bits.shape[1]:
             return jnp.float32(0)
@@ -266,7 +262,7 @@ class Retrieve(Objective):
 
 
 def _keep_first(bits: jax.Array, count: int) -> jax.Array:
-    """Bits `[n, b]` with one half, which tells the decoder nothing, for all but the first."""
+    """Replaces all but the first bits of `[n, b]` by one half, which carries no information."""
     return jnp.where(jnp.arange(bits.shape[1])[None] < count, bits, 0.5)
 
 

@@ -1,12 +1,11 @@
-"""Positives of items, found without labels: features that tell how similar items are, and neighbours by these.
+"""Positives without labels: features of items, and their nearest neighbors.
 
-Features are better than bare pixels. Square roots keep a few large values from dominating, and unit length removes
+Features work better than raw pixels. Square roots keep a few large values from dominating, and unit length removes
 exposure (Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel for large-scale image classification").
-Beside an image's pixels stand histograms of its gradients by place and direction (Dalal and Triggs 2005, "Histograms of
-oriented gradients for human detection"), which describe shapes. What the first principal components leave out is mostly
-noise.
+Histograms of oriented gradients describe shapes (Dalal and Triggs 2005, "Histograms of oriented gradients for human
+detection"). Only the first principal components are kept; the rest is mostly noise.
 
-Neighbours are found as in the scan of an index, in blocks: the k best groups of candidates hold the k best candidates.
+Neighbors are found in blocks, as in the scan of an index: the k best groups contain the k best candidates.
 """
 
 import math
@@ -20,26 +19,26 @@ from jax import lax
 from jaxhash.core.batching import entry_point, in_batches
 
 COMPONENTS = 64
-# Larger images are averaged down to so many pixels a side, coloured ones to as many values in all: the basis takes time
+# Larger images are averaged down to this side, color images to as many values in total: the time for the basis grows
 # with the cube of their number.
-SIDE = 28
-CELLS = 7  # a side of the grid in which gradients are counted
+MAX_SIDE = 28
+CELLS_PER_SIDE = 7  # of the grid of gradient histograms
 ITEMS_FOR_BASIS = 2**13  # more hardly change it
 ITEMS_PER_CHUNK = 512
 
-# Neighbours are searched for among so many items, chosen at random where there are more.
-CANDIDATES = 2**16
-ITEMS_TO_COMPARE = 2**16  # items whose neighbours' neighbours are compared at once
-# A block of candidates stays in the caches for all items; with one block of 60,000 the search takes five times as long.
-BLOCK = 2048
-GROUP = 16
+# Neighbors are searched among a random sample of at most this size.
+MAX_CANDIDATES = 2**16
+ITEMS_TO_COMPARE = 2**16  # chunk of items in the mutual test
+# A block of candidates stays in cache for all items; with one block of 60,000 the search takes five times as long.
+BLOCK_SIZE = 2048
+GROUP_SIZE = 16
 
 
 class Positives(NamedTuple):
-    """What an objective finds beside each of n items."""
+    """Positives and features of n items."""
 
-    indices: np.ndarray  # int32 [n, k], the positions of items similar to each; in each step one of the k is drawn
-    features: np.ndarray | jax.Array | None = None  # float32 [n, p], given to the loss with their items
+    indices: np.ndarray  # int32 [n, k], positions of similar items; each step draws one
+    features: np.ndarray | jax.Array | None = None  # float32 [n, p], passed to the loss
 
 
 class Basis(NamedTuple):
@@ -50,14 +49,14 @@ class Basis(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Features of the items to choose neighbours from, in blocks, padded with rows at infinity."""
+    """Features of neighbor candidates, in blocks, padded with rows at infinity."""
 
-    features: jax.Array  # float32 [blocks, BLOCK, p]
-    half_squares: jax.Array  # float32 [blocks, BLOCK], half the squared length
+    features: jax.Array  # float32 [blocks, BLOCK_SIZE, p]
+    half_squares: jax.Array  # float32 [blocks, BLOCK_SIZE], half the squared norm
 
 
 def find_similar(items: np.ndarray, k: int, seed: int) -> Positives:
-    """Finds the mutual neighbours of items `[n, d]` or `[n, h, w, c]` by their features, at most k; needs no labels.
+    """Finds at most k mutual neighbors of each item `[n, d]` or `[n, h, w, c]` by their features.
 
     A single item is its own positive.
     """
@@ -69,7 +68,7 @@ def find_similar(items: np.ndarray, k: int, seed: int) -> Positives:
 
 
 def find_directions(features: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Finds the neighbours by cosine, at most k, of features `[n, p]`: int32 `[n, k]`; a single item is its own."""
+    """Finds at most k neighbors by cosine of features `[n, p]`: int32 `[n, k]`; a single item is its own."""
     k = min(k, len(features) - 1)
     if k == 0:
         return np.zeros((1, 1), np.int32)
@@ -78,60 +77,60 @@ def find_directions(features: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def add_self(neighbors: np.ndarray) -> np.ndarray:
-    """Adds each item as often as it has neighbours `[n, k]`: int32 `[n, 2 k]`."""
+    """Appends each item to its neighbors `[n, k]`, k times: int32 `[n, 2 k]`."""
     own = np.broadcast_to(np.arange(len(neighbors), dtype=np.int32)[:, None], neighbors.shape)
     return np.concatenate([neighbors, own], axis=1)
 
 
 def compute_features(items: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The principal components of the raw features of items `[n, d]` or `[n, h, w, c]`: float32 `[n, p]`.
+    """Computes principal components of the raw features of items `[n, d]` or `[n, h, w, c]`: float32 `[n, p]`.
 
-    Where there are more than `ITEMS_FOR_BASIS` items, the seed chooses those that the components are computed from.
+    The basis is computed from at most `ITEMS_FOR_BASIS` items, selected by the seed.
     """
-    chosen = items[np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]]
-    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, chosen, ITEMS_PER_CHUNK)))
+    sample = items[np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]]
+    basis = compute_basis(np.asarray(in_batches(_compiled_raw_features, sample, ITEMS_PER_CHUNK)))
     return np.asarray(in_batches(lambda batch: _compiled_project(basis, batch), items, ITEMS_PER_CHUNK))
 
 
 def compute_raw_features(items: jax.Array) -> jax.Array:
-    """Features by whose Euclidean distance items are compared: float32 `[n, f]` from `[n, d]` or `[n, h, w, c]`."""
+    """Computes features for Euclidean comparison of items `[n, d]` or `[n, h, w, c]`: float32 `[n, f]`."""
     values = items.astype(jnp.float32)
     if items.ndim == 2:
         return _unit_roots(values)
-    pixels = _average(values, max(1, int(SIDE / math.sqrt(items.shape[3]))))
-    gradients = _compute_gradients(_average(values.mean(axis=3, keepdims=True), SIDE))
+    pixels = _average(values, max(1, int(MAX_SIDE / math.sqrt(items.shape[3]))))
+    gradients = _compute_gradients(_average(values.mean(axis=3, keepdims=True), MAX_SIDE))
     return jnp.concatenate([_unit_roots(part.reshape(len(items), -1)) for part in (pixels, gradients)], axis=1)
 
 
 def _compute_gradients(images: jax.Array) -> jax.Array:
-    """Gradients of grey images `[n, h, w, 1]` by place and direction (right, left, down, up): `[n, i, j, 4]`."""
-    grey = jnp.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)), mode="edge")
-    across = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
-    down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
-    return _average(jax.nn.relu(jnp.stack([across, -across, down, -down], axis=3)), CELLS)
+    """Computes gradient histograms of gray images `[n, h, w, 1]` (right, left, down, up): `[n, i, j, 4]`."""
+    gray = jnp.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)), mode="edge")
+    across = gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]
+    down = gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]
+    return _average(jax.nn.relu(jnp.stack([across, -across, down, -down], axis=3)), CELLS_PER_SIDE)
 
 
 def _average(images: jax.Array, side: int) -> jax.Array:
-    """Averages images `[n, h, w, c]` in a grid of at most `side` by `side` nearly equal cells."""
+    """Averages images `[n, h, w, c]` over a grid of at most `side` by `side` nearly equal cells."""
     rows, columns = (_cell_weights(length, min(length, side)) for length in images.shape[1:3])
     return jnp.einsum("nhwc,hi,wj->nijc", images, rows, columns)
 
 
 def _cell_weights(length: int, count: int) -> np.ndarray:
-    """Weights that average `length` pixels in `count` cells: float32 `[length, count]`, each column's sum is 1."""
+    """Computes weights that average `length` pixels in `count` cells: float32 `[length, count]`; columns sum to 1."""
     cell = np.arange(length) * count // length
     members = (cell[:, None] == np.arange(count)).astype(np.float32)
     return members / members.sum(axis=0)
 
 
 def _unit_roots(values: jax.Array) -> jax.Array:
-    """The signed square roots of values `[n, f]`, brought to unit length."""
+    """Normalizes the signed square roots of values `[n, f]` to unit length."""
     roots = jnp.sign(values) * jnp.sqrt(jnp.abs(values))
     return roots / jnp.maximum(jnp.linalg.norm(roots, axis=1, keepdims=True), 1e-6)
 
 
 def compute_basis(vectors: np.ndarray) -> Basis:
-    """The directions of the greatest variance of vectors `[n, f]`, at most `COMPONENTS`."""
+    """Computes at most `COMPONENTS` principal components of vectors `[n, f]`."""
     mean = vectors.mean(axis=0)
     centered = vectors - mean
     _, directions = np.linalg.eigh(np.asarray(jnp.matmul(centered.T, centered)))
@@ -151,43 +150,43 @@ def find_neighbors(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
 
     Args:
         features: float32 `[n, p]`, n > 1.
-        k: the number of neighbours, less than n.
-        seed: chooses the candidates where there are more than `CANDIDATES` items.
+        k: number of neighbors, less than n.
+        seed: selects the candidates if there are more than `MAX_CANDIDATES` items.
 
     Returns:
-        int32 `[n, k]`, positions in `features`, the nearest first.
+        int32 `[n, k]`, positions in `features`, nearest first.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:CANDIDATES])
-    candidates = _make_candidates(features[chosen])
+    positions = np.sort(np.random.default_rng(seed).permutation(len(features))[:MAX_CANDIDATES])
+    candidates = _make_candidates(features[positions])
 
     def find(batch: np.ndarray) -> jax.Array:
         return _compiled_find_nearest(candidates, batch, k=k + 1)
 
-    return _leave_out_self(chosen[np.asarray(in_batches(find, features, ITEMS_PER_CHUNK))])
+    return _leave_out_self(positions[np.asarray(in_batches(find, features, ITEMS_PER_CHUNK))])
 
 
-def _leave_out_self(found: np.ndarray) -> np.ndarray:
-    """Removes i from row i of `[n, k + 1]`, or the last entry where i is not there: int32 `[n, k]`."""
-    remove = found == np.arange(len(found))[:, None]
+def _leave_out_self(nearest: np.ndarray) -> np.ndarray:
+    """Removes i from row i of `[n, k + 1]`, or the last entry if i is absent: int32 `[n, k]`."""
+    remove = nearest == np.arange(len(nearest))[:, None]
     remove[~remove.any(axis=1), -1] = True
-    return found[~remove].reshape(len(found), -1).astype(np.int32)
+    return nearest[~remove].reshape(len(nearest), -1).astype(np.int32)
 
 
 def keep_mutual(neighbors: np.ndarray) -> np.ndarray:
-    """Keeps those neighbours of each item that have the item among theirs, or all where there is none.
+    """Keeps mutual neighbors: j of item i if i is also a neighbor of j. Keeps all if none is mutual.
 
     Args:
         neighbors: int32 `[n, k]`, positions of items.
 
     Returns:
-        int32 `[n, k]`: the neighbours kept, in their order, repeated until the row is full.
+        int32 `[n, k]`: the remaining neighbors in order, repeated to fill the row.
     """
     parts = np.array_split(np.arange(len(neighbors)), -(-len(neighbors) // ITEMS_TO_COMPARE))
     return np.concatenate([_keep_mutual_of(neighbors, rows) for rows in parts])
 
 
 def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Some rows `[m]` of the mutual neighbours: int32 `[m, k]`."""
+    """Computes rows `[m]` of the mutual neighbors: int32 `[m, k]`."""
     near = neighbors[rows]
     kept = np.stack([(neighbors[column] == rows[:, None]).any(axis=1) for column in near.T], axis=1)
     kept |= ~kept.any(axis=1, keepdims=True)
@@ -197,29 +196,29 @@ def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _make_candidates(features: np.ndarray) -> Blocks:
-    spare = -len(features) % BLOCK
-    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, spare), constant_values=np.inf)
-    blocks = np.pad(features, ((0, spare), (0, 0))).reshape(-1, BLOCK, features.shape[1])
-    return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
+    padding = -len(features) % BLOCK_SIZE
+    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, padding), constant_values=np.inf)
+    blocks = np.pad(features, ((0, padding), (0, 0))).reshape(-1, BLOCK_SIZE, features.shape[1])
+    return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK_SIZE)))
 
 
 def _find_nearest(candidates: Blocks, features: jax.Array, k: int) -> jax.Array:
-    """The k candidates nearest to each of `[m, p]`: int32 `[m, k]`.
+    """Finds the k candidates nearest to each of `[m, p]`: int32 `[m, k]`.
 
-    Nearness is the product less half the squared length of the candidate, which orders as the distance does.
+    Nearness is the inner product minus half the candidate's squared norm, which orders like the distance.
     """
 
     def best_of_groups(block: Blocks) -> jax.Array:
         nearness = features @ block.features.T - block.half_squares[None]
-        return nearness.reshape(len(features), -1, GROUP).max(axis=2)
+        return nearness.reshape(len(features), -1, GROUP_SIZE).max(axis=2)
 
     best = jnp.moveaxis(lax.map(best_of_groups, candidates), 0, 1).reshape(len(features), -1)
     _, groups = lax.top_k(best, min(k, best.shape[1]))
-    members = candidates.features.reshape(-1, GROUP, features.shape[1])[groups]
-    half_squares = candidates.half_squares.reshape(-1, GROUP)[groups]
+    members = candidates.features.reshape(-1, GROUP_SIZE, features.shape[1])[groups]
+    half_squares = candidates.half_squares.reshape(-1, GROUP_SIZE)[groups]
     nearness = jnp.einsum("mp,mgip->mgi", features, members) - half_squares
     _, slots = lax.top_k(nearness.reshape(len(features), -1), k)
-    return jnp.take_along_axis(groups, slots // GROUP, axis=1) * GROUP + slots % GROUP
+    return jnp.take_along_axis(groups, slots // GROUP_SIZE, axis=1) * GROUP_SIZE + slots % GROUP_SIZE
 
 
 _compiled_find_nearest = entry_point(_find_nearest, "k")

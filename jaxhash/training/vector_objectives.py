@@ -1,8 +1,8 @@
-"""Objectives for vectors that are good features already: `KeepNeighbors` and `GroupByKind`.
+"""Objectives for vectors that are already good features: `KeepNeighbors` and `GroupByKind`.
 
-Both compare all items of a batch, and a positive of each, by the distances of the vectors themselves, and train codes
-to agree. They differ in what agreement is. To keep the neighbours of a vector, the similarities of codes must follow
-the distances as exactly as bits can. To group vectors by kind, near ones are drawn together, whatever their order.
+Both train the similarities of codes to agree with the distances of vectors, over a batch of items and their positives.
+`KeepNeighbors` preserves distances as exactly as bits can. `GroupByKind` pulls near vectors together and ignores their
+order.
 
 Training starts in closed form (`jaxhash.training.closed_form`).
 """
@@ -26,7 +26,7 @@ ITEMS_FOR_BASIS = 2**14
 
 
 class _VectorObjective(Objective):
-    """What the objectives share: settings to check, where training starts, and which items are positives."""
+    """Shared parts of both objectives: checks of settings, initial weights and positives."""
 
     bandwidth: float
     num_neighbors: int
@@ -36,31 +36,32 @@ class _VectorObjective(Objective):
         _check_positive("bandwidth", self.bandwidth)
 
     def init_weights(self, model: Encoder, items: np.ndarray, seed: int) -> None:
-        """Sets the weights of a model without hidden layers by ITQ."""
+        """Initializes a model without hidden layers by ITQ."""
         start_from_itq(model, items, seed)
 
     def find_positives(self, items: np.ndarray, seed: int) -> Positives | None:
-        """Finds each item's nearest neighbours."""
+        """Finds each item's nearest neighbors."""
         return find_nearest_vectors(items, self.num_neighbors, seed)
 
 
 @dataclass(frozen=True)
 class KeepNeighbors(_VectorObjective):
-    """Trains codes of vectors whose nearest neighbours are those of the vectors, by Euclidean distance.
+    """Trains codes that preserve the nearest neighbors of vectors by Euclidean distance.
 
-    For each item the similarities of codes are to correlate with the distances of vectors, over the items of the batch,
-    near ones weighing most. Half of the loss is for Hamming distance, half for the weighted one. Vectors of unit
-    length have the same neighbours by cosine.
+    The loss correlates the similarities of codes with the distances of vectors over the batch, for each item, with
+    larger weights for nearer ones. Half of it uses Hamming distance, half the weighted distance. Vectors of unit length
+    have the same neighbors by cosine.
 
     Attributes:
-        bandwidth: of the softmax of squared distances that weighs the items, in units of their mean.
-        num_neighbors: a positive is drawn among so many nearest training items.
-        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
+        bandwidth: of the softmax over squared distances that weights the items, in units of their mean.
+        num_neighbors: number of nearest training items to draw a positive from.
+        decorrelation: weight of the mean squared off-diagonal bit correlation.
 
-    Of held-out sentence embeddings, 64 bits kept .26 of the 10 nearest by Hamming distance and .37 by weights; the
-    start in closed form kept .23 and .34. Of features of CIFAR-10, 32 bits kept .15 and .23 in place of .14 and .20.
+    On held-out sentence embeddings, 64 bits kept .26 of the 10 nearest by Hamming distance and .37 by weighted
+    distance; the closed-form start kept .23 and .34. On features of CIFAR-10, 32 bits kept .15 and .23, the start .14
+    and .20.
 
-    Settings were chosen on features of CIFAR-10 and embeddings of sentences, by rows held out of the database.
+    Settings were chosen on held-out features of CIFAR-10 and sentence embeddings.
     """
 
     bandwidth: float = 0.06
@@ -68,7 +69,7 @@ class KeepNeighbors(_VectorObjective):
     decorrelation: float = 8.0
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
+        """Computes the loss of a batch with positives, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
         distances = compare(views)
         weights = jax.nn.softmax(_leave_out_self(-distances / self.bandwidth), axis=1)
@@ -80,22 +81,22 @@ class KeepNeighbors(_VectorObjective):
 
 @dataclass(frozen=True)
 class GroupByKind(_VectorObjective):
-    """Trains codes of vectors that draw near vectors together, so that items of a kind get similar codes.
+    """Trains codes that pull near vectors together, so that items of a kind get similar codes.
 
-    The loss is the cross-entropy of two softmaxes over the batch, for each item: of the distances of vectors, a sharp
-    one, and of the similarities of codes, a flat one. Near vectors come to share bits, which their neighbours pass on;
-    the order of an item's own neighbours is lost. For that use `KeepNeighbors`.
+    The loss is, for each item, the cross-entropy between a sharp softmax over the distances of vectors and a flat one
+    over the similarities of codes, within the batch. Near vectors come to share bits and propagate them to their
+    neighbors, so the order of an item's neighbors is lost; to preserve it, use `KeepNeighbors`.
 
-    A hidden layer helps: with `hidden_dims=(512,)`, held-out features of CIFAR-10 had a mean average precision of the
-    first 1,000 by 32 bits of .487 in place of .469 (one seed), although only models without one start in closed form.
+    A hidden layer helps, although only models without one start in closed form: with `hidden_dims=(512,)`, the mean
+    average precision of the first 1,000 on held-out features of CIFAR-10, 32 bits, was .487, not .469 (one seed).
 
     Attributes:
-        bandwidth: of the softmax of squared distances, in units of their mean.
-        temperature: the temperature of the softmax of codes, of the mean product of two codes' signs.
-        num_neighbors: a positive is drawn among so many nearest training items.
-        decorrelation: the weight of the mean squared off-diagonal correlation of bits.
+        bandwidth: of the softmax over squared distances, in units of their mean.
+        temperature: of the softmax over codes; divides the mean product of two codes' signs.
+        num_neighbors: number of nearest training items to draw a positive from.
+        decorrelation: weight of the mean squared off-diagonal bit correlation.
 
-    Settings were chosen on features of CIFAR-10, by rows held out of the database.
+    Settings were chosen on held-out features of CIFAR-10.
     """
 
     bandwidth: float = 0.03
@@ -108,7 +109,7 @@ class GroupByKind(_VectorObjective):
         _check_positive("temperature", self.temperature)
 
     def __call__(self, model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer) -> tuple[jax.Array, jax.Array]:
-        """The loss of a batch with positives, float32 `[]`, and its items' bits, float32 `[m, b]`."""
+        """Computes the loss of a batch with positives, float32 `[]`, and the bits of its items, float32 `[m, b]`."""
         views, logits, signs = _encode_views(model, batch, key, layer)
         target = jax.nn.softmax(_leave_out_self(-compare(views) / self.bandwidth), axis=1)
         similarity = _leave_out_self(signs @ signs.T / (signs.shape[1] * self.temperature))
@@ -118,7 +119,7 @@ class GroupByKind(_VectorObjective):
 
 
 def find_nearest_vectors(items: np.ndarray, k: int, seed: int) -> Positives:
-    """Finds the k nearest other vectors of each, by their first principal components; a single item is its own.
+    """Finds the k nearest other vectors of each by principal components; a single item is its own.
 
     Raises:
         ValueError: items are images.
@@ -127,22 +128,22 @@ def find_nearest_vectors(items: np.ndarray, k: int, seed: int) -> Positives:
         raise ValueError(f'this objective is for vectors [n, d], got items of shape {items.shape[1:]}: try "retrieve"')
     if len(items) == 1:
         return Positives(np.zeros((1, 1), np.int32))
-    chosen = np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]
-    mean, components = compute_basis(items[chosen].astype(np.float32))
+    positions = np.random.default_rng(seed).permutation(len(items))[:ITEMS_FOR_BASIS]
+    mean, components = compute_basis(items[positions].astype(np.float32))
     features = (items.astype(np.float32, copy=False) - np.asarray(mean)) @ np.asarray(components)
     return Positives(find_neighbors(features, min(k, len(items) - 1), seed))
 
 
 def compare(views: jax.Array) -> jax.Array:
-    """The squared distances of all pairs of `[m, d]`, over their mean: float32 `[m, m]`."""
-    centered = views - views.mean(0, keepdims=True)  # products of large numbers would cancel
+    """Computes the squared distances of all pairs of `[m, d]`, divided by their mean: float32 `[m, m]`."""
+    centered = views - views.mean(0, keepdims=True)  # avoids cancellation between large products
     squares = (centered**2).sum(1)
     distances = jax.nn.relu(squares[:, None] + squares[None] - 2 * centered @ centered.T)
     return distances / jnp.maximum(distances.mean(), 1e-30)
 
 
 def disagreement(similarities: jax.Array, distances: jax.Array, weights: jax.Array) -> jax.Array:
-    """One plus the mean over rows of the weighted correlation of similarities and distances, all `[m, m]`."""
+    """Computes 1 + the mean over rows of the weighted correlation of similarities and distances, all `[m, m]`."""
     s = similarities - (weights * similarities).sum(1, keepdims=True)
     d = distances - (weights * distances).sum(1, keepdims=True)
     products, squares = (weights * s * d).sum(1), (weights * s**2).sum(1) * (weights * d**2).sum(1)
@@ -152,20 +153,20 @@ def disagreement(similarities: jax.Array, distances: jax.Array, weights: jax.Arr
 def _encode_views(
     model: Encoder, batch: Batch, key: jax.Array, layer: CodeLayer
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Items and then their positives `[2 m, d]`, their normalised logits `[2 m, b]`, and the signs of these."""
+    """Returns items and their positives `[2 m, d]`, their normalized logits `[2 m, b]`, and the signs of these."""
     views = to_floats(jnp.concatenate([batch.items, jnp.asarray(batch.positives)]))
     logits = layer.normalize(model.code_logits(views))
     return views, logits, 2 * layer.binarize(logits, key) - 1
 
 
 def _decoder_loss(model: Encoder, batch: Batch, signs: jax.Array) -> jax.Array:
-    """The loss of the outputs, which trains the decoder alone."""
+    """Computes the loss of the outputs, which trains only the decoder."""
     bits = jax.lax.stop_gradient(signs[: len(batch.items)] + 1) / 2
     return decoder_loss(model, bits, to_floats(batch.items))
 
 
 def _leave_out_self(scores: jax.Array) -> jax.Array:
-    """Scores `[m, m]` with minus infinity, nearly, on the diagonal."""
+    """Replaces the diagonal of scores `[m, m]` by -1e9, which a softmax ignores."""
     return jnp.where(jnp.eye(len(scores), dtype=bool), -1e9, scores)
 
 

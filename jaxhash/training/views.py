@@ -1,7 +1,7 @@
-"""Training data of models that make views: the features of several views of each image, computed once.
+"""Training data of models with views: features of several augmented views of each image, computed once.
 
-Features take far longer than a training step. So the views are not warped anew in each epoch: a few of each image are
-kept, as float16 in a temporary file, and in each step one is drawn. With 512 components an image takes 1 KiB a view.
+Features take far longer to compute than a training step. So a few views of each image are kept as float16 in a
+temporary file, and each step draws one. With 512 components a view takes 1 KiB.
 """
 
 import tempfile
@@ -25,10 +25,10 @@ IMAGES_PER_CHUNK = 256
 
 
 class ViewData(TrainingData):
-    """The views of images in one run, as vectors for the layers that are trained.
+    """The views of all images in one run, as input vectors of the trained layers.
 
-    The model's features are learned from a sample of the images, unless they have been. How many views there are, what
-    warps them and which images are positives is asked of the objective.
+    The model's features are learned from a sample of the images, unless already learned. The objective defines the
+    number of views, their augmentation and the positives.
     """
 
     def __init__(
@@ -50,30 +50,30 @@ class ViewData(TrainingData):
         self.count = self.num_items = len(views)
         self.low, self.high = float(plain.min()), float(plain.max())
         self.sample_rows = choose_rows(views[:, 0])
-        chosen = np.random.default_rng(seed).permutation(len(plain))[:ITEMS_IN_SAMPLE]
-        self._kept = plain[np.sort(chosen)]
+        positions = np.random.default_rng(seed).permutation(len(plain))[:ITEMS_IN_SAMPLE]
+        self._kept = plain[np.sort(positions)]
 
 
 def store_views(
     model: Encoder, source: TrainingData, num_views: int, warp: Warp | None, seed: int
 ) -> np.memmap[Any, Any]:
-    """Computes the features of views of all images, the first as they are: float16 `[n, num_views, p]`, on disk."""
+    """Computes the features of views of all images, the first unwarped: float16 `[n, num_views, p]`, on disk."""
     count, key = 0, jax.random.key(seed)
     with tempfile.TemporaryFile() as file:
         for items, *_ in source.runs():
             for start in range(0, len(items), IMAGES_PER_CHUNK):
                 batch = np.asarray(items[start : start + IMAGES_PER_CHUNK])
                 rows, batch_key = pad_rows(batch, IMAGES_PER_CHUNK), jax.random.fold_in(key, count)
-                found = _compiled_views(model, rows, batch_key, num_views=num_views, warp=warp)
-                file.write(np.asarray(found)[: len(batch)].tobytes())
+                features = _compiled_views(model, rows, batch_key, num_views=num_views, warp=warp)
+                file.write(np.asarray(features)[: len(batch)].tobytes())
                 count += len(batch)
         file.flush()
-        # The file lives as long as the array that is mapped from it.
+        # The mapping keeps the file alive.
         return np.memmap(file, np.float16, "r", shape=(count, num_views, *model.trained_part.input_shape))
 
 
 def _compute_views(model: Encoder, items: jax.Array, key: jax.Array, *, num_views: int, warp: Warp | None) -> jax.Array:
-    """The features of views of items `[m, h, w, c]`: float16 `[m, num_views, p]`."""
+    """Computes the features of views of items `[m, h, w, c]`: float16 `[m, num_views, p]`."""
     images = to_floats(items)
 
     def compute(number: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Collections in the forms of our library and of its peers, and rows that compare their times."""
+"""Collections in the formats of jaxhash and its peers, and tables of their times."""
 
 import argparse
 import functools
@@ -12,14 +12,14 @@ import numpy as np
 
 import jaxhash as jh
 
-TURNS, LONG_TURNS = 25, 5  # the latter of calls that take a second and more
+TURNS, LONG_TURNS = 25, 5  # the latter for calls of a second and more
 REST = 0.05  # seconds before each turn, until the other library's threads have stopped spinning
 RNG = np.random.default_rng(0)
 THREADS = os.cpu_count()
 
 
 def clustered(n, q, num_bits, size=100, flips=2.0):
-    """Bits of n items around n / size centers, with a few of the bits flipped, and of q queries like them."""
+    """Draws bits of n items around n / size centers, with a few flipped, and of q similar queries."""
     centers = RNG.random((max(1, n // size), num_bits)) < 0.5
 
     def near(count):
@@ -35,17 +35,17 @@ def uniform(n, q, num_bits):
 
 
 def random_codes(n, num_bits):
-    """As `uniform`, of at most 32 bits, packed: large collections need a byte for each bit otherwise."""
+    """Draws packed codes like `uniform`, of at most 32 bits; unpacked, large collections take a byte per bit."""
     return RNG.integers(0, 2**num_bits, (n, 1), dtype=np.uint32) << np.uint32(32 - num_bits)
 
 
 class Case:
-    """One collection in the forms of all libraries."""
+    """One collection in the formats of all libraries."""
 
     def __init__(self, bits, queries):
         self.num_bits = bits.shape[1]
         self.bits, self.query_bits = bits, queries
-        # FAISS counts bits from the lowest of each byte, so that a hash of the first bits needs this order.
+        # FAISS numbers bits from the lowest of each byte, so a hash of the first bits needs this order.
         self.packed, self.packed_queries = (np.packbits(b, axis=1, bitorder="little") for b in (bits, queries))
 
     def _pack(self, bits):
@@ -64,7 +64,7 @@ class Case:
         return jh.build_index(self.codes, self.num_bits)
 
     def faiss(self, name, *numbers, flips=None):
-        """The FAISS index of a name, with all items; `None` where FAISS is not installed."""
+        """Builds the FAISS index of a name with all items; `None` if FAISS is not installed."""
         if not importlib.util.find_spec("faiss"):
             return None
         import faiss
@@ -78,21 +78,21 @@ class Case:
 
 
 def wait(result):
-    """Waits for arrays on a device; results of other kinds are there already."""
+    """Waits for arrays on a device; other results are already available."""
     for array in result if isinstance(result, tuple) else ():
         if hasattr(array, "block_until_ready"):
             array.block_until_ready()
 
 
 def seconds(function):
-    """How long a call takes."""
+    """Times a call."""
     start = time.perf_counter()
     wait(function())
     return time.perf_counter() - start
 
 
 def medians(*functions):
-    """The median time of each function. They take turns of three calls, the first of which does not count."""
+    """Measures median times. Functions take turns of three calls; the first call of a turn is not counted."""
     longest = max(min(seconds(function), seconds(function)) for function in functions)
     times = [[] for _ in functions]
     for _ in range(TURNS if longest < 1 else LONG_TURNS):
@@ -103,10 +103,10 @@ def medians(*functions):
 
 
 class Table:
-    """Prints rows of times in microseconds per query, and the ratio of the peer's to ours: above 1 we are quicker."""
+    """Prints microseconds per query, and the ratio of the peer's to ours: above 1, jaxhash is faster."""
 
     def __init__(self, on_device=False):
-        self.on_device = on_device  # whether queries lie on the default device, and peers are left out
+        self.on_device = on_device  # whether queries are on the default device; peers are then omitted
 
     def head(self):
         self.line("case: peer", "ours", "peer", "ratio", "mark", "first s")
@@ -115,7 +115,7 @@ class Table:
         print(f"{name:<86}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
 
     def place(self, queries):
-        """Queries where the table wants them: on the host, or on the device."""
+        """Puts queries on the table's host or device."""
         if not self.on_device:
             return queries
         import jax
@@ -123,7 +123,7 @@ class Table:
         return jax.device_put(queries)
 
     def compare(self, name, ours, peer, per=1, mark=""):
-        """One row; `per` is the number of queries of a call, and a peer that is `None` is not installed."""
+        """Prints a row; `per` is the number of queries per call, and a peer of `None` is not installed."""
         first = seconds(ours)
         functions = [ours] if peer is None or self.on_device else [ours, peer]
         mine, *theirs = medians(*functions)
@@ -131,12 +131,12 @@ class Table:
         self.line(name, f"{mine / per * 1e6:.1f}", *cells, mark, f"{first:.2f}")
 
     def note(self, name, value, mark=""):
-        """A row with one figure of ours."""
+        """Prints a row with one figure."""
         self.line(name, value, "", "", mark)
 
 
 def run(cases, doc, by_name=()):
-    """Runs the cases that the command line names: functions of a `Table`, by name. Some run only if they are named."""
+    """Runs the cases named on the command line: functions of a `Table`. Some run only if named."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     usual = [name for name in cases if name not in by_name]
     some = f", or {', '.join(by_name)}" if by_name else ""
@@ -151,7 +151,7 @@ def run(cases, doc, by_name=()):
 
 
 def describe():
-    """The machine and the versions."""
+    """Describes the machine and the versions."""
     import jax
 
     device = jax.devices()[0]
@@ -163,7 +163,7 @@ def _describe_processor():
     path = Path("/proc/cpuinfo")
     text = path.read_text(errors="replace") if path.exists() else ""
     models = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")]
-    counts = "counts bits of vectors" if "avx512_vpopcntdq" in text else "counts no bits of vectors"
+    counts = "counts bits of vectors" if "avx512_vpopcntdq" in text else "no vector popcount"
     return f"{models[0] if models else 'unknown processor'} ({counts}), {THREADS} threads"
 
 

@@ -1,8 +1,8 @@
-"""What codes of photographs find: `python tests/benchmarks/display.py -o FILE.png [--data DIR] [--epochs 40] ...`
+"""Search results for photographs: `python tests/benchmarks/display.py -o FILE.png [--data DIR] [--epochs 40] ...`
 
-The display of Krizhevsky and Hinton (ESANN 2011): for some test images of CIFAR-10 the nearest training images by codes
-of 256 bits, by codes of 28 bits, and by Euclidean distance of pixels. Both codes are of one model, the short ones being
-the first bits of the long ones. Images of another kind than the query are framed in red.
+After a figure of Krizhevsky and Hinton (ESANN 2011): the nearest training images of some CIFAR-10 test images, by codes
+of 256 bits, by codes of 28 bits, and by Euclidean distance of pixels. The short codes are the first bits of the long
+ones. Images of another class than the query have a red frame.
 """
 
 import argparse
@@ -17,7 +17,7 @@ NEAREST = 12
 
 
 def find(model, data, queries):
-    """The ids of the nearest training images by each method, `[q, NEAREST]`."""
+    """Finds the ids of the nearest training images by each method, `[q, NEAREST]`."""
     images = data.test_images[queries]
     long_codes, long_queries = jh.encode(model, data.train_images), jh.encode(model, images)
     found = {f"{BITS} bits": jh.search(jh.build_index(long_codes, BITS), long_queries, k=NEAREST).ids}
@@ -28,7 +28,7 @@ def find(model, data, queries):
 
 
 def draw(path, found, data, queries):
-    """Draws a query and its nearest images by each method in a row of their own."""
+    """Draws each query and its nearest images, with a row per method."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -57,7 +57,7 @@ def main(arguments=None):
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--data", help="folder of the data; by default $JAXHASH_DATA")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--images", type=int, help="only so many of the training images")
+    parser.add_argument("--images", type=int, help="number of training images to use")
     parser.add_argument("--queries", nargs="+", type=int, default=[*range(8)], help="numbers of test images")
     options = parser.parse_args(arguments)
     data = jh.load_dataset("cifar-10", options.data)
@@ -69,7 +69,7 @@ def main(arguments=None):
     found = find(model, data, options.queries)
     for name, ids in found.items():
         right = data.train_labels[ids] == data.test_labels[options.queries][:, None]
-        print(f"{name:<10}{right.mean():.0%} of the {NEAREST} nearest are of the query's kind")
+        print(f"{name:<10}{right.mean():.0%} of the {NEAREST} nearest have the query's class")
     draw(options.output, found, data, options.queries)
 
 

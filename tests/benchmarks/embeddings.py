@@ -1,10 +1,10 @@
-"""What do codes keep of float vectors? `python tests/benchmarks/embeddings.py VECTORS.npy [--bits 64 128 256] ...`
+"""Recall of codes of float vectors: `python tests/benchmarks/embeddings.py VECTORS.npy [--bits 64 128 256] ...`
 
-Prints a table in Markdown: the recall of each query's k nearest vectors by cosine, among the k nearest codes, among
-the k best by cosine of a shortlist of the nearest codes, and among the k nearest by weighted distance. The last
-vectors of the file are the queries, the others are learned from and searched. `sentences.py` makes such a file.
-Numbers are means over the seeds, with the standard deviation behind them; FAISS draws its own random rotation, so it
-is run once. Times are of the first seed and include compiling.
+Prints a Markdown table: the recall of the k nearest vectors by cosine in the k nearest codes, in the k best by cosine
+of a shortlist of codes, and in the k nearest by weighted distance. The last vectors of the file are the queries, the
+others are for training and the database. `sentences.py` makes such a file. Figures are means and standard deviations
+over the seeds; FAISS draws its own random rotation, so it is run once. Times are from the first seed and include
+compilation.
 """
 
 import argparse
@@ -31,12 +31,12 @@ WHOLE = {SIGNS, FAISS_RABITQ}  # as many bits as a vector has values
 
 
 def unit(vectors):
-    """Vectors of length 1: then the order by distance is that by cosine."""
+    """Normalizes vectors to unit length: distance then orders like cosine."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def nearest(database, queries, k, among=None):
-    """The k vectors of largest product with each query, the largest first: int `[q, k]`.
+    """Finds the k vectors of largest product with each query, in descending order: int `[q, k]`.
 
     Args:
         among: int `[q, s]`, a shortlist for each query; by default all.
@@ -49,7 +49,7 @@ def nearest(database, queries, k, among=None):
 
 
 def learned(objective, database, num_bits, seed, options):
-    """A trained model, or one that has only its start in closed form."""
+    """Trains a model, or only initializes it in closed form."""
     model = jh.Autoencoder(
         database.shape[1], num_bits, options.hidden_dims, output_activation="linear", rngs=nnx.Rngs(seed)
     )
@@ -60,7 +60,7 @@ def learned(objective, database, num_bits, seed, options):
 
 
 def faiss_lsh(database, num_bits):
-    """FAISS's random rotation of the vectors, with its settings as they are."""
+    """Returns an encoder by FAISS's LSH, with random rotation and default settings."""
     import faiss
 
     index = faiss.IndexLSH(database.shape[1], num_bits)
@@ -69,7 +69,7 @@ def faiss_lsh(database, num_bits):
 
 
 def faiss_rabitq(database, queries, count):
-    """What FAISS finds nearest by codes of one bit a value, after a random rotation, and the bytes of a code."""
+    """Searches by FAISS with one bit per value after a random rotation; also returns the bytes of a code."""
     import faiss
 
     dims = database.shape[1]
@@ -96,7 +96,7 @@ def weighted_recall(index, codes, weights, true, k):
 
 
 def run(method, database, queries, true, num_bits, seed, options):
-    """Bytes of a code, recall with and without each shortlist and by weights (or NaN), and what learning took."""
+    """Returns bytes per code, recall with and without each shortlist and by weights (or NaN), and training time."""
     start, weighted, count = time.perf_counter(), float("nan"), max(options.k, *options.shortlists)
     if method == FAISS_RABITQ:
         found, size = faiss_rabitq(database, queries, count)
@@ -104,7 +104,7 @@ def run(method, database, queries, true, num_bits, seed, options):
     else:
         encode, size = learn(method, database, num_bits, seed, options), -(-num_bits // 8)
         seconds = time.perf_counter() - start
-        # Models give weights with codes.
+        # Models also give weights.
         (codes, *_), (wanted, *weights) = (
             output if isinstance(output, tuple) else (output,) for output in map(encode, (database, queries))
         )

@@ -1,7 +1,7 @@
-"""What does it take to build an index on several hosts? `python tests/benchmarks/hosts.py [--items N] [--hosts 2 4]`
+"""Building an index on several hosts: `python tests/benchmarks/hosts.py [--items N] [--hosts 2 4]`
 
-Each process of `jax.distributed` has its own part of N codes of 64 bits. For each it prints the seconds, the most items
-that it holds at once over its share of N, and the peak of its memory beside its part, over its share of the index.
+Each process of `jax.distributed` has its own part of N codes of 64 bits. Prints for each the seconds, the maximum
+number of items at a time over its share of N, and its peak memory without its part, over its share of the index.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def build(number, count, port, n):
-    """One process: builds, and prints a row."""
+    """Runs one process: builds, and prints a row."""
     import jax
     from scale import Peak
 
@@ -26,7 +26,7 @@ def build(number, count, port, n):
     jax.distributed.initialize(f"127.0.0.1:{port}", count, number)
     mesh = jax.make_mesh((count,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
     rng = np.random.default_rng(number)
-    # A third of the codes are near a few centres, so that ranges of equal width would hold unequal numbers of them.
+    # A third of the codes are near a few centers, so ranges of equal width hold unequal numbers of codes.
     codes = rng.integers(0, 2**32, (n // count, 2), dtype=np.uint32)
     codes[::3, 0] = np.uint32(5 << 20) + (codes[::3, 0] >> np.uint32(20))
     ids = np.arange(number * (n // count), (number + 1) * (n // count))

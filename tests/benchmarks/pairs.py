@@ -1,8 +1,8 @@
-"""All near pairs, by us and by FAISS: `python tests/benchmarks/pairs.py [--items N] [--radius R ...] [--faiss N]`
+"""All near pairs, by jaxhash and by FAISS: `python tests/benchmarks/pairs.py [--items N] [--radius R ...] [--faiss N]`
 
-Clustered codes of 64 bits with copies. `neighbor_pairs` finds all pairs of N items, and of the first `--faiss` of them;
-the latter must be those of FAISS's `IndexBinaryFlat.range_search` of all against all (needs faiss-cpu, and minutes: its
-time grows with the square). Memory is the peak beside codes, index and the pairs themselves.
+Clustered codes of 64 bits with duplicates. `neighbor_pairs` finds all pairs of N items, and of the first `--faiss`;
+the latter must equal an all-pairs `IndexBinaryFlat.range_search` of FAISS (needs faiss-cpu and takes minutes: its time
+is quadratic). Memory is the peak without codes, index and pairs.
 """
 
 import argparse
@@ -20,10 +20,10 @@ QUERIES_PER_CHUNK = 2000
 
 
 def clustered(n):
-    """Codes uint32 `[n, 2]`, most of them a few flips from one of many centres, some equal."""
+    """Draws codes uint32 `[n, 2]`, most of them a few flips from one of many centers, some equal."""
     rng = np.random.default_rng(0)
-    centres = rng.integers(0, 2**64, CLUSTERS, dtype=np.uint64)
-    codes = centres[rng.integers(0, CLUSTERS, n)]
+    centers = rng.integers(0, 2**64, CLUSTERS, dtype=np.uint64)
+    codes = centers[rng.integers(0, CLUSTERS, n)]
     for _ in range(6):
         flip = np.uint64(1) << rng.integers(0, 64, n, dtype=np.uint64)
         codes ^= np.where(rng.random(n) < 0.5, flip, np.uint64(0))
@@ -31,7 +31,7 @@ def clustered(n):
 
 
 def find_pairs(index, radius):
-    """The pairs, the seconds, and the peak of memory beside the pairs in MiB."""
+    """Returns the pairs, the seconds, and the peak memory without the pairs in MiB."""
     with Peak() as peak:
         start = time.perf_counter()
         pairs = jh.neighbor_pairs(index, radius=radius)
@@ -40,7 +40,7 @@ def find_pairs(index, radius):
 
 
 def find_by_faiss(codes, radius):
-    """The same pairs in the same order, of items numbered as they come, and the seconds of its searches alone."""
+    """Finds the same pairs in the same order by FAISS, and the seconds of its searches."""
     octets = codes.astype(">u4").view(np.uint8)
     index = faiss.IndexBinaryFlat(NUM_BITS)
     index.add(octets)

@@ -1,13 +1,13 @@
-"""What the papers do beyond one code per image. `python tests/benchmarks/papers.py [CASE ...] --data DIR`
+"""Ideas of the papers beyond one code per image: `python tests/benchmarks/papers.py [CASE ...] --data DIR`
 
-- `bags`: every image has a 28-bit code for each of its 256 patches of 13x13 pixels. Milliseconds a query of
-  `bag_search` in a batch, against the radius, beside a loop over a dictionary, as in the source post, for two queries;
-  and how well it retrieves.
-- `two-codes`: 28 bits shortlist 500 items, the whole 256-bit code ranks them. Mean average precision of the first
-  500 places beside that of comparing all long codes.
-- `speed`: microseconds per query of shortlisting and ranking among 1,000,000 items.
+- `bags`: a 28-bit code for each of the 256 patches of 13x13 pixels of an image. Prints milliseconds per query of
+  `bag_search` in a batch for each radius, compared with a loop over a dictionary, as in the source post, for two
+  queries; and the quality.
+- `two-codes`: 28 bits shortlist 500 items, the whole 256-bit code re-ranks them. Prints the mean average precision of
+  the first 500 results, compared with a search of all long codes.
+- `speed`: microseconds per query for shortlisting and re-ranking 1,000,000 items.
 
-Labels decide what is relevant; the training images are the database, the test images the queries.
+Items with the query's label are relevant; training images are the database, test images the queries.
 """
 
 import argparse
@@ -28,7 +28,7 @@ HIDDEN = (512, 256, 128)
 
 
 def patch_model(images):
-    """A model of patches, trained on 60,000 of them."""
+    """Trains a model on 60,000 patches."""
     rng = np.random.default_rng(0)
     some = jh.models.extract_patches(images[rng.choice(len(images), 2000, replace=False)], PATCH).reshape(
         -1, PATCH, PATCH
@@ -38,7 +38,7 @@ def patch_model(images):
 
 
 def loop_over_dictionary(items_of, bag, radius, k):
-    """The scores of a bag, code by code and flip by flip, as the post does it."""
+    """Scores a bag code by code and flip by flip, as the post does."""
     scores = defaultdict(int)
     for code in bag:
         best = {}
@@ -52,7 +52,7 @@ def loop_over_dictionary(items_of, bag, radius, k):
 
 
 def dictionary(codes):
-    """Which items have a code, as numbers of 28 bits."""
+    """Maps each code, as an integer of 28 bits, to its items."""
     items_of = defaultdict(set)
     for item, bag in enumerate(jh.codes.codes_to_integers(codes, PATCH_BITS).tolist()):
         for code in bag:
@@ -83,7 +83,7 @@ def bags(data, options):
 
 
 def loop_seconds(items_of, queries, found, radius, count=2):
-    """Seconds of the loop for one query; its results must be those found."""
+    """Times the loop per query, and checks its results against `found`."""
     start = time.perf_counter()
     for row, bag in enumerate(jh.codes.codes_to_integers(queries[:count], PATCH_BITS).tolist()):
         best = loop_over_dictionary(items_of, bag, radius, found.ids.shape[1])
@@ -91,12 +91,12 @@ def loop_seconds(items_of, queries, found, radius, count=2):
             zip(found.scores[row].tolist(), found.ids[row].tolist(), strict=True)
         )
         if not same:
-            raise RuntimeError(f"query {row}, radius {radius}: the loop finds other items")
+            raise RuntimeError(f"query {row}, radius {radius}: the loop finds different items")
     return (time.perf_counter() - start) / count
 
 
 def average_precision(ids, data):
-    """The mean average precision of ranked items `[q, k]`, over the relevant ones among them."""
+    """Computes the mean average precision of ranked items `[q, k]`, over the relevant items among them."""
     relevant = data.train_labels[ids] == data.test_labels[:, None]
     precision = np.cumsum(relevant, axis=1) / np.arange(1, ids.shape[1] + 1)
     return float(((precision * relevant).sum(1) / np.maximum(1, relevant.sum(1))).mean())
@@ -105,7 +105,7 @@ def average_precision(ids, data):
 def two_codes(data, options):
     print(f"\n### {data.name}: {SHORT} bits, then {LONG}\n")
     columns = ["mAP", "P@100", "P in radius 2", "10-NN vote", "distinct codes"]
-    print_row("objective", "code", *columns, f"mAP@{CANDIDATES}: reranked", "all long codes", "share")
+    print_row("objective", "code", *columns, f"mAP@{CANDIDATES}: re-ranked", "all long codes", "share")
     print_row(*["---"] * (len(columns) + 5))
     for objective in (jh.training.Reconstruct(short_bits=SHORT), jh.training.Retrieve(short_bits=SHORT)):
         model = jh.Autoencoder(data.train_images[0].size, LONG, HIDDEN)
@@ -131,8 +131,8 @@ def two_codes(data, options):
 
 def speed(options):
     rng = np.random.default_rng(0)
-    centres = rng.random((2000, LONG)) < 0.5
-    bits = centres[rng.integers(0, 2000, 10**6)] ^ (rng.random((10**6, LONG)) < 1.5 / SHORT)
+    centers = rng.random((2000, LONG)) < 0.5
+    bits = centers[rng.integers(0, 2000, 10**6)] ^ (rng.random((10**6, LONG)) < 1.5 / SHORT)
     long_codes = jax.device_put(jh.pack_bits(bits))
     short = jh.codes.first_bits(long_codes, SHORT)
     index = jh.build_index(short, SHORT)
@@ -149,7 +149,7 @@ def speed(options):
     print("\n### 1,000,000 items, 1,024 queries, microseconds per query\n")
     found, shortlisting = timed(lambda: jh.search(index, short_queries, k=CANDIDATES))
     _, ranking = timed(lambda: jh.rerank(long_codes, queries, found.ids, k=100))
-    print(f"shortlisting {shortlisting:.0f}, ranking {ranking:.0f}, together {shortlisting + ranking:.0f}")
+    print(f"shortlist {shortlisting:.0f}, re-ranking {ranking:.0f}, total {shortlisting + ranking:.0f}")
 
 
 CASES = {"bags": bags, "two-codes": two_codes}
@@ -157,7 +157,7 @@ CASES = {"bags": bags, "two-codes": two_codes}
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="bags, two-codes or speed; by default all")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="bags, two-codes or speed; default: all")
     parser.add_argument("--data", help="folder of the IDX files; by default $JAXHASH_DATA")
     parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion-mnist"])
     parser.add_argument("--queries", type=int, default=512, help="how many test images")
@@ -165,7 +165,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     cases = options.cases or [*CASES, "speed"]
     if unknown := set(cases) - {*CASES, "speed"}:
-        parser.error(f"there is no case {', '.join(unknown)}")
+        parser.error(f"unknown case {', '.join(unknown)}")
     if "speed" in cases:
         speed(options)
     for name in options.datasets if CASES.keys() & set(cases) else []:

@@ -1,8 +1,8 @@
-"""Layer-wise pre-training by restricted Boltzmann machines, which the papers do before they train all layers together.
+"""Layer-wise pretraining by restricted Boltzmann machines, as in the papers.
 
 After Salakhutdinov and Hinton, "Semantic Hashing" (2009), and Krizhevsky and Hinton, "Using Very Deep Autoencoders for
-Content-Based Image Retrieval" (ESANN 2011). With the package's initial weights and code layer it does not pay. The
-notebook `papers` holds the same functions.
+Content-Based Image Retrieval" (ESANN 2011). It does not help with the package's initial weights and code layer. The
+notebook `papers` contains the same functions.
 """
 
 import functools
@@ -14,11 +14,11 @@ import optax
 from flax import nnx
 
 MEANS = {"sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}
-OPTIMIZER = optax.adam(1e-3)  # no gradient of a loss, but its steps suit all layers
+OPTIMIZER = optax.adam(1e-3)  # the direction is not the gradient of a loss, but Adam's steps suit all layers
 
 
 def pretrain(model, images, batch_size=256, seed=0):
-    """A copy of a dense model with sigmoid outputs, each layer trained by one pass through uint8 images."""
+    """Trains each layer of a copy of a dense model with sigmoid outputs for one epoch on uint8 images."""
     model, items = nnx.clone(model), images.reshape(len(images), -1)
     model.init_output_bias(items.mean(axis=0) / 255)
     data, last = jnp.asarray(items, jnp.float32) / 255, len(model.encoder.layers) - 1
@@ -37,7 +37,7 @@ def pretrain(model, images, batch_size=256, seed=0):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def train(visible, hidden, machine, data, batches, key):
-    """One step of contrastive divergence for each batch of rows of data; only hidden units given data are sampled."""
+    """Runs one step of contrastive divergence per batch of rows; samples only hidden units given data."""
 
     def step(state, inputs):
         (machine, opt_state), (rows, key) = state, inputs
@@ -56,7 +56,7 @@ def train(visible, hidden, machine, data, batches, key):
 
 
 def sample(units, inputs, key):
-    """Binary units, or rectifiers with Gaussian noise of variance `sigmoid(inputs)`."""
+    """Samples binary units, or ReLUs with Gaussian noise of variance `sigmoid(inputs)`."""
     if units == "sigmoid":
         return jax.random.bernoulli(key, jax.nn.sigmoid(inputs)).astype(inputs.dtype)
     noise = jnp.sqrt(jax.nn.sigmoid(inputs)) * jax.random.normal(key, inputs.shape, inputs.dtype)

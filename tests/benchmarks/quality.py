@@ -1,18 +1,17 @@
-"""How well do the codes retrieve? `python tests/benchmarks/quality.py --data DIR [--seeds 3] [--bits 17 32 64] ...`
+"""Retrieval quality of codes: `python tests/benchmarks/quality.py --data DIR [--seeds 3] [--bits 17 32 64] ...`
 
-Prints a table for each data set, in Markdown. The training images are the database, the test images the queries, and
-the label decides what is relevant. Mean average precision is over the whole ranking and all orders of ties; that of
-the first 1,000, the protocol of most papers, takes ties by code and divides by what is relevant among these. Codes,
-buckets, dead bits and the largest correlation of two bits are those of the database. Columns that say "weighted" are
-of rankings by weights of the query, all others by Hamming distance. The running loss is the mean over
-the last epoch's steps, the other that of all training images with their final codes. Training time includes compiling;
-a query is one of a batch of all, for its 10 nearest items. "pretrained" goes through the images once for each layer,
-which takes no more time than two or three epochs of `fit`, and then `--epochs` times with all of them. Numbers are
-means over the seeds, with the standard deviation behind them.
+Prints a Markdown table for each data set. The training images are the database, the test images the queries; items with
+the query's label are relevant. Mean average precision is over the whole ranking and all orders of ties. For the first
+1,000, the protocol of most papers, ties are ordered by code, and it is divided by the number of relevant items among
+these. Codes, buckets, dead bits and the largest correlation of two bits refer to the database. Columns named "weighted"
+rank by weighted distance, all others by Hamming distance. The running loss is the mean over the steps of the last
+epoch, the other loss uses all training images with their final codes. Training time includes compilation. Query times
+are for the 10 nearest, all queries in one batch. "pretrained" first trains each layer for one epoch, which takes no
+more time than two or three epochs of `fit`, and then all layers for `--epochs`. Figures are means and standard
+deviations over the seeds.
 
-Coloured images (`--datasets cifar-10`) are learned for "retrieve" by a `PatchEncoder`. "cifar-10-features" are vectors
-of these images by a network that was trained on others, from `cifar-10/efficientnet-lite0.npz` in the folder of data.
-`display.py` shows what codes find.
+For color images (`--datasets cifar-10`), "retrieve" trains a `PatchEncoder`. "cifar-10-features" are vectors of these
+images from a pretrained network, in `cifar-10/efficientnet-lite0.npz` of the data folder. `display.py` draws results.
 """
 
 import argparse
@@ -65,7 +64,7 @@ COLUMNS = {
 
 
 def load(name, folder):
-    """A data set by its name, `FEATURES` being one of vectors."""
+    """Loads a data set by name; `FEATURES` has vectors."""
     if name != FEATURES:
         return jh.load_dataset(name, folder)
     data = jh.load_dataset("cifar-10", folder)
@@ -75,12 +74,12 @@ def load(name, folder):
 
 
 def methods_of(data):
-    """The methods that suit a data set."""
+    """Lists the methods that suit a data set."""
     return METHODS if data.train_images.ndim > 2 else [RAW_PIXELS, *BASELINES, *OF_VECTORS]
 
 
 def make_model(method, images, num_bits, seed, options):
-    """The model for a method and these images or vectors."""
+    """Makes the model for a method and images or vectors."""
     rngs = nnx.Rngs(seed)
     if method in OF_VECTORS:
         return jh.Autoencoder(images.shape[1], num_bits, (), output_activation="linear", rngs=rngs)
@@ -90,7 +89,7 @@ def make_model(method, images, num_bits, seed, options):
 
 
 def learned(method, images, num_bits, seed, options):
-    """What gives the codes and weights of images, by a trained model, and its losses."""
+    """Trains a model; returns a function from images to codes and weights, and the losses."""
     model = make_model(method, images, num_bits, seed, options)
     if method == PRETRAINED:
         model = pretraining.pretrain(model, images, seed=seed)
@@ -104,7 +103,7 @@ def learned(method, images, num_bits, seed, options):
 
 
 def learn(method, images, num_bits, seed, options):
-    """What gives codes and weights, `None` if it has none, and what is reported of its training."""
+    """Returns a function from images to codes and weights (or `None`), and the training report."""
     if method in BASELINES:
         encode = BASELINES[method](images, num_bits, seed)
         return lambda images: (encode(images), None), {}
@@ -112,7 +111,7 @@ def learn(method, images, num_bits, seed, options):
 
 
 def judged_by_ids(ids, data):
-    """Measures of the nearest items, `[q, k]`."""
+    """Computes measures of the nearest items, `[q, k]`."""
     return {
         "mAP of first 1,000": average_precision(ids, data),
         "P@100": jh.metrics.precision_at_k(ids, data.train_labels, data.test_labels, k=100),
@@ -121,14 +120,14 @@ def judged_by_ids(ids, data):
 
 
 def average_precision(ids, data):
-    """The mean over queries of the mean precision at each relevant item of `[q, k]`, in their order."""
+    """Computes the mean over queries of the mean precision at each relevant item of `[q, k]`, in order."""
     relevant = data.train_labels[ids] == data.test_labels[:, None]
     precision = np.cumsum(relevant, axis=1) / np.arange(1, ids.shape[1] + 1)
     return ((precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)).mean()
 
 
 def judged(codes, queries, weights, data, num_bits):
-    """All measures of a database's codes, the queries' codes, and their weights if they have any."""
+    """Computes all measures from the codes of the database and the queries, and the queries' weights if any."""
     counts = jh.metrics.distance_counts(codes, data.train_labels, queries, data.test_labels, num_bits)
     index = jh.build_index(codes, num_bits)
     ids = jh.search(index, queries, k=min(FIRST, len(codes))).ids
@@ -150,7 +149,7 @@ def judged(codes, queries, weights, data, num_bits):
 
 
 def judged_by_weights(index, codes, queries, weights, data):
-    """Measures of rankings by weighted distance."""
+    """Computes measures of rankings by weighted distance."""
     if weights is None:
         return {}
     labels = data.train_labels, data.test_labels
@@ -161,7 +160,7 @@ def judged_by_weights(index, codes, queries, weights, data):
 
 
 def microseconds_of(function):
-    """The median of three runs after a first one."""
+    """Measures the median of three runs after a warm-up."""
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -171,7 +170,7 @@ def microseconds_of(function):
 
 
 def run(method, data, num_bits, seed, options):
-    """The measures of one method, learned once."""
+    """Computes the measures of one method, trained once."""
     if method == RAW_PIXELS:
         precision, ids = baselines.pixel_ranking(*data[1:], k=min(FIRST, len(data.train_labels)))
         return {"mAP": precision} | judged_by_ids(ids, data)
@@ -183,7 +182,7 @@ def run(method, data, num_bits, seed, options):
 
 
 def cell(values, form):
-    """Mean and standard deviation of the values, if there are any."""
+    """Formats mean and standard deviation of the values, if any."""
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
@@ -195,7 +194,7 @@ def print_row(*cells):
 
 
 def print_table(data, options):
-    """One data set: a row for each method and number of bits, printed as soon as it is known."""
+    """Prints a row for each method and number of bits of a data set, as soon as it is finished."""
     print(f"\n### {data.name}: {len(data.test_labels):,} queries, {len(data.train_labels):,} images\n")
     print_row("method", "bits", *COLUMNS)
     print_row(*["---"] * (len(COLUMNS) + 2))
@@ -216,7 +215,7 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--hidden-dims", nargs="+", type=int, default=[1000, 700, 300, 150, 75], help="the post's")
-    parser.add_argument("--queries", type=int, help="only so many of the test images")
+    parser.add_argument("--queries", type=int, help="number of test images to use")
     options = parser.parse_args(arguments)
     for name in options.datasets:
         data = load(name, options.data)

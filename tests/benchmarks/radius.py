@@ -1,8 +1,8 @@
-"""How fast is all found within a radius, and when do tables come? `python tests/benchmarks/radius.py [CASE ...]`
+"""Speed of radius search, and when it builds tables: `python tests/benchmarks/radius.py [CASE ...]`
 
-Rows are as those of `search.py`; "after prepare" says that tables were built beforehand. Where there is a peer, it must
-find as many matches. `first_calls_large` and `growth` run only if they are named: they make collections of 100,000,000
-codes, which takes minutes. Needs faiss-cpu; MNIST in $JAXHASH_DATA for the rows named after it.
+Rows are as in `search.py`; "after prepare" means that tables were built beforehand. A peer must find the same number of
+matches. `first_calls_large` and `growth` run only if named: they take minutes to make collections of 100,000,000 codes.
+Needs faiss-cpu, and MNIST in $JAXHASH_DATA for its rows.
 """
 
 import collections
@@ -21,22 +21,22 @@ from jaxhash.cli.demo_times import make_dictionary_search
 MILLION = 10**6
 SCALE = 1  # the tests divide sizes by it
 QUERIES = 256
-CALLS = 1000  # after which tables are not waited for any longer
+CALLS = 1000  # calls to wait for tables
 
 
 def in_turn(search, queries):
-    """A function that asks one query a call, `[1, w]`, each in turn."""
+    """Returns a function that passes one query per call, `[1, w]`, in turn."""
     rows = itertools.cycle([queries[i : i + 1] for i in range(len(queries))])
     return lambda: search(next(rows))
 
 
 def fresh(index):
-    """An index object of the same arrays, for which nothing has been built."""
+    """Copies an index with the same arrays and an empty cache."""
     return dataclasses.replace(index)
 
 
 def within(table, name, case, radius, peer, mark="", single=False):
-    """A row of a search by radius, beside that of a FAISS index."""
+    """Prints a row of a radius search, compared with a FAISS index."""
     find = partial(jh.radius_search, case.index, radius=radius)
     queries, asked = table.place(case.queries), case.packed_queries
     if peer is None:
@@ -44,7 +44,7 @@ def within(table, name, case, radius, peer, mark="", single=False):
     else:
         found, other = len(find(queries).ids), int(peer.range_search(asked, radius + 1)[0][-1])
         if found != other:
-            raise RuntimeError(f"{name}: {found} matches, but {other} of the peer")
+            raise RuntimeError(f"{name}: {found} matches, but {other} by the peer")
         theirs = lambda rows=asked: peer.range_search(rows, radius + 1)  # noqa: E731
     if single:
         table.compare(name, in_turn(find, queries), theirs and in_turn(theirs, asked), 1, mark)
@@ -53,7 +53,7 @@ def within(table, name, case, radius, peer, mark="", single=False):
 
 
 def small(table):
-    """One query at a time of a collection of the demo's size, beside its dictionary."""
+    """Times single queries of a collection of the demo's size, compared with a dictionary."""
     case = Case(*clustered(4500 // SCALE, QUERIES, 13, size=50))
     look_up, rows = make_dictionary_search(case.codes, case.queries, 13, 3), itertools.cycle(range(QUERIES))
     ours = in_turn(partial(jh.radius_search, case.index, radius=3), case.queries)
@@ -100,7 +100,7 @@ def multi_index(table):
 
 
 def calls_until_tables(case, num_queries):
-    """How many searches within radius 2, of so many queries each, an index of a case takes to build tables."""
+    """Counts the searches within radius 2, by batch size, until an index builds tables."""
     index = fresh(case.index)
     for number in range(CALLS):
         first = number % (len(case.queries) // num_queries) * num_queries
@@ -111,7 +111,7 @@ def calls_until_tables(case, num_queries):
 
 
 def spread(table):
-    """How much single calls differ after `prepare`."""
+    """Measures the variation of single calls after `prepare`."""
     n = MILLION // SCALE
     case = Case(*uniform(n, QUERIES, 64))
     index = jh.prepare(case.index, radius=3)
@@ -121,7 +121,7 @@ def spread(table):
 
 
 def first_calls(table, n=2 * MILLION, rounds=5):
-    """Five calls on a new index, against `prepare` and five calls on another, first while programs are compiled."""
+    """Compares five calls on a new index with `prepare` and five calls, with and without compilation."""
     codes, queries = (random_codes(count, 28) for count in (n // SCALE, QUERIES))
     index = jh.build_index(codes, 28)
 
@@ -137,7 +137,7 @@ def first_calls(table, n=2 * MILLION, rounds=5):
 
 
 def growth(table):
-    """How the time of a query grows with the collection, at .4 items a code."""
+    """Measures the growth of query time with the collection, at .4 items per code."""
     first = None
     for n in (10**4, 10**5, 10**6, 10**7, 10**8):
         num_bits = jh.suggest_num_bits(n // SCALE)
@@ -151,7 +151,7 @@ def growth(table):
 
 
 def in_jit(table):
-    """`radius_search_padded` in a compiled program, with tables and without."""
+    """Times `radius_search_padded` in a compiled program, with and without tables."""
     import jax
 
     find = jax.jit(partial(jh.radius_search_padded, radius=2, max_results=64))
@@ -162,13 +162,13 @@ def in_jit(table):
         name = f"radius 2, {n:,} codes of 28 bits, in jit, with tables: without"
         probe, scan = partial(find, index, queries, tables=tables), partial(find, index, queries)
         if not bool(probe().complete.all()):
-            raise RuntimeError(f"{name}: there is too little room for candidates")
+            raise RuntimeError(f"{name}: max_candidates is too small")
         table.compare(name, probe, scan, QUERIES, mark)
 
 
 def mnist(table):
     if "JAXHASH_DATA" not in os.environ:
-        print("MNIST is not in $JAXHASH_DATA: its rows are left out")
+        print("MNIST is not in $JAXHASH_DATA: its rows are omitted")
         return
     data = jh.load_dataset("mnist")
     model, _ = jh.fit(jh.Autoencoder(784, 17), data.train_images, epochs=4)
@@ -182,7 +182,7 @@ def mnist(table):
         codes[code].append(number)
     wanted = int(jh.codes.codes_to_integers(case.queries, 17)[0])
 
-    def hamming_distance(a, b):  # as the post writes it
+    def hamming_distance(a, b):  # as in the post
         differing, distance = a ^ b, 0
         while differing:
             distance += 1

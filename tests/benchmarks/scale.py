@@ -1,15 +1,15 @@
-"""What do more items, more devices and less memory cost? `python tests/benchmarks/scale.py [CASE ...] [--items N]`
+"""Scaling with items, devices and memory: `python tests/benchmarks/scale.py [CASE ...] [--items N]`
 
-- `items`: microseconds per query against the number of items, by scan and by probe.
-- `devices`: the same against the number of shards, on as many devices of this host.
+- `items`: microseconds per query by number of items, by scan and by probe.
+- `devices`: the same by number of shards, on as many devices of this host.
 - `building`: seconds and peak memory of building, saving in parts and loading.
-- `stream`: encodes and indexes a file of byte images that is larger than the memory it may take, and trains on it.
-- `billion`: builds an index of so many codes of 32 bits from batches, and finds all within radius 2 of 4,096 queries;
-  a billion take about 17 GiB, so this case does not run unless it is asked for.
-- `paper`: what 1, 10 and 100 billion items would take, from the cost per code that is measured here.
+- `stream`: encodes and indexes a file of byte images in less memory than its size, and trains on it.
+- `billion`: builds an index of codes of 32 bits from batches, and searches within radius 2 of 4,096 queries. A billion
+  codes take about 17 GiB, so this case runs only if named.
+- `paper`: extrapolates the costs per code measured here to 1, 10 and 100 billion items.
 
-Every measurement has a process of its own, as memory that was used once is seldom given back. Peak memory is what the
-process itself took: pages of a mapped file, which the system can drop at any time, are not counted.
+Each measurement runs in its own process, since freed memory is rarely returned to the system. Peak memory excludes
+pages of memory-mapped files, which the system can evict at any time.
 """
 
 import argparse
@@ -39,7 +39,7 @@ DEVICES = [1, 2, 4, 8]
 
 
 def timed(function):
-    """Median seconds of a few rounds after a first one."""
+    """Measures the median seconds of a few rounds after a warm-up."""
     times = []
     for number in range(ROUNDS + 1):
         start = time.perf_counter()
@@ -50,7 +50,7 @@ def timed(function):
 
 
 class Peak:
-    """The largest memory of this process while it is on, mapped files aside, above what it had before."""
+    """Peak memory of this process within a `with` block, without mapped files, above the initial memory."""
 
     def __enter__(self):
         self.first = self.bytes = self._now()
@@ -88,9 +88,9 @@ def mesh_of(num_devices):
 
 
 def items(n):
-    """One row: k-NN by scan in 64 bits; radius 2 by probe and by scan in codes of log2(n / 0.4) bits.
+    """Prints a row: k-NN by scan of 64 bits; radius 2 by probe and by scan of codes of log2(n / 0.4) bits.
 
-    Behind each comes what the plan expects, by which `method="auto"` chooses.
+    Each is followed by the estimate of the plan, which `method="auto"` uses.
     """
     num_bits = jh.suggest_num_bits(n)
     index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
@@ -111,7 +111,7 @@ def items(n):
 
 
 def devices(n, num_devices):
-    """One row: k-NN and radius 2 in 64 bits on so many devices."""
+    """Prints a row: k-NN and radius 2 in 64 bits on `num_devices` devices."""
     index, queries = jh.build_index(codes_of(n, 64), 64), codes_of(QUERIES, 64, seed=1)
     sharded = jh.shard_index(index, mesh_of(num_devices))
     cells = [
@@ -121,7 +121,7 @@ def devices(n, num_devices):
 
 
 def building(n, num_devices):
-    """Rows: seconds and peak memory of each step, with the bytes of the index beside them."""
+    """Prints seconds and peak memory of each step, and the bytes of the index."""
     mesh, fewer = mesh_of(num_devices), mesh_of(num_devices // 2)
     jh.shard_index(jh.build_index(codes_of(10, 64), 64), mesh)
     index = step("build", jh.build_index, codes_of(n, 64), 64)
@@ -145,7 +145,7 @@ def step(name, function, *arguments):
 
 
 def stream(n):
-    """Encodes and indexes n images of 784 bytes from a mapped file, and trains on them; with a small network."""
+    """Encodes, indexes and trains on n images of 784 bytes from a memory-mapped file, with a small network."""
     model = jh.Autoencoder(784, 64, (128,))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
@@ -165,14 +165,14 @@ def stream(n):
 
 
 def trained(model, images):
-    """Trains for an epoch. The images are noise, so warnings of idle bits are ignored."""
+    """Trains for an epoch. The images are noise, so warnings about useless bits are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jh.training.CodeWarning)
         return jh.fit(model, images, epochs=1, batch_size=1024)[1].loss
 
 
 class Batches:
-    """Batches of rows, read from the file anew in each iteration."""
+    """Batches of rows, read again from the file in each iteration."""
 
     def __init__(self, rows, size=2**14):
         self.rows, self.size = rows, size
@@ -182,7 +182,7 @@ class Batches:
 
 
 def billion(n, q=4096):
-    """Rows: seconds and peak memory of building and of the tables, time per query, and the bytes of each part."""
+    """Prints seconds and peak memory of index and tables, time per query, and the bytes of each part."""
     queries = codes_of(q, 32, seed=n)
     batches = (codes_of(min(2**22, n - start), 32, seed=start) for start in range(0, n, 2**22))
     index = step(f"build of {n:,} codes", jh.build_index, batches, 32)
@@ -205,11 +205,11 @@ def billion(n, q=4096):
 
 
 def paper(per_code_word, per_build, memory=16 * 2**30, k=10):
-    """Prints what large collections take, given nanoseconds to compare a word and to build in a code, on this host.
+    """Prints the costs of large collections, given nanoseconds per compared word and per code built in, on this host.
 
-    Bytes are those of codes, an offset and an id for each; the spare room of shapes adds at most a quarter. A device
-    has 16 GiB. Positions and ids are int32, so one index holds at most 2^31 items whatever its shards: where there are
-    more, several indexes of so many have to be searched one after the other or side by side.
+    Bytes include codes, an offset and an id for each; padding adds at most a quarter. A device has 16 GiB. Positions
+    and ids are int32, so an index holds at most 2^31 items, with any number of shards. Larger collections need several
+    indexes, searched sequentially or in parallel.
     """
     print(f"{'items':>16}{'bits':>6}{'bytes/item':>12}{'GB':>10}{'devices':>9}{'indexes':>9}", end="")
     print(f"{'ms/query':>10}{'bytes/query':>13}{'build-hours':>12}")
@@ -220,7 +220,7 @@ def paper(per_code_word, per_build, memory=16 * 2**30, k=10):
 
 
 def estimate(n, num_bits, per_code_word, per_build, memory, k):
-    """Cells of one row of `paper`."""
+    """Formats the cells of a row of `paper`."""
     words = num_bits // 32
     per_item = 4 * words + 4 + 4
     limit = min(memory // (per_item * 5 // 4), (2**31 - 1) * 4 // 5 // words)  # of one shard
@@ -237,7 +237,7 @@ def estimate(n, num_bits, per_code_word, per_build, memory, k):
 
 
 def measured_paper(n=10**7):
-    """The table for the costs found here."""
+    """Prints the table for the costs measured here."""
     codes, queries = codes_of(n, 64), codes_of(QUERIES, 64, seed=1)
     start = time.perf_counter()
     index = jh.build_index(codes, 64)
@@ -256,7 +256,7 @@ HEADS = {
 
 
 def apart(num_devices, call):
-    """Runs a call of this file in a process with so many devices."""
+    """Runs a call of this file in a process with `num_devices` devices."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
     folder = Path(__file__).parent
     subprocess.run(
@@ -266,7 +266,7 @@ def apart(num_devices, call):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", help="those above; by default all but billion")
+    parser.add_argument("case", nargs="*", help="those above; default: all but billion")
     parser.add_argument("--items", type=int, help="the only size to measure")
     options = parser.parse_args()
     for case in options.case or ["items", "devices", "building", "stream", "paper"]:

@@ -1,8 +1,8 @@
-"""How fast are the k nearest found, beside peers? `python tests/benchmarks/search.py [CASE ...]`
+"""Speed of k-nearest search compared with peers: `python tests/benchmarks/search.py [CASE ...]`
 
-Every row runs ours and the peer in turns in one process with as many threads, with numpy queries. What is compiled or
-built on the first call is printed apart. Needs faiss-cpu, and for some rows usearch and pynear; rows of what is not
-installed show our times alone. `--device` asks from the default device, and needs no peer.
+For each row, jaxhash and the peer take turns in one process, with the same number of threads and numpy queries. The
+first call, which compiles and builds, is printed separately. Needs faiss-cpu, and for some rows usearch and pynear;
+without them, rows show only jaxhash. `--device` puts queries on the default device, and needs no peer.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ SCALE = 1  # the tests divide sizes by it
 
 
 def nearest(table, case, k, mark=""):
-    """A row; a single query has no leading axis, so that it needs no padding."""
+    """Prints a row; a single query has no leading axis, so it needs no padding."""
     n, q = len(case.bits), len(case.queries)
     flat, queries = case.faiss("IndexBinaryFlat"), table.place(case.queries if q > 1 else case.queries[0])
     table.compare(
@@ -56,7 +56,7 @@ def selection(table):
 
 
 def options(table):
-    """Weights, and a mask that allows half of the items, beside FAISS without either."""
+    """Times weights, and a mask of half of the items, compared with FAISS without either."""
     n = MILLION // SCALE
     case = Case(*uniform(n, 256, 64))
     flat, queries = case.faiss("IndexBinaryFlat"), table.place(case.queries)
@@ -71,7 +71,7 @@ def options(table):
 
 
 def overhead(table):
-    """What a call from Python takes beside the work of the method that it chooses."""
+    """Measures the overhead of a call from Python over the chosen method."""
     case = Case(*uniform(15_000 // SCALE, 256, 64))
     query = case.queries[0]
 
@@ -105,7 +105,7 @@ def threads(table):
 
 
 def shapes(table):
-    """How many programs 200 odd shapes take, and how long the first call at a million codes."""
+    """Counts the programs for 200 shapes, and times the first call with a million codes."""
     import jax
 
     compiled = []
@@ -175,7 +175,7 @@ def memory(table):
 
 
 CASES = {
-    "memory": memory,  # first, as it reads the highest mark so far
+    "memory": memory,  # first, as it reads the peak so far
     "shapes": shapes,
     "single": single,
     "overhead": overhead,

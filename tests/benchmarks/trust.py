@@ -1,7 +1,7 @@
-"""How do we and our peers take bad inputs and damaged files? `python tests/benchmarks/trust.py [CASE ...]`
+"""Handling of bad inputs and damaged files, by jaxhash and peers: `python tests/benchmarks/trust.py [CASE ...]`
 
-The same damage is done to jaxhash, FAISS (IndexBinaryFlat) and usearch, and one row is printed for each. All of it
-happens in processes of their own, since a library may crash on it. Needs faiss-cpu and usearch.
+Tests jaxhash, FAISS (IndexBinaryFlat) and usearch with the same damage, and prints a row for each. Attempts run in
+separate processes, since a library can crash. Needs faiss-cpu and usearch.
 """
 
 import argparse
@@ -25,7 +25,7 @@ FIRST = np.bitwise_count(np.packbits(PLANES[:2000], axis=1) ^ np.packbits(PLANES
 
 
 class Jaxhash:
-    """The calls that the cases need; each library has such a class."""
+    """The calls that the cases need; there is such a class for each library."""
 
     large = 1_000_000
 
@@ -97,7 +97,7 @@ class Faiss:
 
     def remove(self, index, ids):
         if index.remove_ids(ids) < len(ids):
-            raise KeyError("fewer removed than asked for")  # it says how many
+            raise KeyError("fewer removed than asked for")  # it returns the number
         return index
 
     def merge(self, a, b):
@@ -142,7 +142,7 @@ class Usearch:
     def remove(self, index, ids):
         for number in ids:
             if not index.remove(int(number)):
-                raise KeyError("not there")  # it says so by its result
+                raise KeyError("not there")  # its result reports it
         return index
 
     def merge(self, a, b):
@@ -154,7 +154,7 @@ class Usearch:
     def load(self, path):
         index = self.restore(str(path))
         if index is None:
-            raise ValueError("None instead of an index")  # as it says that a file can't be read
+            raise ValueError("None instead of an index")  # its way to report an unreadable file
         return index
 
     def saver(self, path, count):
@@ -167,13 +167,13 @@ LIBRARIES = {"jaxhash": Jaxhash, "faiss": Faiss, "usearch": Usearch}
 
 
 def answers_rightly(library, index, count=10):
-    """Whether the nearest neighbours of item 0 are as far away as they should be."""
+    """Returns whether the nearest neighbors of item 0 have the right distances."""
     distances = np.asarray(library.search(index, library.codes[:1], count)[0], dtype=float).reshape(-1)
     return distances.tolist() == np.sort(FIRST)[:count].tolist()
 
 
 def inputs(library):
-    """Bad inputs by name. Each call passes if it raises an error or returns true."""
+    """Returns bad inputs by name. A call passes if it raises an error or returns true."""
     codes = library.codes[:2000]
     query, good = codes[:1], library.make(NUM_BITS, codes)
 
@@ -241,7 +241,7 @@ def empty_answer(found):
 
 
 def outcome(call):
-    """`refused`, `right` or `wrong`; `unclear` is a bare assertion (removed by -O) or a lack of memory."""
+    """Returns `refused`, `right`, `wrong`, or `unclear` for an assertion (removed by -O) or a lack of memory."""
     try:
         return "right" if call() else "wrong"
     except (AssertionError, MemoryError, AttributeError):
@@ -251,7 +251,7 @@ def outcome(call):
 
 
 def work(name, action, arguments):
-    """Runs in a process of its own, and prints one line for each attempt."""
+    """Runs in a separate process, and prints a line for each attempt."""
     library = LIBRARIES[name]()
     if action == "inputs":
         for number, call in enumerate(list(inputs(library).values())[int(arguments[0]) :], int(arguments[0])):
@@ -299,7 +299,7 @@ def fill_disk(library, path):
 
 
 def start(name, action, *arguments):
-    """The lines a process of that library prints, and its exit status."""
+    """Returns the output lines and exit status of a process of a library."""
     command = [sys.executable, "-W", "ignore", __file__, "--work", name, action, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
@@ -309,7 +309,7 @@ def start(name, action, *arguments):
 
 
 def attempts(name, action, things):
-    """The outcome of each attempt; after one that kills the process, another process goes on with the next."""
+    """Returns the outcome of each attempt; if one kills the process, another process continues."""
     found = []
     while len(found) < len(things):
         left = [len(found)] if action == "inputs" else things[len(found) :]

@@ -1,8 +1,8 @@
-"""What does it cost to change an index, and to load one? `python tests/benchmarks/upkeep.py [CASE ...]`
+"""Speed of changing and loading an index: `python tests/benchmarks/upkeep.py [CASE ...]`
 
-Changes are timed beside building the whole index again; loading beside reading and hashing the file, and beside loading
-without the digest. Medians of several rounds; for `loading`, which writes a file of about 1 GB to a temporary folder,
-also the best, as virtual machines may take seconds to hand out memory that they have not used for a while.
+Compares changes with rebuilding the whole index, and loading with reading and hashing the file and with loading without
+the digest. Prints medians of several rounds. `loading` writes a file of about 1 GB to a temporary folder; it also
+prints the minimum, as virtual machines can take seconds to provide memory that was unused for a while.
 """
 
 import argparse
@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 
 
 def timed(*functions, pick=statistics.median):
-    """Seconds of each function, all run in turns."""
+    """Times functions in turns."""
     times = [[] for _ in functions]
     for number in range(ROUNDS + 1):
         for function, results in zip(functions, times, strict=True):
@@ -77,7 +77,7 @@ def changes():
 
 
 def big_file(path, n):
-    """An index of n distinct codes of 64 bits, without building one."""
+    """Writes an index of n distinct codes of 64 bits without building one."""
     keys = np.sort(RNG.integers(0, 2**64, n, dtype=np.uint64))
     keys = keys[np.append(True, keys[1:] != keys[:-1])]
     codes = np.stack([(keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32)], axis=1)
@@ -92,7 +92,7 @@ def big_file(path, n):
 def loading():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index"
-        writer = os.fork()  # so that the memory it takes is not counted here
+        writer = os.fork()  # so that its memory is not counted here
         if writer == 0:
             big_file(path, 62_500_000)
             os._exit(0)

@@ -13,7 +13,7 @@ def test_a_model_trained_on_floats_refuses_other_ranges_and_bytes(rng):
     jh.encode(model, vectors * 2.5)  # similar vectors may lie outside
     with pytest.raises(ValueError, match=r"must lie in \[-12, 12\] for this model, but row 3 spans"):
         jh.encode(model, np.concatenate([vectors[:3], vectors[:1] * 255]))
-    with pytest.raises(TypeError, match="scaled as those this model was trained on, got dtype uint8"):
+    with pytest.raises(TypeError, match="scaled like this model's training images, got dtype uint8"):
         jh.encode(model, np.zeros((2, 12), np.uint8))
     with pytest.raises(TypeError, match="uint8"):
         jax.jit(lambda images: jh.encode(model, images))(np.zeros((2, 12), np.uint8))

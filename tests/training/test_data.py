@@ -108,7 +108,7 @@ def test_an_iterator_is_for_one_epoch_without_a_checkpoint(images, tmp_path):
     assert jh.encode(model, images).shape == (1000, 1)
     for options in ({"epochs": 2}, {"epochs": 1, "checkpoint": tmp_path / "checkpoint"}):
         taken = iter(Loader(images, 64))
-        with pytest.raises(ValueError, match=r"gone through again, .* got an iterator \(generator\): give an array"):
+        with pytest.raises(ValueError, match=r"more than once, .* got an iterator \(generator\): give an array"):
             fit(taken, **options)
         assert next(taken).shape == (64, 12)
 
@@ -126,7 +126,7 @@ def test_a_stream_that_ends_sooner_the_second_time_is_refused(images):
         def __iter__(self):
             return self.batches
 
-    with pytest.raises(ValueError, match="brought 1000 items when first gone through, but 0 in an epoch"):
+    with pytest.raises(ValueError, match="held 1000 items when first iterated, but 0 in an epoch"):
         fit(Exhausted())
 
 

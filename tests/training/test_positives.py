@@ -93,7 +93,7 @@ def test_copies_are_neighbors_and_no_item_is_its_own(rng):
 
 
 def test_the_seed_chooses_candidates_where_there_are_many_items(rng, monkeypatch):
-    monkeypatch.setattr(positives, "CANDIDATES", 64)
+    monkeypatch.setattr(positives, "MAX_CANDIDATES", 64)
     vectors = rng.normal(size=(300, 6)).astype(np.float32)
     found = find_neighbors(vectors, 4, seed=1)
     assert len(np.unique(found)) <= 64
