@@ -353,7 +353,7 @@ def test_what_cannot_be_sharded_is_refused():
         (lambda: jh.add_items(sharded, queries), "shard the whole index again"),
         (lambda: jh.remove_items(sharded, [0]), "shard the whole index again"),
         (lambda: jh.merge_indexes(index, sharded), "b must be a HashIndex, got ShardedIndex"),
-        (lambda: jh.duplicate_groups(sharded, radius=2), "load_index, for what was saved in parts"),
+        (lambda: jh.duplicate_groups(sharded, radius=2), "load_index for an index saved in parts"),
         (lambda: jh.save_retriever("x.npz", jh.Retriever(jh.Autoencoder(9, 64, ()), sharded)), "save_index, and make"),
         (lambda: jh.describe(queries), "index must be a HashIndex or a ShardedIndex, got ndarray"),
     ]:
