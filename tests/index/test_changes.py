@@ -186,7 +186,7 @@ def test_unknown_values_of_missing_are_refused(missing):
         (np.full((2, 1), 1, np.uint32), None, ValueError, "padding bits must be zero"),
         (np.zeros((2, 1), np.uint32), [1, 9], ValueError, "ids must be new, but 9 is in the index already"),
         (np.zeros((2, 1), np.uint32), [9, 7], ValueError, "ids must be new, but 7 is in the index already"),
-        (np.zeros((2, 1), np.uint32), [1, 1], ValueError, "1 came more than once"),
+        (np.zeros((2, 1), np.uint32), [1, 1], ValueError, "1 occurs more than once"),
         (np.zeros((2, 1), np.uint32), [1], ValueError, r"ids must have shape \(2,\)"),
         (np.zeros((2, 1), np.uint32), [1, -1], ValueError, "got -1"),
         (np.zeros((2, 1), np.uint32), [1, 2**31], ValueError, r"my_ids\[ids\]"),
