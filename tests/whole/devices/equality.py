@@ -444,7 +444,7 @@ def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
     whole = mine.read_bytes()
     for content, message in [
         (whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], "damaged|digest"),
-        (theirs.read_bytes(), "is not the file that was saved"),
+        (theirs.read_bytes(), "is not the saved file"),
         (None, "is missing"),
     ]:
         mine.unlink() if content is None else mine.write_bytes(content)
@@ -484,7 +484,7 @@ def test_marks_that_do_not_fit_the_parts_are_refused(tmp_path):
     listing = archive.read_archive(path, parts.PARTS)
     listing.arrays["items"] = np.array([0, 8], np.int32)
     archive.write_archive(path, listing)
-    with pytest.raises(jh.CorruptFileError, match="marks are not those of its parts"):
+    with pytest.raises(jh.CorruptFileError, match="marks don't match its parts"):
         jh.load_sharded_index(path, mesh_of(2))
 
 
