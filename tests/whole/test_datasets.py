@@ -297,7 +297,7 @@ def test_without_cifar_10_the_error_names_files_and_folders(tmp_path):
 def test_pickled_cifar_10_is_refused_with_the_reason(tmp_path, where):
     (tmp_path / where).mkdir(parents=True)
     (tmp_path / where / "data_batch_1").write_bytes(b"not even looked at")
-    with pytest.raises(ValueError, match="pickled files, which can make code run"):
+    with pytest.raises(ValueError, match="pickled files, which can execute code"):
         jh.load_dataset("cifar-10", tmp_path)
 
 
