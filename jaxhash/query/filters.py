@@ -55,7 +55,7 @@ def check_allowed(index: AnyIndex, allowed: ArrayLike | None) -> Any:
     return allowed if isinstance(allowed, jax.Array) else np.asarray(allowed)
 
 
-def count_among(k: int, allowed: Any) -> int:
+def count_unfiltered(k: int, allowed: Any) -> int:
     """Returns the number of unfiltered neighbors expected to contain k allowed ones."""
     return k * int(allowed.size) // max(1, int(np.count_nonzero(np.asarray(allowed))))
 
@@ -74,7 +74,7 @@ def apply_filter(index: AnyIndex, allowed: Any, limits: Limits = LIMITS) -> tupl
         converted = last[1]
     else:
         mask = np.array(allowed) if on_host else allowed  # a copy: callers may change theirs
-        small_index = gather_few(index, mask, limits) if on_host and isinstance(index, HashIndex) else None
+        small_index = gather_allowed(index, mask, limits) if on_host and isinstance(index, HashIndex) else None
         converted = small_index or make_known_filter(index, mask)
         cache.last_filter = mask, converted
     return (converted, None) if isinstance(converted, HashIndex) else (index, converted)
@@ -91,11 +91,11 @@ def make_known_filter(index: AnyIndex, mask: Any) -> Filter:
     return result
 
 
-def gather_few(index: HashIndex, allowed: np.ndarray, limits: Limits = LIMITS) -> HashIndex | None:
+def gather_allowed(index: HashIndex, allowed: np.ndarray, limits: Limits = LIMITS) -> HashIndex | None:
     """Returns an index of the allowed items alone, or `None` if they are too many for that to be faster."""
     sizes = sizes_of(index)
-    capacity = sizes.num_items // limits.few
-    if sizes.num_items < limits.worth_gathering or not sizes.on_host or np.count_nonzero(allowed) > capacity:
+    capacity = sizes.num_items // limits.gathered_ratio
+    if sizes.num_items < limits.min_gathered_items or not sizes.on_host or np.count_nonzero(allowed) > capacity:
         return None
     ids = np.asarray(index.ids)[: sizes.num_items]
     entries = np.flatnonzero(np.take(allowed, ids))  # twice as fast as indexing

@@ -28,9 +28,9 @@ from jaxhash.core.checks import (
 )
 from jaxhash.index.hash_index import HashIndex, cache_of, sizes_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
-from jaxhash.query.filters import apply_filter, check_allowed, count_among, find_filter, map_allowed
+from jaxhash.query.filters import apply_filter, check_allowed, count_unfiltered, find_filter, map_allowed
 from jaxhash.query.hits import Asked, Part, in_chunks, matches_of_hits, try_in_turn
-from jaxhash.query.plan import COMPILED_SCANS, LIMITS, Limits, Option, compared_at_once, decide, order_nearest
+from jaxhash.query.plan import COMPILED_SCANS, LIMITS, Limits, Option, decide, numpy_batch_size, order_nearest
 from jaxhash.query.probe.host import probe_widening
 from jaxhash.query.results import Neighbors, RadiusMatches
 from jaxhash.query.scan.host import nearest_hits, nearest_in_groups
@@ -97,9 +97,10 @@ def find_nearest(
     if isinstance(index, ShardedIndex):
         return _scan(index, queries, allowed, k, limits)
     lead, num_planes = queries.words.shape[:-1], 0 if queries.planes is None else len(queries.exponents)
-    count, among, filtered = math.prod(lead), k if allowed is None else count_among(k, allowed), allowed is not None
-    options = order_nearest(sizes_of(index), count, k, among, num_planes, filtered, method, limits)
-    options = take_account(index, options, limits)
+    count, filtered = math.prod(lead), allowed is not None
+    unfiltered_k = count_unfiltered(k, allowed) if filtered else k
+    options = order_nearest(sizes_of(index), count, k, unfiltered_k, num_planes, filtered, method, limits)
+    options = choose_options(index, options, limits)
     if options[0].method == "scan":
         return _scan(index, queries, allowed, k, limits)
     asked = Asked(index, None if allowed is None else np.asarray(allowed), limits, k=k)
@@ -109,7 +110,7 @@ def find_nearest(
     return put_beside(found, queries.words) if is_jax(queries.words) else found
 
 
-def take_account(index: HashIndex, options: tuple[Option, ...], limits: Limits = LIMITS) -> tuple[Option, ...]:
+def choose_options(index: HashIndex, options: tuple[Option, ...], limits: Limits = LIMITS) -> tuple[Option, ...]:
     """Returns the options to try, without tables until these pay off, and records the cost (`plan.decide`)."""
     if not options[0].slices and options[0].method not in COMPILED_SCANS:
         return options
@@ -126,7 +127,7 @@ def _compare_in_numpy(asked: Asked, queries: Queries, _: Option) -> Part:
     def find(rows: Queries) -> RadiusMatches:
         return matches_of_hits(asked.index, nearest_hits(asked.index, rows, asked.k), first=asked.k)
 
-    return in_chunks(find, queries, compared_at_once(sizes_of(asked.index), asked.limits))
+    return in_chunks(find, queries, numpy_batch_size(sizes_of(asked.index), asked.limits))
 
 
 def _select_in_groups(asked: Asked, queries: Queries, _: Option) -> Part:

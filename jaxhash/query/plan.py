@@ -55,9 +55,9 @@ class Limits(NamedTuple):
     candidate: float = 30  # to compare a code of a bucket
     build: float = 60  # to sort a code into a table
     build_first: float = 20  # to add a code to the table of the first bits, where addresses are sorted already
-    spare_bits: int = 6  # maximum address bits above log2(num_codes): 16 to 32 bytes per code
-    largest_table: int = 28  # maximum address bits, with 64 MiB of bitmap and directory; the codes may raise it:
-    least_spare_bits: int = 2  # address bits above log2(num_codes) that are always allowed
+    max_spare_bits: int = 6  # address bits above log2(num_codes): 16 to 32 bytes per code
+    max_table_bits: int = 28  # 64 MiB of bitmap and directory; raised to log2(num_codes) + min_spare_bits
+    min_spare_bits: int = 2
     max_probes: int = 2**16  # of one table
     # Batch sizes bound the memory beside the index and the results. Larger batches gain nothing.
     max_queries: int = 256
@@ -69,7 +69,7 @@ class Limits(NamedTuple):
     candidates: int = 2**21  # per comparison, in 100 MiB
     probes: int = 2**18  # bitmap words per read
     max_hit_queries: int = 2**12  # queries with hits sorted together, below 2^13
-    rooms: tuple[int, ...] = (2**8, 2**12)  # candidate slots per query for probing on an accelerator
+    slot_counts: tuple[int, ...] = (2**8, 2**12)  # candidate slots per query for probing on an accelerator
     row_memory: int = 2**22  # bytes of vectors ranked at a time: 12 ms, against 48 ms with 38 MiB
     listed: int = 2**21  # ids or pairs written at a time
     bag_codes: int = 256  # codes of a bag per search
@@ -77,13 +77,13 @@ class Limits(NamedTuple):
     # Pairs of a collection with itself.
     sort_code: float = 120  # by the bits of several slices
     compare_pair: float = 3  # by a 64-bit word
-    worth_sampling: float = 2e7  # minimum cost for comparing alternatives
+    min_sampled_cost: float = 2e7  # minimum cost for comparing alternatives
     sample: int = 2**13  # codes for estimating the number of comparisons
     max_sorts: int = 128
     run_codes: int = 2**15  # compared together, so that they fit the caches
     # Masks.
-    few: int = 64  # codes are gathered if at most one item in this many is allowed
-    worth_gathering: int = 2**16  # minimum items of an index for gathering
+    gathered_ratio: int = 64  # codes are gathered if at most one item in this many is allowed
+    min_gathered_items: int = 2**16  # minimum items of an index for gathering
 
 
 def _counts_in_vectors() -> bool:
@@ -115,7 +115,7 @@ class Option(NamedTuple):
     method: str
     cost: float
     plans: tuple[Plan, ...] = ()  # one for the radius, or one each for radius 0, 1, 2, ...
-    room: int = 0  # candidate slots per query, on an accelerator
+    num_slots: int = 0  # candidate slots per query, on an accelerator
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -146,7 +146,8 @@ def cut_slices(num_codes: int, num_bits: int, num_tables: int, limits: Limits = 
     Codes within a radius in a whole slice are also within it in the slice's first bits, so no match is lost.
     """
     numbering = math.ceil(math.log2(max(2, num_codes)))
-    longest = min(max(8, numbering + limits.spare_bits), max(limits.largest_table, numbering + limits.least_spare_bits))
+    max_size = max(limits.max_table_bits, numbering + limits.min_spare_bits)
+    longest = min(max(8, numbering + limits.max_spare_bits), max_size)
     cuts = [num_bits * i // num_tables for i in range(num_tables + 1)]
     return tuple(Slice(first, min(end - first, longest, 32)) for first, end in itertools.pairwise(cuts))
 
@@ -180,12 +181,12 @@ def plan_multi_index(sizes: Sizes, radius: int, num_tables: int | None = None, l
 
 
 def _plan_widening(
-    sizes: Sizes, among: int, limit: float, always: bool, limits: Limits
+    sizes: Sizes, unfiltered_k: int, limit: float, always: bool, limits: Limits
 ) -> tuple[tuple[Plan, ...], int]:
     """Plans radius 0, 1, 2, ... within a total cost of `limit` per query; if `always`, at least the first one.
 
     Returns:
-        The plans, and how many of them are needed to find the expected `among` items; 0 if all are too few.
+        The plans, and how many of them are needed to find the expected `unfiltered_k` items; 0 if all are too few.
     """
     plans: list[Plan] = []
     spent, rounds = 0.0, 0
@@ -195,7 +196,7 @@ def _plan_widening(
         if plan.cost == math.inf or (spent > limit and (plans or not always)):
             break
         plans.append(plan)
-        if not rounds and expected_hits(sizes.num_items, sizes.num_bits, radius) >= among:
+        if not rounds and expected_hits(sizes.num_items, sizes.num_bits, radius) >= unfiltered_k:
             rounds = len(plans)
     return tuple(plans), rounds
 
@@ -218,7 +219,7 @@ def order_nearest(
     sizes: Sizes,
     num_queries: int,
     k: int,
-    among: int,
+    unfiltered_k: int,
     num_planes: int = 0,
     filtered: bool = False,
     method: str = "auto",
@@ -226,8 +227,9 @@ def order_nearest(
 ) -> tuple[Option, ...]:
     """Orders the methods for the k nearest items by cost. The last one answers every query.
 
-    `among` is the number of items, allowed or not, expected within the distance of the k-th allowed one. `num_planes`
-    is the number of bit planes of the weights, 0 without weights. `filtered` states whether there is a mask.
+    `unfiltered_k` is the number of items, allowed or not, expected within the distance of the k-th allowed one.
+    `num_planes` is the number of bit planes of the weights, 0 without weights. `filtered` states whether there is a
+    mask.
     """
     compare = scan_cost(sizes, num_queries, limits, num_planes)
     scan = compare + num_queries * (limits.select_query + k * limits.select_result)
@@ -238,7 +240,7 @@ def order_nearest(
         if not num_planes and num_queries >= limits.group_queries:
             options.append(Option("groups", compare + num_queries * (limits.group_query + k * limits.group_result)))
     if method != "scan" and not num_planes:
-        plans, rounds = _plan_widening(sizes, among, scan / max(1, num_queries), method == "probe", limits)
+        plans, rounds = _plan_widening(sizes, unfiltered_k, scan / max(1, num_queries), method == "probe", limits)
         cost = sum(limits.probe_table + num_queries * plan.cost for plan in plans[:rounds]) if rounds else math.inf
         options += [Option("probe", 0.0 if method == "probe" else cost, plans)] if plans else []
     return _order(options)
@@ -265,10 +267,10 @@ def order_radius(
         plans.append(plan_multi_index(sizes, radius, num_tables, limits))
     for plan in plans:
         cost = len(plan.slices) * limits.probe_table + num_queries * plan.cost
-        rooms = () if sizes.on_host or len(plan.slices) * (sizes.capacity + 1) >= 2**31 else limits.rooms
+        slot_counts = () if sizes.on_host or len(plan.slices) * (sizes.capacity + 1) >= 2**31 else limits.slot_counts
         if cost < math.inf:
             cost = cost if method == "auto" else 0.0
-            options += [Option("device", cost, (plan,), room) for room in rooms]
+            options += [Option("device", cost, (plan,), num_slots) for num_slots in slot_counts]
             if num_queries == 1 and plan.candidates <= limits.few_candidates:
                 one = len(plan.slices) * limits.probe_one + plan.candidates * limits.candidate_one
                 options.append(Option("probe_one", one if method == "auto" else 0.0, (plan,)))
@@ -309,17 +311,17 @@ def decide(
     return Decision(options, {(): counted + min(compile_cost, price)})
 
 
-def affordable(query_bytes: int, limits: Limits = LIMITS) -> int:
+def max_batch_size(query_bytes: int, limits: Limits = LIMITS) -> int:
     """Returns the batch size for queries of `query_bytes` each: a power of two, at most `max_queries`."""
     return min(limits.max_queries, 1 << (max(1, limits.query_memory // query_bytes).bit_length() - 1))
 
 
-def compared_at_once(sizes: Sizes, limits: Limits = LIMITS) -> int:
+def numpy_batch_size(sizes: Sizes, limits: Limits = LIMITS) -> int:
     """Returns the number of queries per numpy comparison with all codes."""
     return max(1, min(limits.max_hit_queries, limits.compared // max(1, sizes.num_codes)))
 
 
-def probed_at_once(plan: Plan, limits: Limits = LIMITS) -> int:
+def probe_batch_size(plan: Plan, limits: Limits = LIMITS) -> int:
     """Returns the number of queries probed together by a plan. Halving it for a second thread is slower."""
     probes = sum(count_probes(bits.size, radius) for bits, radius in zip(plan.slices, plan.radii, strict=True))
     return max(1, min(limits.max_hit_queries, limits.probes // probes))

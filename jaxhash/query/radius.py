@@ -34,14 +34,14 @@ from jaxhash.query.filters import (
     check_allowed,
     count_items_of_codes,
     find_filter,
-    gather_few,
+    gather_allowed,
     make_known_filter,
     map_allowed,
     tile_by_code,
 )
 from jaxhash.query.hits import Asked, Part, in_chunks, join_matches, matches_of_hits, sort_matches, try_in_turn
-from jaxhash.query.nearest import scan_in_batches, take_account
-from jaxhash.query.plan import LIMITS, Limits, Option, compared_at_once, order_radius
+from jaxhash.query.nearest import choose_options, scan_in_batches
+from jaxhash.query.plan import LIMITS, Limits, Option, numpy_batch_size, order_radius
 from jaxhash.query.probe.device import matches_on_device, probe_in_batches, probe_in_slots
 from jaxhash.query.probe.host import probe_matches, probe_one
 from jaxhash.query.probe.tables import check_tables
@@ -118,7 +118,7 @@ def find_matches(
     """Implements `radius_search` of queries uint32 `[q, w]`, after its checks."""
     sizes, count = sizes_of(index), len(queries)
     options = order_radius(sizes, count, radius, method, num_tables, limits)
-    options = take_account(index, options, limits)
+    options = choose_options(index, options, limits)
     return try_in_turn(_METHODS, options, Asked(index, allowed, limits, radius=radius), Queries(queries))
 
 
@@ -126,11 +126,11 @@ def _compare_in_numpy(asked: Asked, queries: Queries, _: Option) -> Part:
     def find(rows: Queries) -> RadiusMatches:
         return matches_of_hits(asked.index, hits_within(asked.index, rows, asked.radius), asked.allowed)
 
-    return in_chunks(find, queries, compared_at_once(sizes_of(asked.index), asked.limits))
+    return in_chunks(find, queries, numpy_batch_size(sizes_of(asked.index), asked.limits))
 
 
 def _scan(asked: Asked, queries: Queries, _: Option) -> Part:
-    small_index = None if asked.allowed is None else gather_few(asked.index, asked.allowed, asked.limits)
+    small_index = None if asked.allowed is None else gather_allowed(asked.index, asked.allowed, asked.limits)
     index, allowed = (asked.index, asked.allowed) if small_index is None else (small_index, None)
     size = scan_size(index.codes.shape, queries, 1, limits=asked.limits)
 

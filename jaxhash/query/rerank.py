@@ -1,4 +1,4 @@
-"""Reranking: sorts candidates found by short codes by long codes or by vectors.
+"""Reranking: sorts the candidates of a search by long codes or by vectors.
 
 Krizhevsky and Hinton, "Using Very Deep Autoencoders for Content-Based Image Retrieval" (ESANN 2011), look up 28-bit
 codes in a hash table and rank the results by 256-bit codes. FAISS calls ranking by vectors refinement
@@ -32,7 +32,7 @@ from jaxhash.core.checks import (
     num_words,
 )
 from jaxhash.index.hash_index import NO_ID
-from jaxhash.query.plan import LIMITS, affordable
+from jaxhash.query.plan import LIMITS, max_batch_size
 from jaxhash.query.results import NO_DISTANCE, Neighbors, ScoredNeighbors
 
 METRICS = ("cosine", "inner_product", "euclidean")
@@ -78,7 +78,7 @@ def rerank(
     if is_traced(long_codes, rows.words, rows.planes, ids):
         traced: Neighbors[Any] = nearest_candidates(jnp.asarray(long_codes), rows, ids, k=k)
         return traced
-    size = affordable(12 * (ids.shape[-1] + 1) * (shape[1] + 2))
+    size = max_batch_size(12 * (ids.shape[-1] + 1) * (shape[1] + 2))
     ranked: Neighbors[Any] = in_batches(
         lambda batch: _compiled_rerank(long_codes, *batch, k=k), (rows, ids), size, lead, axes=len(lead)
     )
@@ -222,7 +222,7 @@ def _is_infinite(values: Any) -> Any:
 def _batch_size(num_candidates: int, k: int, vectors: Any) -> int:
     """Returns the number of queries ranked together so that candidates' rows fit the cache; a power of two."""
     row_bytes = 4 * (max(num_candidates, k) + 1) * (vectors.shape[1] + 4)
-    return affordable(row_bytes, LIMITS._replace(query_memory=LIMITS.row_memory))
+    return max_batch_size(row_bytes, LIMITS._replace(query_memory=LIMITS.row_memory))
 
 
 @partial(jax.jit, static_argnames=("k", "metric"))

@@ -86,7 +86,7 @@ def duplicate_groups(index: HashIndex, *, radius: int) -> list[np.ndarray]:
 
 
 def deduplicate(index: HashIndex, *, radius: int) -> Redundant:
-    """Greedy deduplication: visits items by ascending id and keeps each that is farther than `radius` from all kept.
+    """Deduplicates greedily: visits items by ascending id and keeps each that is farther than `radius` from all kept.
 
     No two kept items are within the radius of each other, and each dropped item is within the radius of the kept one
     that represents it. A chain of near items may keep more than one.

@@ -65,7 +65,7 @@ def plan_cut(index: HashIndex, table: np.ndarray, radius: int, limits: Limits) -
         Cut((), 0): num_pairs * per_pair,
         None: limits.compile + scan_cost(sizes_of(index), len(table), limits),
     }
-    if min(costs.values()) > limits.worth_sampling:
+    if min(costs.values()) > limits.min_sampled_cost:
         sample = table[np.random.default_rng(0).permutation(len(table))[: limits.sample]]
         for agreeing in (1, 2, 3):
             cut = _make_cut(index.num_bits, radius, agreeing, limits)

@@ -22,7 +22,7 @@ from jaxhash.index.probe_tables import ProbeTables, count_words, tables_of_slice
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.filters import Filter, find_filter, map_allowed
 from jaxhash.query.hits import Asked, Part, sort_matches
-from jaxhash.query.plan import Option, affordable, count_probes
+from jaxhash.query.plan import Option, count_probes, max_batch_size
 from jaxhash.query.results import NO_DISTANCE, PaddedMatches
 from jaxhash.query.scan.kernels import items_in_slots, map_queries, merge_padded
 
@@ -32,12 +32,12 @@ def matches_on_device(asked: Asked, queries: Queries, option: Option) -> Part:
 
     Leaves queries with more candidates or matches than slots to the next method.
     """
-    kept, slices, room = cache_of(asked.index).device_tables, option.slices, option.room
+    kept, slices, num_slots = cache_of(asked.index).device_tables, option.slices, option.num_slots
     if slices not in kept:
         kept[slices] = tables_of_slices(asked.index, slices)
-    options = {"radius": asked.radius, "max_candidates": room, "max_results": room}
+    options = {"radius": asked.radius, "max_candidates": num_slots, "max_results": num_slots}
     padded = probe_in_batches((asked.index, kept[slices]), queries, **options)
-    done = padded.complete & (padded.counts <= room)
+    done = padded.complete & (padded.counts <= num_slots)
     row, slot = np.nonzero((padded.ids != NO_ID) & done[:, None])
     distances, ids = padded.distances[row, slot], padded.ids[row, slot]
     keep = np.ones(len(ids), bool) if asked.allowed is None else asked.allowed[ids]
@@ -65,7 +65,7 @@ def _batch_size(slices: tuple[Slice, ...], radius: int, max_candidates: int) -> 
     """Returns the number of queries probed together so that memory is bounded; a power of two."""
     radii = divide_radius(radius, len(slices))
     probes = sum(count_probes(bits.size, table_radius) for bits, table_radius in zip(slices, radii, strict=True))
-    return affordable(16 * probes + 64 * max_candidates)
+    return max_batch_size(16 * probes + 64 * max_candidates)
 
 
 @partial(jax.jit, static_argnames=("radius", "max_candidates", "max_results"))

@@ -40,7 +40,7 @@ from jaxhash.query.plan import (
     Limits,
     Option,
     Plan,
-    probed_at_once,
+    probe_batch_size,
     scan_cost,
 )
 from jaxhash.query.results import RadiusMatches
@@ -129,7 +129,7 @@ def probe_matches(asked: Asked, queries: Queries, option: Option) -> Part:
             return None
         return join_matches([matches_of_hits(asked.index, part, asked.allowed) for part in hits])
 
-    return in_chunks(find, queries, probed_at_once(plan, asked.limits))
+    return in_chunks(find, queries, probe_batch_size(plan, asked.limits))
 
 
 def probe_one(asked: Asked, queries: Queries, option: Option) -> Part:

@@ -1,4 +1,4 @@
-"""Address tables built on request: by `prepare` for later searches, by `build_tables` for compiled programs."""
+"""Explicit construction of address tables: `prepare` for later searches, `build_tables` for compiled programs."""
 
 import math
 from typing import TypeVar
@@ -106,17 +106,17 @@ def _choose_plan(index: AnyIndex, radius: int, num_tables: int | None) -> Plan:
 
 
 def check_tables(index: AnyIndex, tables: ProbeTables, radius: int) -> None:
-    """Raises unless the shapes of tables fit the index and the radius needs few enough probes."""
+    """Raises unless tables have the shapes for the index, and the radius needs at most `max_probes`."""
     check_kind("tables", tables, ProbeTables, "jaxhash.build_tables")
     num_shards = index.num_shards if isinstance(index, ShardedIndex) else 1
     expected = (index.num_bits, capacity_of(index), num_shards * sum(count_words(tables.slices)))
     if (tables.num_bits, tables.capacity, *tables.bitmap.shape) != expected:
         raise ValueError(
-            f"tables of {tables.num_bits}-bit codes with room for {tables.capacity} in each shard are not those of "
-            "this index; see jaxhash.build_tables"
+            f"tables must be built from this index, got tables of {tables.num_bits}-bit codes with a capacity of "
+            f"{tables.capacity} per shard; see jaxhash.build_tables"
         )
     for bits, table_radius in zip(tables.slices, divide_radius(radius, len(tables.slices)), strict=True):
         if count_probes(bits.size, table_radius) > LIMITS.max_probes:
             raise ValueError(
-                f"radius {radius} takes more than {LIMITS.max_probes} probes of these tables: build others"
+                f"radius {radius} takes more than {LIMITS.max_probes} probes of these tables: build tables for it"
             )

@@ -18,7 +18,7 @@ from jaxhash.query.plan import LIMITS, Limits
 from jaxhash.query.scan.kernels import Codes, group_minima, near_groups
 
 # Codes per minimum in the bound on the distance of the k-th nearest code.
-GROUP = 16
+CODES_PER_GROUP = 16
 
 
 class KeptWords(NamedTuple):
@@ -96,9 +96,9 @@ def _bound_kth(distances: np.ndarray, k: int) -> np.ndarray:
     If the minima of k disjoint groups are within a bound, at least k codes are.
     """
     num_queries, count = distances.shape
-    count //= GROUP
+    count //= CODES_PER_GROUP
     if count >= 4 * k:
-        distances = distances[:, : count * GROUP].reshape(num_queries, GROUP, count).min(1)
+        distances = distances[:, : count * CODES_PER_GROUP].reshape(num_queries, CODES_PER_GROUP, count).min(1)
     return _find_kth(distances, k)
 
 

@@ -25,7 +25,7 @@ from jaxhash.core.batching import map_batches
 from jaxhash.core.checks import padding_mask
 from jaxhash.index.hash_index import NO_ID, HashIndex
 from jaxhash.query.filters import Filter
-from jaxhash.query.plan import LIMITS, Limits, affordable
+from jaxhash.query.plan import LIMITS, Limits, max_batch_size
 from jaxhash.query.results import NO_DISTANCE, Neighbors, PaddedMatches
 
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ def scan_size(
     blocks //= max(1, num_shards)
     minima = blocks * lanes * jnp.dtype(minima_dtype(queries.largest_distance())).itemsize
     selected = 8 * min(k, blocks) * lanes + 4 * min(k, blocks * lanes) * group_size * (width + 3)
-    return affordable(minima + selected + 16 * k * num_shards, limits)
+    return max_batch_size(minima + selected + 16 * k * num_shards, limits)
 
 
 def map_queries(function: Callable[[Queries], Result], queries: Queries, num_bits: int, size: int) -> Result:

@@ -111,7 +111,7 @@ def test_shards_are_probed_as_the_whole(n, num_tables):
     same(found, search(index, queries))
     inside = jax.jit(lambda *args: search(*args[:2], tables=args[2], max_candidates=4096))
     same(inside(sharded, queries, tables), found)
-    with pytest.raises(ValueError, match="not those of this index"):
+    with pytest.raises(ValueError, match="tables must be built from this index"):
         search(index, queries, tables=tables)
 
 
