@@ -30,7 +30,7 @@ CIFAR_SHAPE, CIFAR_RECORDS, CIFAR_LABELS = (3, 32, 32), 10_000, 10  # red plane 
 AT_OPENML = IDX_SETS | CIFAR_SET
 OPENML = "https://api.openml.org/api/v1/json/data/554"
 NETWORK_TIMEOUT = 5.0  # seconds
-TESTED = 10_000  # the last images of a set at OpenML are the test set
+NUM_TEST = 10_000  # the last images of a set at OpenML are the test set
 
 
 class Dataset(NamedTuple):
@@ -200,7 +200,7 @@ def _fetch(name: str) -> Dataset:
     fetched = fetch_openml(AT_OPENML[name], version=1, as_frame=False, parser="liac-arff")
     rows, labels = fetched.data.astype(np.uint8), fetched.target.astype(np.int32)
     images = _put_colors_last(rows) if name in CIFAR_SET else rows.reshape(-1, 28, 28)
-    return Dataset(name, images[:-TESTED], labels[:-TESTED], images[-TESTED:], labels[-TESTED:])
+    return Dataset(name, images[:-NUM_TEST], labels[:-NUM_TEST], images[-NUM_TEST:], labels[-NUM_TEST:])
 
 
 def _load_mnist_5k() -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Packed binary codes: conversion and Hamming distance, sorting on the host, and statistics of their bits.
+"""Packed binary codes: conversion, Hamming distance, and statistics of their bits.
 
 The first bit of a code is the most significant bit of its first 32-bit word; unused low bits of the last word are zero.
 Bytes are in the order of `numpy.packbits`, as in FAISS and sentence-transformers, for any number of bits. (FAISS's

@@ -219,15 +219,15 @@ def check_embedded(name: str, vectors: Any, count: int, width: int | None = None
         array = np.asarray(vectors)
     except Exception as error:
         raise ValueError(
-            f"{name} must give an array [n, d] that numpy can read, got {type(vectors).__name__} "
+            f"{name} must return an array [n, d] that numpy can read, got {type(vectors).__name__} "
             f"({type(error).__name__}: {error})"
         ) from error
     expected = (count, array.shape[-1] if array.ndim == 2 and width is None else width)
     if not jax.numpy.issubdtype(array.dtype, np.floating) or array.shape != expected or 0 in array.shape:
         shape = f"[{count}, {'d' if width is None else width}]"
-        raise ValueError(f"{name} must give floats of shape {shape}, got {array.dtype} of shape {array.shape}")
+        raise ValueError(f"{name} must return floats of shape {shape}, got {array.dtype} of shape {array.shape}")
     with np.errstate(over="ignore"):
         values = array.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} gave NaN or a number too large for float32")
+        raise ValueError(f"{name} returned NaN or a number too large for float32")
     return values

@@ -1,4 +1,4 @@
-"""Adding, removing and merging items, using that the arrays are already sorted.
+"""Adding, removing and merging items of sorted arrays.
 
 An index is immutable. Each function returns a new one with the same arrays as an index built from all its items at
 once. Searches of the old index are unaffected, even if the change fails.
@@ -84,7 +84,7 @@ def merge_indexes(a: HashIndex, b: HashIndex) -> HashIndex:
     if a.num_bits != b.num_bits:
         raise ValueError(f"a and b must have codes of the same length, got {a.num_bits} and {b.num_bits} bits")
     if a.multi != b.multi:
-        raise ValueError("a and b must both be indexes of items with several codes, or neither")
+        raise ValueError(f"a and b must have the same multi, got {a.multi} and {b.multi}")
     check_size(len(small[2]) + len(large[2]), a.num_bits)
     if not a.multi:
         _check_disjoint(large[2], small[2], "a and b must have no id in common, but both have {}")

@@ -317,7 +317,7 @@ def test_rows_of_codes_are_added_after_the_largest_id():
 
 def test_indexes_with_and_without_several_codes_an_item_are_not_merged():
     codes = np.zeros((2, 1), np.uint32)
-    with pytest.raises(ValueError, match="several codes, or neither"):
+    with pytest.raises(ValueError, match="a and b must have the same multi, got"):
         jh.merge_indexes(jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True))
 
 
