@@ -22,7 +22,7 @@ tampering: load only files that you trust, although nothing in them is executed.
 return the same, ties included; each device sends k results per query, for any number of codes. With several processes,
 all make the same calls in the same order:
 
-    jax.distributed.initialize(heartbeat_timeout_seconds=10)  # once; autodetected on TPU pods and Slurm
+    jax.distributed.initialize(heartbeat_timeout_seconds=10)  # once; detects TPU pods and Slurm
     mesh = jax.make_mesh((jax.device_count(),), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
     index = jh.load_sharded_index("/shared/index", mesh)  # each process reads its own part
     distances, ids = jh.search(index, queries, k=10)  # the same queries and results in every process

@@ -11,7 +11,7 @@ from jaxhash.core.batching import entry_point, one_at_a_time
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.index.hash_index import NO_ID, HashIndex, cache_of, codes_of_ranks, replace_ids
 from jaxhash.index.processes import gather_rows
-from jaxhash.index.sharding import AnyIndex, ShardedIndex, keep_shards, local_shards, map_shards
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards, map_sharded, map_shards
 
 
 def number_positions(index: AnyIndex) -> AnyIndex:
@@ -32,7 +32,7 @@ def number_positions(index: AnyIndex) -> AnyIndex:
 
 def _number(index: AnyIndex) -> jax.Array:
     if isinstance(index, ShardedIndex):
-        return keep_shards(lambda shard: _count_on(shard.ids, lax.axis_index(index.axis_name)), index)
+        return map_sharded(lambda shard: _count_on(shard.ids, lax.axis_index(index.axis_name)), index)
     return _count_on(index.ids, jnp.int32(0))
 
 

@@ -238,7 +238,7 @@ def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, be
     return _on_shards(index, gather, PartitionSpec(), beside, rows)
 
 
-def keep_shards(function: Callable[..., Any], index: ShardedIndex, *rows: Any) -> Any:
+def map_sharded(function: Callable[..., Any], index: ShardedIndex, *rows: Any) -> Any:
     """Applies `function(shard, *rows)` on every device; results stay there, sharded along their first axis."""
     spec = PartitionSpec(index.axis_name)
     return _on_shards(index, function, spec, (), rows)

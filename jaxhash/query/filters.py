@@ -23,7 +23,7 @@ from jaxhash.core.batching import entry_point, one_at_a_time, put_beside
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import HashIndex, cache_of, codes_of_ranks, layout, sizes_of
 from jaxhash.index.positions import id_span
-from jaxhash.index.sharding import AnyIndex, ShardedIndex, keep_shards, map_shards
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_sharded, map_shards
 from jaxhash.query.plan import LIMITS, Limits
 
 
@@ -145,7 +145,7 @@ def make_filter(index: HashIndex, allowed: jax.Array, *, one_item_each: bool | N
 
 
 _compiled_filter = entry_point(make_filter, "one_item_each")
-_compiled_shard_filters = entry_point(partial(keep_shards, make_filter))
+_compiled_shard_filters = entry_point(partial(map_sharded, make_filter))
 
 
 def _find_excluded(index: HashIndex, entries: Bitmap, one_item_each: bool | None) -> jax.Array:

@@ -127,8 +127,8 @@ def sort_matches(num_queries: int, query: np.ndarray, distances: np.ndarray, ids
 
 
 @dataclass
-class Asked:
-    """The arguments of a search other than the queries."""
+class Request:
+    """The arguments of a search, without the queries."""
 
     index: HashIndex
     allowed: np.ndarray | None  # bool [m], by id
@@ -139,19 +139,19 @@ class Asked:
 
 # The matches of queries, and which queries are done, bool [q]; the others have no matches.
 Part = tuple[RadiusMatches, np.ndarray]
-Method = Callable[[Asked, Queries, Option], Part]
+Method = Callable[[Request, Queries, Option], Part]
 
 
 def try_in_turn(
-    methods: Mapping[str, Method], options: Sequence[Option], asked: Asked, queries: Queries
+    methods: Mapping[str, Method], options: Sequence[Option], request: Request, queries: Queries
 ) -> RadiusMatches:
     """Passes the queries `[q, w]` that one method leaves unanswered to the next; the last one answers all."""
-    matches, done = methods[options[0].method](asked, queries, options[0])
+    matches, done = methods[options[0].method](request, queries, options[0])
     for option in options[1:]:
         left = np.flatnonzero(~done)
         if not len(left):
             break
-        more, done[left] = methods[option.method](asked, queries.map(operator.itemgetter(left)), option)
+        more, done[left] = methods[option.method](request, queries.map(operator.itemgetter(left)), option)
         query = np.concatenate([number_runs(matches.offsets), left[number_runs(more.offsets)]])
         distances, ids = (np.concatenate(pair) for pair in zip(matches[1:], more[1:], strict=True))
         matches = sort_matches(len(done), query, distances, ids)

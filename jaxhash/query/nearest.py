@@ -29,7 +29,7 @@ from jaxhash.core.checks import (
 from jaxhash.index.hash_index import HashIndex, cache_of, sizes_of
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.filters import apply_filter, check_allowed, count_unfiltered, find_filter, map_allowed
-from jaxhash.query.hits import Asked, Part, in_chunks, matches_of_hits, try_in_turn
+from jaxhash.query.hits import Part, Request, in_chunks, matches_of_hits, try_in_turn
 from jaxhash.query.plan import COMPILED_SCANS, LIMITS, Limits, Option, decide, numpy_batch_size, order_nearest
 from jaxhash.query.probe.host import probe_widening
 from jaxhash.query.results import Neighbors, RadiusMatches
@@ -103,9 +103,9 @@ def find_nearest(
     options = choose_options(index, options, limits)
     if options[0].method == "scan":
         return _scan(index, queries, allowed, k, limits)
-    asked = Asked(index, None if allowed is None else np.asarray(allowed), limits, k=k)
+    request = Request(index, None if allowed is None else np.asarray(allowed), limits, k=k)
     rows = queries.map(lambda array: np.asarray(array).reshape(count, *array.shape[len(lead) :]))
-    _, distances, ids = try_in_turn(_METHODS, options, asked, rows)
+    _, distances, ids = try_in_turn(_METHODS, options, request, rows)
     found = Neighbors(distances.reshape(*lead, k), ids.reshape(*lead, k))
     return put_beside(found, queries.words) if is_jax(queries.words) else found
 
@@ -123,16 +123,16 @@ def choose_options(index: HashIndex, options: tuple[Option, ...], limits: Limits
 # Methods: each done query has k matches, with any `NO_ID` last.
 
 
-def _compare_in_numpy(asked: Asked, queries: Queries, _: Option) -> Part:
+def _compare_in_numpy(request: Request, queries: Queries, _: Option) -> Part:
     def find(rows: Queries) -> RadiusMatches:
-        return matches_of_hits(asked.index, nearest_hits(asked.index, rows, asked.k), first=asked.k)
+        return matches_of_hits(request.index, nearest_hits(request.index, rows, request.k), first=request.k)
 
-    return in_chunks(find, queries, numpy_batch_size(sizes_of(asked.index), asked.limits))
+    return in_chunks(find, queries, numpy_batch_size(sizes_of(request.index), request.limits))
 
 
-def _select_in_groups(asked: Asked, queries: Queries, _: Option) -> Part:
+def _select_in_groups(request: Request, queries: Queries, _: Option) -> Part:
     """Selects by group minima; leaves batches with too many ties to the next method."""
-    index, k, limits, count = asked.index, asked.k, asked.limits, len(queries.words)
+    index, k, limits, count = request.index, request.k, request.limits, len(queries.words)
     max_size = 1 << max(0, (limits.groups // (2 * k)).bit_length() - 1)
     size = min(scan_size(index.codes.shape, queries, k, limits=limits), max_size)
     size = padded_length((count + 1) // 2, size)  # for two threads
@@ -144,9 +144,9 @@ def _select_in_groups(asked: Asked, queries: Queries, _: Option) -> Part:
     return in_chunks(find, queries, size)
 
 
-def _scan_rest(asked: Asked, queries: Queries, _: Option) -> Part:
-    distances, ids = _scan(asked.index, queries, asked.allowed, asked.k, asked.limits)
-    offsets = np.arange(0, ids.size + 1, asked.k)
+def _scan_rest(request: Request, queries: Queries, _: Option) -> Part:
+    distances, ids = _scan(request.index, queries, request.allowed, request.k, request.limits)
+    offsets = np.arange(0, ids.size + 1, request.k)
     return RadiusMatches(offsets, distances.reshape(-1), ids.reshape(-1)), np.ones(len(ids), bool)
 
 

@@ -23,7 +23,7 @@ from jaxhash.index.hash_index import Sizes
 class Limits(NamedTuple):
     """Costs and thresholds of the searches. Times are nanoseconds, measured on two cores of AMD Zen 3 and Zen 4.
 
-    Functions that choose or batch take `limits`, by default those of this machine, so that tests can pass their own.
+    Functions that choose or batch take `limits`, by default `LIMITS` of this machine; tests pass their own.
     """
 
     # The compiled scan. An empty program takes 10 to 40 us; waking threads and waiting for them, 80 to 250:

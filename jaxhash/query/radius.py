@@ -39,7 +39,7 @@ from jaxhash.query.filters import (
     map_allowed,
     tile_by_code,
 )
-from jaxhash.query.hits import Asked, Part, in_chunks, join_matches, matches_of_hits, sort_matches, try_in_turn
+from jaxhash.query.hits import Part, Request, in_chunks, join_matches, matches_of_hits, sort_matches, try_in_turn
 from jaxhash.query.nearest import choose_options, scan_in_batches
 from jaxhash.query.plan import LIMITS, Limits, Option, numpy_batch_size, order_radius
 from jaxhash.query.probe.device import matches_on_device, probe_in_batches, probe_in_slots
@@ -119,23 +119,23 @@ def find_matches(
     sizes, count = sizes_of(index), len(queries)
     options = order_radius(sizes, count, radius, method, num_tables, limits)
     options = choose_options(index, options, limits)
-    return try_in_turn(_METHODS, options, Asked(index, allowed, limits, radius=radius), Queries(queries))
+    return try_in_turn(_METHODS, options, Request(index, allowed, limits, radius=radius), Queries(queries))
 
 
-def _compare_in_numpy(asked: Asked, queries: Queries, _: Option) -> Part:
+def _compare_in_numpy(request: Request, queries: Queries, _: Option) -> Part:
     def find(rows: Queries) -> RadiusMatches:
-        return matches_of_hits(asked.index, hits_within(asked.index, rows, asked.radius), asked.allowed)
+        return matches_of_hits(request.index, hits_within(request.index, rows, request.radius), request.allowed)
 
-    return in_chunks(find, queries, numpy_batch_size(sizes_of(asked.index), asked.limits))
+    return in_chunks(find, queries, numpy_batch_size(sizes_of(request.index), request.limits))
 
 
-def _scan(asked: Asked, queries: Queries, _: Option) -> Part:
-    small_index = None if asked.allowed is None else gather_allowed(asked.index, asked.allowed, asked.limits)
-    index, allowed = (asked.index, asked.allowed) if small_index is None else (small_index, None)
-    size = scan_size(index.codes.shape, queries, 1, limits=asked.limits)
+def _scan(request: Request, queries: Queries, _: Option) -> Part:
+    small_index = None if request.allowed is None else gather_allowed(request.index, request.allowed, request.limits)
+    index, allowed = (request.index, request.allowed) if small_index is None else (small_index, None)
+    size = scan_size(index.codes.shape, queries, 1, limits=request.limits)
 
     def find(rows: Queries) -> RadiusMatches:
-        parts = hits_by_scan(index, rows.words, asked.radius, size, asked.limits)
+        parts = hits_by_scan(index, rows.words, request.radius, size, request.limits)
         return join_matches([matches_of_hits(index, hits, allowed) for hits in parts])
 
     return in_chunks(find, queries, size)

@@ -21,26 +21,26 @@ from jaxhash.index.hash_index import NO_ID, HashIndex, cache_of, find_words
 from jaxhash.index.probe_tables import ProbeTables, count_words, tables_of_slices
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.filters import Filter, find_filter, map_allowed
-from jaxhash.query.hits import Asked, Part, sort_matches
+from jaxhash.query.hits import Part, Request, sort_matches
 from jaxhash.query.plan import Option, count_probes, max_batch_size
 from jaxhash.query.results import NO_DISTANCE, PaddedMatches
 from jaxhash.query.scan.kernels import items_in_slots, map_queries, merge_padded
 
 
-def matches_on_device(asked: Asked, queries: Queries, option: Option) -> Part:
+def matches_on_device(request: Request, queries: Queries, option: Option) -> Part:
     """Probes on the device of queries `[q, w]` and transfers only the allowed items within the radius.
 
     Leaves queries with more candidates or matches than slots to the next method.
     """
-    kept, slices, num_slots = cache_of(asked.index).device_tables, option.slices, option.num_slots
+    kept, slices, num_slots = cache_of(request.index).device_tables, option.slices, option.num_slots
     if slices not in kept:
-        kept[slices] = tables_of_slices(asked.index, slices)
-    options = {"radius": asked.radius, "max_candidates": num_slots, "max_results": num_slots}
-    padded = probe_in_batches((asked.index, kept[slices]), queries, **options)
+        kept[slices] = tables_of_slices(request.index, slices)
+    options = {"radius": request.radius, "max_candidates": num_slots, "max_results": num_slots}
+    padded = probe_in_batches((request.index, kept[slices]), queries, **options)
     done = padded.complete & (padded.counts <= num_slots)
     row, slot = np.nonzero((padded.ids != NO_ID) & done[:, None])
     distances, ids = padded.distances[row, slot], padded.ids[row, slot]
-    keep = np.ones(len(ids), bool) if asked.allowed is None else asked.allowed[ids]
+    keep = np.ones(len(ids), bool) if request.allowed is None else request.allowed[ids]
     return sort_matches(len(done), row[keep], distances[keep], ids[keep]), done
 
 

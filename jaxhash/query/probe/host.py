@@ -24,9 +24,9 @@ from jaxhash.index.address_table import (
 )
 from jaxhash.index.hash_index import HashIndex, find_words, sizes_of
 from jaxhash.query.hits import (
-    Asked,
     Hits,
     Part,
+    Request,
     hits_among,
     in_chunks,
     join_matches,
@@ -119,25 +119,25 @@ def _expand(table: AddressTable, buckets: Buckets) -> tuple[np.ndarray, np.ndarr
     return query, position if table.ranks is None else table.ranks[position]
 
 
-def probe_matches(asked: Asked, queries: Queries, option: Option) -> Part:
+def probe_matches(request: Request, queries: Queries, option: Option) -> Part:
     """Finds all allowed items within the radius of queries `[q, w]` by the tables of a plan."""
     plan = option.plans[0]
 
     def find(rows: Queries) -> RadiusMatches | None:
-        hits = probe_hits(asked.index, rows.words, asked.radius, plan, asked.limits)
+        hits = probe_hits(request.index, rows.words, request.radius, plan, request.limits)
         if hits is None:
             return None
-        return join_matches([matches_of_hits(asked.index, part, asked.allowed) for part in hits])
+        return join_matches([matches_of_hits(request.index, part, request.allowed) for part in hits])
 
-    return in_chunks(find, queries, probe_batch_size(plan, asked.limits))
+    return in_chunks(find, queries, probe_batch_size(plan, request.limits))
 
 
-def probe_one(asked: Asked, queries: Queries, option: Option) -> Part:
+def probe_one(request: Request, queries: Queries, option: Option) -> Part:
     """Implements `probe_matches` for one query with few candidates; with more, leaves it to the next method.
 
     In plain Python, since each of a hundred numpy calls takes as long as ten steps.
     """
-    index, plan, ranks = asked.index, option.plans[0], set[int]()
+    index, plan, ranks = request.index, option.plans[0], set[int]()
     for table, table_radius in _get_probed(index, plan):
         masks, _ = make_flip_masks(table.bits.size, table_radius)
         address = int(extract_addresses(queries.words[0], table.bits))
@@ -145,7 +145,7 @@ def probe_one(asked: Asked, queries: Queries, option: Option) -> Part:
         near_bits = table.bitmap.words[words] & make_patterns(table.bits.size, table_radius, address & 31)
         for position in near_bits.nonzero()[0].tolist():
             for first, end in _look_up(table, words.item(position), near_bits.item(position)):
-                if end - first + len(ranks) > asked.limits.few_candidates:
+                if end - first + len(ranks) > request.limits.few_candidates:
                     return mark_done(None, 1)
                 ranks.update(range(first, end) if table.ranks is None else table.ranks[first:end].tolist())
     codes, query = np.asarray(index.codes).reshape(index.num_words, -1), queries.words[0].tolist()
@@ -153,10 +153,10 @@ def probe_one(asked: Asked, queries: Queries, option: Option) -> Part:
     for rank in ranks:
         position = find_words(index, rank)
         distance = sum((codes.item(i, position) ^ word).bit_count() for i, word in enumerate(query))
-        if distance <= asked.radius:
+        if distance <= request.radius:
             hits.append((distance, rank))
     distances, nearest = np.array(sorted(hits), np.int64).reshape(-1, 2).T
-    return mark_done(matches_of_hits(index, Hits(np.array([0, len(hits)]), distances, nearest), asked.allowed), 1)
+    return mark_done(matches_of_hits(index, Hits(np.array([0, len(hits)]), distances, nearest), request.allowed), 1)
 
 
 def _look_up(table: AddressTable, word: int, bits: int) -> Iterator[tuple[int, int]]:
@@ -169,18 +169,18 @@ def _look_up(table: AddressTable, word: int, bits: int) -> Iterator[tuple[int, i
         yield (bucket, bucket + 1) if table.starts is None else tuple(table.starts[bucket : bucket + 2].tolist())
 
 
-def probe_widening(asked: Asked, queries: Queries, option: Option) -> Part:
+def probe_widening(request: Request, queries: Queries, option: Option) -> Part:
     """Finds the k nearest items of queries `[q, w]` within radius 0, 1, 2, ..., one for each plan."""
     nothing = np.zeros(0, np.int32)
     left, parts = np.arange(len(queries.words)), [(nothing, nothing, nothing)]
     for radius, plan in enumerate(option.plans):
         if not len(left):
             break
-        within = replace(asked, radius=radius)
+        within = replace(request, radius=radius)
         matches, _ = probe_matches(within, queries.map(operator.itemgetter(left)), option._replace(plans=(plan,)))
-        enough = np.diff(matches.offsets) >= asked.k
-        first_k = (matches.offsets[:-1][enough][:, None] + np.arange(asked.k)).reshape(-1)
-        parts.append((np.repeat(left[enough], asked.k), matches.distances[first_k], matches.ids[first_k]))
+        enough = np.diff(matches.offsets) >= request.k
+        first_k = (matches.offsets[:-1][enough][:, None] + np.arange(request.k)).reshape(-1)
+        parts.append((np.repeat(left[enough], request.k), matches.distances[first_k], matches.ids[first_k]))
         left = left[~enough]
     done = np.ones(len(queries.words), bool)
     done[left] = False

@@ -79,7 +79,7 @@ def find_codes(index: HashIndex, allowed: Filter | None, queries: Queries, k: in
 
 
 def minima_dtype(largest: int) -> Any:
-    """Returns the narrowest dtype for distances below `largest`, which marks excluded codes."""
+    """Returns the narrowest dtype that holds distances up to `largest`."""
     return jnp.uint8 if largest < 2**8 else jnp.uint16 if largest < 2**16 else jnp.uint32
 
 

@@ -13,7 +13,7 @@ import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.index.address_table import get_tables
 from jaxhash.index.hash_index import cache_of, sizes_of
-from jaxhash.query.hits import Asked
+from jaxhash.query.hits import Request
 from jaxhash.query.plan import LIMITS, Option, order_radius, plan_tables
 from jaxhash.query.probe.device import matches_on_device, sort_codes
 from jaxhash.query.probe.host import find_buckets
@@ -284,7 +284,7 @@ def test_queries_with_room_are_done_on_the_device(num_tables, masked):
         buckets = find_buckets(table, queries, reach)
         candidates += np.bincount(buckets.queries, buckets.sizes, minlength=len(queries))
     matches, done = matches_on_device(
-        Asked(index, allowed, LIMITS, radius=4), Queries(queries), Option("device", 0.0, (plan,), 24)
+        Request(index, allowed, LIMITS, radius=4), Queries(queries), Option("device", 0.0, (plan,), 24)
     )
     same(done, (candidates <= 24) & (np.diff(everything.offsets) <= 24))
     assert done.any()
