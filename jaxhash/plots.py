@@ -1,6 +1,6 @@
 """Plots of images, training and indexes. Each function returns a matplotlib figure.
 
-No function uses pyplot: figures need no window system, and none stays open.
+They don't use pyplot: figures need no display, and none stays open.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ INK, ACCENT, WRONG = "#333333", "#2f6f9f", "#c0392b"
 
 
 def reconstructions(images: ArrayLike, reconstructed: ArrayLike) -> Figure:
-    """Plots images `[n, height, width]`, or coloured ones `[n, height, width, 3]`, above their reconstructions."""
+    """Plots images `[n, height, width]`, or color images `[n, height, width, 3]`, above their reconstructions."""
     rows = (np.asarray(images), np.asarray(reconstructed))
     figure = Figure(figsize=(len(rows[0]) * 0.9, 2.1), layout="constrained")
     grid = figure.subplots(2, len(rows[0]), squeeze=False)
@@ -40,15 +40,15 @@ def search_results(
     query_labels: ArrayLike | None = None,
     labels: ArrayLike | None = None,
 ) -> Figure:
-    """Plots each query followed by its neighbours, with their distances; those of another label are red.
+    """Plots each query followed by its neighbors with their distances, in red if the label differs.
 
     Args:
-        queries: the query images `[q, height, width]`, or coloured ones `[q, height, width, 3]`.
+        queries: the query images `[q, height, width]`, or color images `[q, height, width, 3]`.
         images: the indexed images, of the same shape, by id.
         ids: int `[q, k]`; -1 leaves a slot empty.
         distances: int `[q, k]`.
-        query_labels: `[q]`, if known.
-        labels: `[n]`, if known.
+        query_labels: `[q]`, optional.
+        labels: `[n]`, optional.
     """
     queries, images, ids, distances = (np.asarray(array) for array in (queries, images, ids, distances))
     figure = Figure(figsize=((ids.shape[1] + 1) * 0.9, len(ids) * 1.1), layout="constrained")
@@ -56,12 +56,12 @@ def search_results(
     for row, axes_row in enumerate(grid):
         _show(axes_row[0], queries[row], "query")
         for column, axes in enumerate(axes_row[1:]):
-            found = ids[row, column]
-            if found < 0:
+            item = ids[row, column]
+            if item < 0:
                 axes.axis("off")
                 continue
-            same = labels is None or query_labels is None or np.asarray(labels)[found] == np.asarray(query_labels)[row]
-            _show(axes, images[found], str(distances[row, column]), INK if same else WRONG)
+            same = labels is None or query_labels is None or np.asarray(labels)[item] == np.asarray(query_labels)[row]
+            _show(axes, images[item], str(distances[row, column]), INK if same else WRONG)
     return figure
 
 
@@ -74,7 +74,7 @@ def _show(axes: Axes, image: np.ndarray, title: str = "", color: str = INK) -> N
 
 
 def training_curve(history: Any) -> Figure:
-    """Plots the loss of each epoch of a `History`, and its distinct codes and entropy of bits if it has them."""
+    """Plots the loss of each epoch of a `History`, and the distinct codes and bit entropy if recorded."""
     panels = {
         "loss per value": history.loss,
         "distinct codes": history.num_codes,
@@ -107,10 +107,10 @@ def bucket_histogram(index: HashIndex | ShardedIndex) -> Figure:
 
 
 def matches_by_radius(radii: Sequence[int], expected: Sequence[float], found: Sequence[float]) -> Figure:
-    """Plots the matches per query by radius: those expected of evenly spread codes, and those found."""
+    """Plots the matches per query by radius: expected for evenly distributed codes, and found."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.semilogy(radii, expected, "o--", color=INK, label="expected of evenly spread codes")
+    axes.semilogy(radii, expected, "o--", color=INK, label="expected for evenly distributed codes")
     axes.semilogy(radii, found, "o-", color=ACCENT, label="found")
     axes.set(xlabel="radius", ylabel="matches per query", xticks=list(radii), title="Matches by radius")
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""From images to neighbours: a model and an index as one pytree, searched by one compiled program, kept in one file."""
+"""Retrievers: a model and an index in one pytree and one file, searched by one compiled program."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,24 +40,22 @@ __all__ = ["Retriever", "load_retriever", "retrieve", "save_retriever"]
 
 IndexT = TypeVar("IndexT", bound=AnyIndex)
 
-# How many items short codes shortlist for long ones by default.
+# Candidates for reranking by default.
 NUM_CANDIDATES = 500
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model", "index", "long_codes", "vectors"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Retriever(Generic[IndexT]):
-    """A model and an index of its codes; a pytree of both.
+    """A pytree of a model and an index of its codes.
 
-    model: a model of b-bit codes, or an `Embedded`, for images that a network of yours makes vectors of.
+    model: a model of b-bit codes, or an `Embedded` with your own feature extractor for images.
     index: an index of the codes of all items, or of their first bits if there are long codes.
-    long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, by which the items that the index
-        finds are ranked again; or `None`.
-    vectors: floating `[n, d]`, the input of the item with id i in row i, by which the items that the index finds are
-        ranked again, for a model of vectors `[d]`; or `None`. For vectors that are mapped from a file, see
-        `rerank_vectors`.
+    long_codes: uint32 `[n, w]`, the whole b-bit code of the item with id i in row i, for reranking; or `None`.
+    vectors: floating `[n, d]`, the input of the item with id i in row i, for reranking with a model of vectors `[d]`;
+        or `None`. For memory-mapped vectors, see `rerank_vectors`.
 
-    Long codes and vectors are JAX arrays, so that they are not sent to the device in each call.
+    Long codes and vectors are JAX arrays, which avoids a transfer to the device in each call.
     """
 
     model: Any  # Encoder or Embedded
@@ -76,30 +74,30 @@ def retrieve(
     metric: str | None = None,
     allowed: ArrayLike | None = None,
 ) -> Neighbors[Any] | ScoredNeighbors[Any]:
-    """Finds the k indexed items that are nearest to images, in one compiled program.
+    """Finds the k indexed items nearest to images, in one compiled program.
 
     Args:
         retriever: a model and an index of its codes.
         images: `[..., *input_shape]`, as for `encode`.
         k: how many items to find, at least 1 (static).
-        weighted: whether codes are compared by weighted distance, with the weights of `encode_weighted` (static).
-        num_candidates: how many items a retriever with long codes or vectors shortlists by the index (static), at least
-            k; by default 500, or k if that is more.
-        metric: by what a retriever with vectors compares them, "cosine" (the default), "inner_product" or "euclidean"
-            (static; see `rerank_vectors`).
-        allowed: which items may be found, bool `[m]`, as for `search`.
+        weighted: whether to compare codes by weighted distance, with the weights of `encode_weighted` (static).
+        num_candidates: how many items of the index to rerank by long codes or vectors (static), at least k; by default
+            500, or k if larger.
+        metric: the metric for vectors, "cosine" (the default), "inner_product" or "euclidean" (static; see
+            `rerank_vectors`).
+        allowed: mask of the items to search, bool `[m]`, as for `search`.
 
     Returns:
-        `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id): what
-        `search(index, encode(model, images), k=k)` gives, or `search` with codes and weights of `encode_weighted`. With
-        long codes, those of the nearest items by the codes' first bits that are nearest by whole codes, as `rerank`
-        gives them, with the same weights if `weighted`. With vectors, `ScoredNeighbors(scores, ids)`: what
-        `rerank_vectors` gives for the nearest items by their codes. Numpy arrays if the images are, or else JAX arrays.
+        `Neighbors(distances, ids)`, both int32 `[..., k]`, sorted by (distance, code, id), equal to
+        `search(index, encode(model, images), k=k)`, or to `search` with codes and weights of `encode_weighted`. With
+        long codes, the candidates nearest by the codes' first bits are reranked by whole codes, as by `rerank`, with
+        the same weights if `weighted`. With vectors, `ScoredNeighbors(scores, ids)`: the candidates nearest by codes
+        are reranked as by `rerank_vectors`. Numpy arrays for numpy images, else JAX arrays.
 
     Raises:
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
             bits, or long codes or vectors don't match the model and the index.
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
     """
     check_retriever(retriever)
     k = check_integer("k", k, 1)
@@ -108,44 +106,44 @@ def retrieve(
     items, lead, _ = check_items(model, images)
     slots = _count_slots(retriever, k, num_candidates)
     check_slots(len(items), slots)
-    chosen = _choose_metric(retriever, metric)
-    options: dict[str, Any] = {"k": k, "slots": slots, "weighted": bool(weighted), "metric": chosen}
+    metric = _choose_metric(retriever, metric)
+    options: dict[str, Any] = {"k": k, "slots": slots, "weighted": bool(weighted), "metric": metric}
     mask = check_allowed(retriever.index, allowed)
     if is_traced(retriever, images, mask):
-        found = _retrieve(retriever, items, mask, **options)
-        return jax.tree.map(lambda array: array.reshape(*lead, k), found)
-    index, filtered = apply_filter(retriever.index, mask)
+        neighbors = _retrieve(retriever, items, mask, **options)
+        return jax.tree.map(lambda array: array.reshape(*lead, k), neighbors)
+    index, mask_filter = apply_filter(retriever.index, mask)
     retriever = replace(retriever, index=index)
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
 
     def answer(batch: Any) -> Neighbors[Any] | ScoredNeighbors[Any]:
-        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=filtered, **options)
+        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=mask_filter, **options)
 
-    # Batches suit the encoder; within the program, fewer queries at a time are compared with the codes.
+    # The batch size suits the encoder; the program compares fewer queries at a time with the codes.
     return in_batches(answer, items, ITEMS_PER_CHUNK, lead, mapped)
 
 
 def _count_slots(retriever: Retriever[Any], k: int, num_candidates: int | None) -> int:
-    """How many items to find in the index."""
+    """Returns the number of items to find in the index."""
     if retriever.long_codes is None and retriever.vectors is None:
         if num_candidates is not None:
-            raise ValueError("num_candidates is for a retriever with long codes or vectors, and this one has neither")
+            raise ValueError("num_candidates is for a retriever with long codes or vectors, got one with neither")
         return k
     return max(k, NUM_CANDIDATES) if num_candidates is None else check_integer("num_candidates", num_candidates, k)
 
 
 def _choose_metric(retriever: Retriever[Any], metric: str | None) -> str | None:
-    """The metric that ranks the shortlist, or `None` if no vectors do."""
+    """Returns the metric for reranking by vectors, or `None` without vectors."""
     if retriever.vectors is None:
         if metric is not None:
-            raise ValueError("metric is for a retriever with vectors, and this one has none")
+            raise ValueError("metric is for a retriever with vectors, got one without")
         return None
     check_choice("metric", "cosine" if metric is None else metric, METRICS)
     return metric or METRICS[0]
 
 
 def check_retriever(retriever: Retriever[Any]) -> None:
-    """Raises unless the parts of a retriever go together."""
+    """Raises unless the parts of a retriever match."""
     if not isinstance(retriever, Retriever):
         raise TypeError(f"retriever must be a Retriever, got {type(retriever).__name__}")
     model_bits, index_bits = retriever.model.num_bits, retriever.index.num_bits
@@ -167,14 +165,14 @@ def _check_long_codes(long_codes: jax.Array, index: AnyIndex, model_bits: int) -
 
 
 def _check_vectors(retriever: Retriever[Any], vectors: jax.Array) -> None:
-    shape = retriever.model.input_shape  # of the vectors, if a network makes them
+    shape = retriever.model.input_shape  # of the vectors, also for an `Embedded`
     if retriever.long_codes is not None:
-        raise ValueError("a retriever has long codes or vectors, not both: vectors alone rank the shortlist exactly")
+        raise ValueError("a retriever has long codes or vectors, not both: vectors alone rank the candidates exactly")
     if len(shape) != 1:
         raise ValueError(f"vectors are for a model of vectors [d], got a model of items {shape}")
     check_vectors("vectors", vectors)
     if vectors.shape[1:] != shape:
-        raise ValueError(f"vectors must have shape [n, {shape[0]}], as the model's items, got {vectors.shape}")
+        raise ValueError(f"vectors must have shape [n, {shape[0]}], like the model's items, got {vectors.shape}")
     _check_rows("vectors", len(vectors), retriever.index)
 
 
@@ -198,13 +196,13 @@ def _retrieve(
 ) -> Neighbors[Any] | ScoredNeighbors[Any]:
     index = retriever.index
     queries = _encode_queries(retriever.model, items, weighted)
-    first = queries.map(lambda words: first_bits(words, index.num_bits))
-    found = nearest_items(index, first, allowed, k=slots)
+    short_queries = queries.map(lambda words: first_bits(words, index.num_bits))
+    candidates = nearest_items(index, short_queries, allowed, k=slots)
     if metric is not None and retriever.vectors is not None:
-        return nearest_by_vectors(retriever.vectors, to_floats(items), found.ids, k=k, metric=metric)
+        return nearest_by_vectors(retriever.vectors, to_floats(items), candidates.ids, k=k, metric=metric)
     if retriever.long_codes is not None:
-        return nearest_candidates(retriever.long_codes, queries, found.ids, k=k)
-    return found
+        return nearest_candidates(retriever.long_codes, queries, candidates.ids, k=k)
+    return candidates
 
 
 def _encode_queries(model: Encoder, items: Any, weighted: bool) -> Queries:
@@ -218,30 +216,30 @@ _compiled_retrieve = entry_point(_retrieve, "k", "slots", "weighted", "metric")
 
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:
-    """Saves a retriever in one file, vectors as float32.
+    """Saves a retriever in one file, with vectors as float32.
 
-    Raises what `save_model` raises, and `TypeError` for a `ShardedIndex`.
+    Raises like `save_model`, and `TypeError` for a `ShardedIndex`.
     """
     write_archive(path, Archive("retriever", *retriever_to_arrays(retriever)))
 
 
 def load_retriever(path: AnyPath) -> Retriever[HashIndex]:
-    """Loads a model and its index; raises what `load_index` raises."""
+    """Loads a retriever. Raises like `load_index`."""
     return retriever_from_archive(path, read_archive(path, "retriever"))
 
 
 def retriever_to_arrays(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any], Arrays]:
-    """What of a retriever goes into a file: plain data, and arrays by name."""
+    """Serializes a retriever: JSON data, and arrays by name."""
     check_retriever(retriever)
     if isinstance(retriever.model, Embedded):
         raise TypeError(
-            "a file never makes code run, so it can't hold the network of an Embedded: save a Retriever with the model "
-            "of it, and put the network before that again after loading"
+            "a file never makes code run, so it can't hold the function of an Embedded: save a Retriever of its model, "
+            "and make the Embedded again after loading"
         )
     if isinstance(retriever.index, ShardedIndex):
         raise TypeError(
-            "retriever must have a HashIndex to go into one file, got a ShardedIndex: save its parts by save_model and "
-            "save_index, and make a Retriever of what load_model and load_sharded_index give"
+            "retriever must have a HashIndex to be saved in one file, got a ShardedIndex: use save_model and "
+            "save_index, and make a Retriever from load_model and load_sharded_index"
         )
     index_meta, index_arrays = index_to_arrays(retriever.index)
     model_meta, model_arrays = model_to_arrays(retriever.model)
@@ -252,7 +250,7 @@ def retriever_to_arrays(retriever: Retriever[HashIndex]) -> tuple[dict[str, Any]
 
 
 def retriever_from_archive(path: AnyPath, archive: Archive) -> Retriever[HashIndex]:
-    """The reverse; raises `CorruptFileError` unless they are what a retriever can be made of."""
+    """Inverts `retriever_to_arrays`; raises `CorruptFileError` if the parts are invalid."""
     model, index = model_from_archive(path, archive), index_from_sorted(*read_sorted(path, archive))
     tables = {name: archive.arrays[name] for name in ("long_codes", "vectors") if name in archive.arrays}
     retriever = Retriever(model, index, **jax.device_put(tables))

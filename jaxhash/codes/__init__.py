@@ -1,11 +1,11 @@
-"""Packed binary codes: conversion and Hamming distance, sorting on the host, and statistics of their bits.
+"""Packed binary codes: conversion, Hamming distance, and statistics of their bits.
 
-The first bit of a code is the highest of its first 32-bit word; unused low bits of the last word are zero. Bytes keep
-the order of `numpy.packbits`, which FAISS and sentence-transformers use, for any number of bits. (FAISS's `IndexLSH`
-numbers bits from the lowest; distances come out the same.) Codes of up to 64 bits convert to integers and back.
+The first bit of a code is the most significant bit of its first 32-bit word; unused low bits of the last word are zero.
+Bytes are in the order of `numpy.packbits`, as in FAISS and sentence-transformers, for any number of bits. (FAISS's
+`IndexLSH` numbers bits from the lowest; distances are the same.) Codes of up to 64 bits convert to integers and back.
 
-Arrays answer in kind. Numpy arrays and lists give numpy arrays, which numpy computes alone. JAX arrays, concrete or
-traced, give JAX arrays on their device. `codes_to_integers` and `bit_statistics` always give numpy arrays.
+Numpy arrays and lists give numpy arrays, computed without JAX. JAX arrays, concrete or traced, give JAX arrays on their
+device. `codes_to_integers` and `bit_statistics` always give numpy arrays.
 
 >>> import numpy as np
 >>> import jaxhash as jh
@@ -20,7 +20,7 @@ array([5, 7], dtype=uint64)
 >>> bool((jh.codes_from_bytes(np.packbits(bits, axis=1), num_bits=3) == codes).all())
 True
 
-`bit_statistics` shows how codes use their bits: which are dead (the same for all items) and which are copies of others.
+`bit_statistics` finds dead bits (constant over all items) and duplicated bits, among other statistics.
 
 >>> jh.codes.bit_statistics(codes, num_bits=3).dead_bits
 array([0, 2])

@@ -1,7 +1,7 @@
-"""Rank and select over bitmaps, by numpy or traced.
+"""Rank and select over bitmaps, in numpy or traced.
 
-A bitmap is uint32 words; its bit i is bit `i % 32`, the lowest first, of word `i // 32`. Beside it stands a directory
-of the set bits before each word, so that a rank takes two reads and one popcount.
+A bitmap is uint32 words; its bit i is bit `i % 32`, the lowest first, of word `i // 32`. A directory counts the set
+bits before each word, so a rank takes two reads and one popcount.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Bitmap(NamedTuple):
 
 
 def make_bitmap(words: Any) -> Bitmap:
-    """Adds the directory to words, a numpy or JAX array uint32 `[m]`."""
+    """Builds the directory of words, a numpy or JAX array uint32 `[m]`."""
     counts, numpy = _count_bits(words), np if isinstance(words, np.ndarray) else jnp
     directory = numpy.cumsum(counts, dtype=np.int32)
     return Bitmap(words, directory - counts)
@@ -40,7 +40,7 @@ def rank(bitmap: Bitmap, positions: Any) -> Any:
 def rank_in_word(bitmap: Bitmap, word: Any, bit: Any) -> Any:
     """Counts the set bits before bit number `bit`, uint32, of word number `word`, integers of one shape: int32.
 
-    The bit may be 32: a shift by that gives 0, and the mask is then all ones.
+    The bit may be 32: the shift then gives 0, and the mask is all ones.
     """
     below = (np.uint32(1) << bit) - np.uint32(1)
     if isinstance(bitmap.words, np.ndarray):
@@ -50,7 +50,7 @@ def rank_in_word(bitmap: Bitmap, word: Any, bit: Any) -> Any:
 
 
 def select(bitmap: Bitmap, numbers: jax.Array) -> jax.Array:
-    """Finds the positions of set bits by their numbers, int32 of any shape: the reverse of `rank`; traced."""
+    """Finds the positions of set bits by their numbers, int32 of any shape. Inverts `rank`; traced only."""
     word = jnp.searchsorted(bitmap.directory, numbers, side="right").astype(jnp.int32) - 1
     words = bitmap.words.at[word].get(mode="promise_in_bounds")
     left = numbers - bitmap.directory.at[word].get(mode="promise_in_bounds")
@@ -58,7 +58,7 @@ def select(bitmap: Bitmap, numbers: jax.Array) -> jax.Array:
 
 
 def select_in_words(words: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Finds the set bit of each word that has `numbers` set bits below it, by bisection: uint32; traced."""
+    """Finds the set bit with `numbers` set bits below it in each word, by bisection: uint32; traced only."""
     bit, left = jnp.zeros_like(words), numbers.astype(jnp.uint32)
     for width in (16, 8, 4, 2, 1):
         low = lax.population_count((words >> bit) & jnp.uint32((1 << width) - 1))
@@ -69,10 +69,10 @@ def select_in_words(words: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 def find_set_bits(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the set bits of words uint32 `[m]`: for each its word, int64 `[h]`, and its number there, uint32 `[h]`."""
+    """Finds the set bits of words uint32 `[m]`: the word, int64 `[h]`, and the bit in it, uint32 `[h]`, of each."""
     bits = np.unpackbits(words.astype("<u4", copy=False).view(np.uint8), bitorder="little")
-    found = np.flatnonzero(bits.view(bool))
-    return found >> 5, (found & 31).astype(np.uint32)
+    positions = np.flatnonzero(bits.view(bool))
+    return positions >> 5, (positions & 31).astype(np.uint32)
 
 
 def _count_bits(words: Any) -> Any:

@@ -1,9 +1,9 @@
 """Packed binary codes: packing, Hamming distance, and conversion to the formats of other libraries.
 
 A code of b bits is `w = ceil(b / 32)` words of uint32 in big-endian bit order: bit 0 is the most significant bit of
-word 0, and the unused low bits of the last word are zero. Codes therefore sort as the bit strings do.
+word 0, and the unused low bits of the last word are zero. Codes therefore sort like bit strings.
 
-Each conversion has two forms: numpy's here, and that for JAX arrays in `jaxhash.codes.compiled`.
+Each conversion has two forms: one in numpy here, one for JAX arrays in `jaxhash.codes.compiled`.
 """
 
 from typing import Any, overload
@@ -31,7 +31,7 @@ from jaxhash.core.checks import (
     padding_mask,
 )
 
-# Numpy sums rows of 2 words six times as fast column by column, rows of 32 six times as fast row by row.
+# Numpy sums rows of 2 words six times as fast by column, rows of 32 words six times as fast by row.
 MAX_WORDS_BY_COLUMN = 8
 
 
@@ -39,14 +39,13 @@ def pack_bits(bits: AnyArray) -> AnyArray:
     """Packs bits into codes.
 
     Args:
-        bits: bool, or numbers that are all 0 or 1, `[..., b]`. Traced values can't be checked: there, any nonzero
-            number counts as 1.
+        bits: bool, or numbers 0 and 1, `[..., b]`. Traced values can't be checked: any nonzero number counts as 1.
 
     Returns:
         uint32 `[..., w]`.
 
     Raises:
-        ValueError: a value is neither 0 nor 1, or there is no axis of bits.
+        ValueError: a value is neither 0 nor 1, or `bits` is a scalar.
         TypeError: `bits` is neither bool nor numeric.
     """
     array = as_array(bits)
@@ -55,14 +54,14 @@ def pack_bits(bits: AnyArray) -> AnyArray:
     if array.ndim == 0:
         raise ValueError("bits must have shape [..., b], got a scalar")
     check_integer("the last axis of bits", array.shape[-1], 1, MAX_NUM_BITS)
-    if array.dtype != bool and any_known(_is_no_bit, array):
+    if array.dtype != bool and any_known(_is_not_bit, array):
         wrong = np.asarray(array)
-        raise ValueError(f"bits: values must be 0/1, got {wrong[_is_no_bit(wrong)][0]}")
+        raise ValueError(f"bits: values must be 0/1, got {wrong[_is_not_bit(wrong)][0]}")
     convert: Any = pack if is_jax(array) else _pack_on_host
     return convert(array)
 
 
-def _is_no_bit(values: Any) -> Any:
+def _is_not_bit(values: Any) -> Any:
     return (values != 0) & (values != 1)
 
 
@@ -72,9 +71,9 @@ def _pack_on_host(bits: np.ndarray) -> np.ndarray:
 
 def unpack_bits(codes: AnyArray, num_bits: int) -> AnyArray:
     """Unpacks codes, uint32 `[..., w]`, into bool `[..., num_bits]`."""
-    known = check_known_codes("codes", codes, check_num_bits(num_bits))
-    convert: Any = unpack if is_jax(known) else _unpack_on_host
-    return convert(known, num_bits)
+    checked = check_known_codes("codes", codes, check_num_bits(num_bits))
+    convert: Any = unpack if is_jax(checked) else _unpack_on_host
+    return convert(checked, num_bits)
 
 
 def _unpack_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
@@ -84,7 +83,7 @@ def _unpack_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
 def first_bits(codes: AnyArray, num_bits: int) -> AnyArray:
     """Truncates codes, uint32 `[..., w]`, to their first bits: uint32 `[..., ceil(num_bits / 32)]`.
 
-    Training with `short_bits` makes the first bits of a code usable as a code of their own.
+    Training with `short_bits` makes the first bits of a code usable as a shorter code.
 
     Raises:
         ValueError: `num_bits` is below 1 or exceeds the length of the codes.
@@ -113,8 +112,7 @@ def hamming_distance(a: np.ndarray, b: jax.Array) -> jax.Array: ...
 def hamming_distance(a: np.ndarray | jax.Array, b: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     """Counts the bits in which codes differ.
 
-    If only one of the arguments is a JAX array, the result is one. For numpy arrays, the differing bits are in memory
-    before they are counted, about 5 w bytes a distance.
+    The result is a JAX array if `a` or `b` is. Numpy holds the differing bits in memory, about 5 w bytes per distance.
 
     Args:
         a: uint32 `[..., w]`.
@@ -138,7 +136,7 @@ def hamming_distance(a: np.ndarray | jax.Array, b: np.ndarray | jax.Array) -> np
 
 
 def _to_native(codes: ArrayLike) -> Any:
-    """Converts to native byte order, the only one that JAX accepts."""
+    """Converts codes to native byte order, which JAX requires."""
     return codes if isinstance(codes, jax.Array) else np.asarray(codes).astype(np.uint32, copy=False)
 
 
@@ -148,11 +146,11 @@ def _count_differing_on_host(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
-    """Converts codes from the byte order of `numpy.packbits`, which FAISS and sentence-transformers use.
+    """Converts codes from the byte order of `numpy.packbits`, FAISS and sentence-transformers.
 
     Args:
-        packed: uint8 `[..., ceil(num_bits / 8)]`; the unused low bits of the last byte are zero. Of int8 x, which
-            sentence-transformers makes with the precision "binary", it is `x.view(np.uint8) ^ 0x80`.
+        packed: uint8 `[..., ceil(num_bits / 8)]`; the unused low bits of the last byte are zero. For int8 x from
+            sentence-transformers with `precision="binary"`, pass `x.view(np.uint8) ^ 0x80`.
         num_bits: the number of bits of a code.
 
     Returns:
@@ -165,8 +163,8 @@ def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
     num_bytes = -(-check_num_bits(num_bits) // 8)
     dtype, shape = dtype_of(packed), np.shape(packed)
     if dtype != np.uint8:
-        cure = '; of precision "binary" of sentence-transformers, give x.view(np.uint8) ^ 0x80' * (dtype == np.int8)
-        raise TypeError(f"packed must have dtype uint8, got {dtype}{cure}")
+        remedy = '; for precision "binary" of sentence-transformers, give x.view(np.uint8) ^ 0x80'
+        raise TypeError(f"packed must have dtype uint8, got {dtype}{remedy * (dtype == np.int8)}")
     if not shape or shape[-1] != num_bytes:
         raise ValueError(f"packed must have {num_bytes} bytes in the last axis for {num_bits} bits, got {shape}")
     array = as_array(packed)
@@ -184,10 +182,10 @@ def _join_bytes_on_host(packed: np.ndarray) -> np.ndarray:
 
 
 def codes_to_bytes(codes: AnyArray, num_bits: int) -> AnyArray:
-    """Converts codes, uint32 `[..., w]`, to bytes, uint8 `[..., ceil(num_bits / 8)]`: undoes `codes_from_bytes`."""
-    known = check_known_codes("codes", codes, check_num_bits(num_bits))
-    convert: Any = split_bytes if is_jax(known) else _split_bytes_on_host
-    return convert(known, num_bits)
+    """Converts codes, uint32 `[..., w]`, to bytes, uint8 `[..., ceil(num_bits / 8)]`. Inverts `codes_from_bytes`."""
+    checked = check_known_codes("codes", codes, check_num_bits(num_bits))
+    convert: Any = split_bytes if is_jax(checked) else _split_bytes_on_host
+    return convert(checked, num_bits)
 
 
 def _split_bytes_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
@@ -195,14 +193,14 @@ def _split_bytes_on_host(codes: np.ndarray, num_bits: int) -> np.ndarray:
 
 
 def _split_words(codes: np.ndarray) -> np.ndarray:
-    """All bytes of codes `[..., w]`, in the order of their bits: uint8 `[..., 4 w]`."""
+    """Splits codes `[..., w]` into bytes in the order of their bits: uint8 `[..., 4 w]`."""
     return codes.astype(">u4", order="C").view(np.uint8)
 
 
 def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
     """Converts codes of up to 64 bits, uint32 `[..., w]`, to numpy uint64 `[...]` on the host.
 
-    Bit 0 is the most significant of the `num_bits` bits, so integers sort as codes do: 0b101 is 5. (In the source post
+    Bit 0 is the most significant of the `num_bits` bits, so integers sort like codes: 0b101 is 5. (In the source post
     the first bit is the least significant; pack the bits in reverse order to get its integers.)
     """
     check_num_bits(num_bits, maximum=64)
@@ -213,15 +211,15 @@ def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
 
 
 def codes_from_integers(ints: AnyArray, num_bits: int) -> AnyArray:
-    """Converts integers in [0, 2^num_bits), `[...]`, to codes, uint32 `[..., w]`: undoes `codes_to_integers`.
+    """Converts integers in [0, 2^num_bits), `[...]`, to codes, uint32 `[..., w]`. Inverts `codes_to_integers`.
 
-    JAX arrays hold integers of at most 32 bits, unless 64-bit JAX is on; numpy arrays up to 64. Traced values can't be
-    checked: of them the last `num_bits` bits count.
+    JAX arrays hold integers of at most 32 bits, unless `jax_enable_x64` is set; numpy arrays up to 64. Traced values
+    can't be checked: only their last `num_bits` bits count.
     """
     check_num_bits(num_bits, maximum=64)
     values = as_array(ints)
     if not values.size:
-        values = values.astype(np.uint32)  # numpy takes an empty list for floats
+        values = values.astype(np.uint32)  # numpy converts an empty list to floats
     if values.dtype.kind not in "iu":
         raise TypeError(f"ints must be an array of integers (for large ones, numpy uint64), got {values.dtype}")
     if any_known(_exceeds, values, num_bits):
@@ -232,7 +230,7 @@ def codes_from_integers(ints: AnyArray, num_bits: int) -> AnyArray:
 
 
 def _exceeds(values: Any, num_bits: int) -> Any:
-    """Which integers are negative or have more bits."""
+    """Marks integers that are negative or have more bits."""
     return values >> num_bits != 0
 
 

@@ -1,4 +1,4 @@
-"""The conversions of `jaxhash.codes.bits` as compiled programs, for JAX arrays; nothing is checked here."""
+"""The conversions of `jaxhash.codes.bits` as compiled programs for JAX arrays, without checks."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from jaxhash.core.checks import num_words, padding_mask
 
 @jax.jit
 def pack(bits: jax.Array) -> jax.Array:
-    """Packs bits, where all but 0 counts as 1, `[..., b]`: uint32 `[..., w]`."""
+    """Packs bits `[..., b]`, nonzero values as 1: uint32 `[..., w]`."""
     *lead, num_bits = bits.shape
     width = num_words(num_bits)
     padding = [(0, 0)] * len(lead) + [(0, width * 32 - num_bits)]
@@ -41,7 +41,7 @@ def count_differing(a: jax.Array, b: jax.Array) -> jax.Array:
     """Counts the bits in which codes `[..., w]` differ: int32 `[...]`."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     differing = jnp.broadcast_to(a, shape) ^ jnp.broadcast_to(b, shape)
-    # population_count and sum would keep uint32
+    # Without a dtype, population_count and sum would keep uint32.
     return jax.lax.population_count(differing).sum(-1, dtype=jnp.int32)
 
 
@@ -71,5 +71,5 @@ def pack_integers(ints: jax.Array, num_bits: int) -> jax.Array:
 
 
 def _make_shifts(count: int, step: int, ndim: int) -> jax.Array:
-    """Returns the shifts `(count - 1) * step, ..., step, 0`, the first field being the highest, with `ndim` axes."""
+    """Returns the shifts `(count - 1) * step, ..., step, 0`, highest field first, along the last of `ndim` axes."""
     return (jnp.arange(count - 1, -1, -1, dtype=jnp.uint32) * jnp.uint32(step)).reshape((1,) * (ndim - 1) + (-1,))

@@ -1,6 +1,6 @@
-"""Distances between codes: the number of bits that differ, or the sum of the query's weights of these bits.
+"""Hamming distances, plain or with the query's weights of the differing bits.
 
-The weighted distance comes from bit planes of the weights (see `codes.weights`): it is the sum over planes p of
+The weighted distance is computed from bit planes of the weights (see `codes.weights`): the sum over planes p of
 `2^p popcount((query ^ code) & plane_p)`.
 """
 
@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Codes word by word.
+# Codes, one array per word.
 Words = Sequence[np.ndarray] | np.ndarray
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["words", "planes"], meta_fields=["exponents"])
 @dataclass(eq=False)
 class Queries:
-    """Codes to search for, with or without weights of their bits.
+    """Query codes, with or without weights of their bits.
 
     words: uint32 `[..., w]`.
-    planes: uint32 `[..., p, w]`, the bit planes of the weights, packed as codes; `None` if every bit counts 1.
-    exponents: the bits of plane p weigh `2**exponents[p]`; ascending (static).
+    planes: uint32 `[..., p, w]`, the bit planes of the weights, packed like codes; `None` if all weights are 1.
+    exponents: the bits of plane p have the weight `2**exponents[p]`; ascending (static).
     """
 
     words: Any
@@ -39,9 +39,9 @@ class Queries:
         return Queries(function(self.words), function(self.planes), self.exponents)
 
     def measure(self, codes: Any, align: Callable[[Any], Any], axis: int) -> jax.Array:
-        """Computes the distances to codes with their words along an axis: uint32, without it; to be traced.
+        """Computes distances to codes with their words along `axis`, which is reduced: uint32. Traceable.
 
-        `align` brings words of the queries, uint32 `[..., w]`, to axes that broadcast with those of the codes.
+        `align` reshapes query words, uint32 `[..., w]`, to broadcast with the codes.
         """
         differing = codes ^ align(self.words)
         if self.planes is None:
@@ -53,10 +53,10 @@ class Queries:
         return total
 
     def measure_words(self, codes: Sequence[Any], align: Callable[[Any], Any]) -> jax.Array:
-        """Computes the distances to many codes that are given word by word: uint32; to be traced.
+        """Computes distances to codes given as one array per word: uint32. Traceable.
 
-        XLA makes one loop of this. `align` brings one number of each query, uint32 `[...]`, to axes that broadcast with
-        those of a word.
+        XLA fuses this into one loop. `align` reshapes one word of each query, uint32 `[...]`, to broadcast with a word
+        of the codes.
         """
         differing = [code ^ align(self.words[..., word]) for word, code in enumerate(codes)]
         if self.planes is None:
@@ -72,13 +72,13 @@ class Queries:
         return total << np.uint32(self.exponents[0])
 
     def largest_distance(self) -> int:
-        """The largest distance that codes of this many words can have."""
+        """Returns the largest distance possible with this many words."""
         width: int = self.words.shape[-1]
         return 32 * width * sum(1 << power for power in self.exponents)
 
 
 def _count_bits(words: Sequence[jax.Array]) -> jax.Array:
-    """Counts the bits that are set in some words, which are given one by one: uint32."""
+    """Counts the set bits of codes given as one array per word: uint32."""
     total = lax.population_count(words[0])
     for word in words[1:]:
         total += lax.population_count(word)
@@ -88,7 +88,7 @@ def _count_bits(words: Sequence[jax.Array]) -> jax.Array:
 def join_words(codes: np.ndarray) -> np.ndarray:
     """Joins pairs of words of codes uint32 `[n, w]`: uint64 `[ceil(w / 2), n]`. Codes of one word stay uint32 `[1, n]`.
 
-    The pairs stand as they do in memory, since the order of words makes no difference to distances.
+    Pairs keep native byte order, since distances do not depend on the order of words.
     """
     width = codes.shape[1]
     if width == 1:
@@ -97,20 +97,20 @@ def join_words(codes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(even).view(np.uint64).T
 
 
-def count_differing(words: Words, wanted: Words) -> np.ndarray:
-    """Counts the bits in which codes and queries differ, given word by word: uint8, or uint16 of several words."""
-    distances = np.bitwise_count(words[0] ^ wanted[0])
+def count_differing(words: Words, query_words: Words) -> np.ndarray:
+    """Counts the bits in which codes and queries differ: uint8 for a single word, else uint16."""
+    distances = np.bitwise_count(words[0] ^ query_words[0])
     if len(words) == 1:
         return distances
     distances = distances.astype(np.uint16)
-    for word, other in zip(words[1:], wanted[1:], strict=True):
-        distances += np.bitwise_count(word ^ other)
+    for word, query_word in zip(words[1:], query_words[1:], strict=True):
+        distances += np.bitwise_count(word ^ query_word)
     return distances
 
 
-def weigh_differing(words: Words, wanted: Words, planes: Sequence[Words], powers: Sequence[int]) -> np.ndarray:
-    """Weighs the bits in which codes and queries differ: uint32. `planes` are those of the queries, word by word."""
-    differing = [word ^ other for word, other in zip(words, wanted, strict=True)]
+def weigh_differing(words: Words, query_words: Words, planes: Sequence[Words], powers: Sequence[int]) -> np.ndarray:
+    """Computes weighted distances between codes and queries with bit planes: uint32."""
+    differing = [word ^ query_word for word, query_word in zip(words, query_words, strict=True)]
     total = np.uint32(0)
     for masks, power in zip(planes, powers, strict=True):
         count = sum(

@@ -1,11 +1,11 @@
-"""Sorting of codes and their ids on the host, by numpy: XLA's sort is slow on CPU."""
+"""Sorting of codes and ids in numpy, since XLA's sort is slow on CPU."""
 
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-# Entries of a mask searched at a time: one int64 position for each of them would take too much memory.
+# Entries of a mask searched at a time: an int64 position for every entry would take too much memory.
 ENTRIES_PER_CHUNK = 2**24
 
 
@@ -29,7 +29,7 @@ def sort_pairs(pairs: Pairs) -> Pairs:
 
 
 def _sort_keys_with_ids(keys: np.ndarray, ids: np.ndarray) -> Pairs:
-    """Sorts pairs whose codes have one word, given as uint64 `[n]`: with the ids in the low half, one sort in place."""
+    """Sorts pairs with codes of one word, given as uint64 `[n]`, in place with the ids in the low halves."""
     keys <<= np.uint64(32)
     keys |= ids.view(np.uint32)
     keys.sort()
@@ -38,7 +38,7 @@ def _sort_keys_with_ids(keys: np.ndarray, ids: np.ndarray) -> Pairs:
 
 
 def drop_duplicates(pairs: Pairs) -> Pairs:
-    """Drops repeated pairs from sorted ones."""
+    """Drops duplicates from sorted pairs."""
     codes, ids = pairs
     new = mark_run_starts(codes)
     new[1:] |= ids[1:] != ids[:-1]
@@ -46,11 +46,11 @@ def drop_duplicates(pairs: Pairs) -> Pairs:
 
 
 def argsort_codes(table: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
-    """Returns the order that sorts codes, uint32 `[n, w]`, equal ones by id or else stably: int64 `[n]`.
+    """Returns the order that sorts codes, uint32 `[n, w]`, with ties by id or else by position: int64 `[n]`.
 
-    Sorts by two words at a time, joined to one uint64. Nearly all codes differ in the first 64 bits; later words, and
-    finally the ids or the positions, only break ties. `lexsort` over all words is three times slower even for two
-    words, and so is a stable first sort.
+    Sorts by two words at a time, joined to one uint64. Most codes differ in the first 64 bits; later words, and finally
+    ids or positions, only break ties. `lexsort` over all words is three times slower even for two words, and so is a
+    stable first sort.
     """
     keys = _join_words(table)
     order = np.argsort(keys[0])
@@ -70,7 +70,7 @@ def argsort_codes(table: np.ndarray, ids: np.ndarray | None = None) -> np.ndarra
 
 
 def _join_words(table: np.ndarray) -> list[np.ndarray]:
-    """Joins words in twos to uint64 keys `[n]`, the most significant first; an odd last word is a key by itself."""
+    """Joins pairs of words to uint64 keys `[n]`, the most significant first; an odd last word is its own key."""
     keys = []
     for first in range(0, table.shape[1], 2):
         key = table[:, first].astype(np.uint64)
@@ -82,7 +82,7 @@ def _join_words(table: np.ndarray) -> list[np.ndarray]:
 
 
 def find_run_starts(rows: np.ndarray) -> np.ndarray:
-    """Returns where each distinct value starts in sorted numbers `[n]` or codes `[n, w]`: int64, ascending.
+    """Returns the positions of the first of equal values in sorted numbers `[n]` or codes `[n, w]`: int64.
 
     `np.unique` takes ten times as long: since numpy 2.3 it hashes.
     """
@@ -90,7 +90,7 @@ def find_run_starts(rows: np.ndarray) -> np.ndarray:
 
 
 def mark_run_starts(rows: np.ndarray) -> np.ndarray:
-    """Marks those of sorted numbers `[n]` or codes `[n, w]` that differ from the one before: bool `[n]`."""
+    """Marks values that differ from their predecessor in sorted numbers `[n]` or codes `[n, w]`: bool `[n]`."""
     if rows.ndim == 2 and rows.shape[1] == 1:
         rows = rows[:, 0]
     new = np.ones(len(rows), bool)
@@ -101,24 +101,24 @@ def mark_run_starts(rows: np.ndarray) -> np.ndarray:
 
 def select_rows(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Selects rows of `[n, w]` by a mask `[n]`."""
-    # With two axes numpy first lists the positions; with one it does not.
+    # With two axes, numpy first lists the positions; with one it does not.
     return rows[:, 0][mask][:, None] if rows.shape[1] == 1 else rows[mask]
 
 
 def find_positions(mask: np.ndarray, fill: int, length: int) -> np.ndarray:
-    """Returns the positions at which a mask `[n]` is set: int32 `[length]`, ascending, padded with `fill`."""
+    """Returns the positions of the set entries of a mask `[n]`: int32 `[length]`, ascending, padded with `fill`."""
     positions, count = np.full(length, fill, np.int32), 0
     for start in range(0, len(mask), ENTRIES_PER_CHUNK):
-        found = np.flatnonzero(mask[start : start + ENTRIES_PER_CHUNK])
-        positions[count : count + len(found)] = found + start
-        count += len(found)
+        in_chunk = np.flatnonzero(mask[start : start + ENTRIES_PER_CHUNK])
+        positions[count : count + len(in_chunk)] = in_chunk + start
+        count += len(in_chunk)
     return positions
 
 
 def group_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Groups pairs by code: distinct codes uint32 `[u, w]`, offsets int32 `[u + 1]`, ids int32 `[n]`, all sorted.
 
-    Repeated pairs are dropped.
+    Drops duplicate pairs.
     """
     codes, ids = drop_duplicates(sort_pairs(pairs))
     new = mark_run_starts(codes)
@@ -126,21 +126,21 @@ def group_pairs(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def expand_runs(firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Joins the runs `first, first + 1, ...` of the given sizes, for numbers below 2^31: int32."""
+    """Concatenates the runs `first, first + 1, ...` of the given sizes, for numbers below 2^31: int32."""
     before = sizes.cumsum(dtype=np.int64) - sizes
-    # In 32 bits throughout: with 64 it takes twice as long. What wraps around comes back in the sum.
+    # 32 bits throughout take half the time of 64. Wraparound cancels in the sum.
     runs: np.ndarray = (firsts - before).astype(np.int32).repeat(sizes)
     runs += np.arange(len(runs), dtype=np.int32)
     return runs
 
 
 def number_runs(offsets: np.ndarray) -> np.ndarray:
-    """The number of the run of each entry, int64 `[n]`, for runs that begin and end at offsets `[m + 1]`."""
+    """Returns the number of the run of each entry, int64 `[n]`, for runs bounded by offsets `[m + 1]`."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
 def cut_runs(sizes: np.ndarray, limit: int) -> list[slice]:
-    """Cuts sizes `[m]` into parts that each add up to about a limit, unless one alone exceeds it."""
+    """Cuts sizes `[m]` into chunks with sums of about `limit`; a single larger size forms its own chunk."""
     ends = np.cumsum(sizes, dtype=np.int64)
     marks = np.arange(limit, ends[-1] if len(ends) else 0, limit)
     cuts = np.unique(np.concatenate([[0], np.searchsorted(ends, marks) + 1, [len(ends)]]))

@@ -1,4 +1,4 @@
-"""Statistics of how codes use their bits. No labels are needed."""
+"""Statistics of the bits of codes, without labels."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from jaxhash.codes.sorting import argsort_codes, find_run_starts
 from jaxhash.core.batching import pad_rows
 from jaxhash.core.checks import check_codes, check_num_bits
 
-# Bits whose correlation exceeds this, regardless of sign, count as duplicates.
-DUPLICATED = 0.95
+# Bits with a larger absolute correlation count as duplicates.
+DUPLICATE_CORRELATION = 0.95
 
 # Codes unpacked at a time. Ones are counted in float32, which is exact up to 2^24.
 CODES_PER_CHUNK = 2**16
@@ -23,7 +23,7 @@ CODES_PER_CHUNK = 2**16
 class BitStatistics(NamedTuple):
     """The result of `bit_statistics`. Density is the number of items that share a code, as in `IndexStats`."""
 
-    ones: np.ndarray  # float64 [b], the share of codes in which a bit is 1
+    ones: np.ndarray  # float64 [b], the fraction of codes in which a bit is 1
     entropy: np.ndarray  # float64 [b], in bits: 1 for a balanced bit, 0 for a dead one
     correlation: np.ndarray  # float64 [b, b], Pearson's, in [-1, 1]; 0 in rows and columns of dead bits
     dead_bits: np.ndarray  # int64 [d], bits that are constant
@@ -37,17 +37,17 @@ class BitStatistics(NamedTuple):
 
     @property
     def max_correlation(self) -> float:
-        """The largest correlation of two different bits, regardless of sign."""
+        """The largest absolute correlation of two different bits."""
         return float(np.abs(np.triu(self.correlation, 1)).max())
 
 
-def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATED) -> BitStatistics:
-    """Measures how codes use their bits.
+def bit_statistics(codes: ArrayLike, num_bits: int, threshold: float = DUPLICATE_CORRELATION) -> BitStatistics:
+    """Computes balance, entropy and correlation of the bits of codes, and the density of codes.
 
     Args:
         codes: uint32 `[n, w]`, at least one.
         num_bits: the number of bits of a code, `b`.
-        threshold: the correlation, regardless of sign, above which two bits count as duplicated.
+        threshold: the absolute correlation above which two bits count as duplicated.
 
     Raises:
         ValueError: there are no codes, or they have another shape or bits past `num_bits`.
@@ -83,18 +83,16 @@ def _count_densities(table: np.ndarray) -> np.ndarray:
 
 
 def _count_common_ones(table: np.ndarray, num_bits: int) -> np.ndarray:
-    """Counts the codes in which two bits are both 1, for each two bits: int64 `[b, b]`."""
+    """Counts the codes in which two bits are both 1, for each pair of bits: int64 `[b, b]`."""
     total = np.zeros((num_bits, num_bits), np.int64)
     for first in range(0, len(table), CODES_PER_CHUNK):
-        part = pad_rows(
-            table[first : first + CODES_PER_CHUNK], CODES_PER_CHUNK
-        )  # padded with zeros, which count nothing
-        total += np.asarray(_count_in_part(part, num_bits)).astype(np.int64)
+        chunk = pad_rows(table[first : first + CODES_PER_CHUNK], CODES_PER_CHUNK)  # padding is zero and adds nothing
+        total += np.asarray(_count_in_chunk(chunk, num_bits)).astype(np.int64)
     return total
 
 
 @partial(jax.jit, static_argnums=1)
-def _count_in_part(codes: jax.Array, num_bits: int) -> jax.Array:
+def _count_in_chunk(codes: jax.Array, num_bits: int) -> jax.Array:
     bits = unpack_bits(codes, num_bits).astype(jnp.float32)
     return bits.T @ bits  # exact at any matmul precision: the factors are 0 and 1
 
@@ -102,7 +100,7 @@ def _count_in_part(codes: jax.Array, num_bits: int) -> jax.Array:
 def _correlate(both: np.ndarray, count: int) -> np.ndarray:
     """Computes Pearson's correlation of bits from their counts of common ones: float64 `[b, b]`.
 
-    Covariances are integers, so that those of dead bits are exactly 0.
+    Covariances are integers, so they are exactly 0 for dead bits.
     """
     ones = both.diagonal()
     covariance = both * count - np.outer(ones, ones)
@@ -111,6 +109,6 @@ def _correlate(both: np.ndarray, count: int) -> np.ndarray:
     return np.clip(covariance / np.where(scale == 0, 1, scale), -1, 1)
 
 
-def _compute_entropy_terms(shares: np.ndarray) -> np.ndarray:
-    """Computes `-p log2 p` of each share p, 0 at p = 0."""
-    return np.asarray(-shares * np.log2(np.where(shares == 0, 1, shares)))
+def _compute_entropy_terms(p: np.ndarray) -> np.ndarray:
+    """Computes `-p log2 p`, 0 at p = 0."""
+    return np.asarray(-p * np.log2(np.where(p == 0, 1, p)))

@@ -1,7 +1,7 @@
-"""Weights of a query's bits: how much each bit counts when it differs, an integer from 0 to 15.
+"""Weights of a query's bits: integers from 0 to 15.
 
-The weighted distance of two codes is the sum of the query's weights of the bits in which they differ. XOR and popcount
-compute it from bit planes of the weights: the sum over planes p of `2^p popcount((q ^ c) & plane_p)`.
+The weighted distance is the sum of the query's weights of the differing bits. XOR and popcount compute it from bit
+planes of the weights: the sum over planes p of `2^p popcount((q ^ c) & plane_p)`.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ ALL_PLANES = (0, 1, 2, 3)
 
 
 def check_weights(weights: ArrayLike, lead: tuple[int, ...], num_bits: int) -> tuple[Any, tuple[int, ...]]:
-    """Returns weights `[*lead, b]` and which of their bit planes are in use.
+    """Returns checked weights `[*lead, b]` and the exponents of their nonzero bit planes.
 
-    As far as they are known, they must lie between 0 and `MAX_WEIGHT`; of traced ones all planes are in use.
+    Untraced weights must lie between 0 and `MAX_WEIGHT`; traced ones get all planes.
     """
     dtype, shape = dtype_of(weights), np.shape(weights)
     if dtype.kind not in "iu":
@@ -31,7 +31,7 @@ def check_weights(weights: ArrayLike, lead: tuple[int, ...], num_bits: int) -> t
         raise ValueError(f"weights must have shape {(num_bits,)} or {(*lead, num_bits)}, got {shape}")
     if is_traced(weights):
         return jnp.broadcast_to(weights, (*lead, num_bits)), ALL_PLANES
-    # A bit that is set in any weight is set in the OR of all; that of a negative number is negative.
+    # The OR of all weights has the bits set in any weight, and is negative if any weight is.
     union = int(np.bitwise_or.reduce(weights, axis=None) if is_on_host(weights) else jax.device_get(_union(weights)))
     if not 0 <= union <= MAX_WEIGHT:
         array = np.asarray(weights)
@@ -49,9 +49,9 @@ def _union(weights: jax.Array) -> jax.Array:
 
 
 def weigh_queries(codes: Any, weights: ArrayLike, num_bits: int) -> Queries:
-    """Gives the bits of queries, uint32 `[..., w]`, weights `[..., b]` or `[b]`, once these are checked.
+    """Joins queries, uint32 `[..., w]`, with checked weights `[..., b]` or `[b]`.
 
-    The bit planes are of the kind of the queries.
+    The bit planes are numpy or JAX arrays like the queries.
     """
     values, exponents = check_weights(weights, codes.shape[:-1], num_bits)
     if not is_jax(codes) and not is_traced(values):

@@ -1,4 +1,4 @@
-"""What every other folder builds on: checks of arguments, and how calls from Python reach compiled programs in batches.
+"""Argument checks and batched calls of compiled programs, used by all other packages.
 
-Nothing here knows of codes, indexes or models. Use `core.checks` and `core.batching` directly.
+Independent of codes, indexes and models. Import from `core.checks` and `core.batching` directly.
 """

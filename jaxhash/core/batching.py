@@ -1,4 +1,4 @@
-"""How calls from Python reach compiled programs, and how any number of rows passes through a few of them."""
+"""Calls of compiled programs from Python, and batching of any number of rows through few programs."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxhash.core.checks import is_jax, is_on_host
 
-# Moved between the oldest and the newest supported jax.
+# Its module differs between the oldest and the newest supported jax.
 _trace_state = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
 _NO_TRACE = _trace_state()
 
@@ -23,12 +23,12 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
     """Compiles `function(tree, *rows, **options)` for calls from Python.
 
     On CPU, vectors of full width make the scan up to three times faster. The compiler option is allowed only on the
-    outermost `jit`, and other back ends reject it. So it stands here, and functions that callers trace stay bare.
+    outermost `jit`, and other backends reject it. So it is set here, and not in functions that callers trace.
 
     Args:
-        function: takes a pytree of arrays, pytrees of rows, and options by name. It runs where the first array is, or,
-            if that is numpy's, where the rows are.
-        static: the names of the options that are static.
+        function: takes a pytree of arrays, pytrees of rows, and keyword options. It runs on the device of the first
+            array, or of the rows if that is a numpy array.
+        static: the names of the static options.
     """
     plain = jax.jit(function, static_argnames=static)
     wide = jax.jit(function, static_argnames=static, compiler_options={"xla_cpu_prefer_vector_width": 512})
@@ -40,7 +40,7 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
         devices = leaf.devices() if isinstance(leaf, jax.Array) else set(jax.devices()[:1])
         compiled = wide if next(iter(devices)).platform == "cpu" else plain
         if not all(type(row) is np.ndarray for row in rows):
-            rows = jax.tree.map(lambda row: _placed(row, devices), rows)
+            rows = jax.tree.map(lambda row: _move_to_host(row, devices), rows)
         with _untraced():
             return compiled(tree, *rows, **options)
 
@@ -48,19 +48,19 @@ def entry_point(function: Callable[..., Any], *static: str) -> Callable[..., Any
 
 
 def _untraced() -> AbstractContextManager[None]:
-    """Does at once what is done with known arrays, which a caller's `jit` that is being traced would stage."""
+    """Evaluates operations on concrete arrays eagerly; under a caller's `jit` they would be staged."""
     return nullcontext() if _trace_state() == _NO_TRACE else jax.ensure_compile_time_eval()
 
 
 def put_beside(tree: Any, *arrays: Any) -> Any:
-    """Makes JAX arrays of numpy arrays, on the device that the first of some arrays is committed to, if it is one."""
+    """Converts numpy arrays to JAX arrays, on the single device that the first committed one of `arrays` is on."""
     committed = [array.devices() for array in arrays if isinstance(array, jax.Array) and array.committed]
     with _untraced():
         return jax.device_put(tree, next(iter(committed[0])) if committed and len(committed[0]) == 1 else None)
 
 
-def _placed(row: Any, devices: set[jax.Device]) -> Any:
-    """A row array that is on these devices, or on the host, from where `jit` sends it to them."""
+def _move_to_host(row: Any, devices: set[jax.Device]) -> Any:
+    """Moves a row array to the host unless it is on these devices; `jit` transfers it from there."""
     return np.asarray(row) if isinstance(row, jax.Array) and row.devices() != devices else row
 
 
@@ -70,10 +70,10 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def in_parallel(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-    """Applies a function to parts of the work in two threads, and returns the results in order.
+    """Applies a function to chunks of work in two threads and returns the results in order.
 
-    Selecting and filling use one core, so that one thread can scan while the other selects. The function must not call
-    `in_parallel` itself: its threads would wait for each other.
+    Selecting and filling use one core, so one thread can scan while the other selects. The function must not call
+    `in_parallel` itself, which would deadlock.
     """
     return [function(part) for part in parts] if len(parts) < 2 else list(_workers().map(function, parts))
 
@@ -82,10 +82,10 @@ _collective = threading.Lock()
 
 
 def one_at_a_time(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-    """Applies a function to parts of the work, one after the other, while no other thread does so.
+    """Applies a function to chunks of work in sequence, under a lock shared by all threads.
 
-    For programs that run on several devices: if two devices started two such programs in different orders, each would
-    wait for the other for ever. The function must wait for its results.
+    For programs that run on several devices: two devices that start two such programs in different orders deadlock. The
+    function must block until its results are ready.
     """
     with _collective:
         return [function(part) for part in parts]
@@ -101,24 +101,23 @@ def in_batches(
 ) -> Any:
     """Applies a compiled function to rows, at most `size` at a time, and joins its results.
 
-    The last batch is padded with zeros to a power of two, so that a few programs serve every number of rows.
+    The last batch is padded with zeros to a power of two, so few programs serve any number of rows.
 
-    JAX arrays that fit one batch stay on their device, and so do the results. All other rows stay on the host except
-    for the batches in work, so that there may be more of them than the device has room for: each of two threads sends
-    a batch, waits for its results and fetches them, while the device computes for the other. There, padding, cutting
-    and joining are numpy's, since JAX would compile them anew for each length. Results are JAX arrays if any of the
-    rows are, and else numpy's.
+    JAX arrays that fit one batch stay on their device, and so do the results. Other rows stay on the host except for
+    the current batches, so they may exceed the device memory: each of two threads sends a batch, waits for its results
+    and fetches them, while the device computes for the other thread. These rows are padded, cut and joined in numpy,
+    since JAX would recompile for each length. Results are JAX arrays if any rows are, else numpy arrays.
 
     Args:
         compiled: maps a pytree of arrays `[m, ...]` to a pytree of arrays `[m, ...]`, row by row.
-        rows: a pytree of arrays `[n, ...]`, or with other leading `axes`, whose product is n.
+        rows: a pytree of arrays `[n, ...]`, or with several leading `axes` that multiply to n.
         size: the largest batch, a power of two.
-        lead: the leading axes of the results, whose product is n; by default `(n,)`.
-        mapped: `in_parallel`, or `one_at_a_time` where the function runs on several devices.
-        axes: how many leading axes the rows have. If it is 0, the function must take a single row too.
+        lead: the leading axes of the results, which multiply to n; by default `(n,)`.
+        mapped: `in_parallel`, or `one_at_a_time` if the function runs on several devices.
+        axes: the number of leading axes of the rows. If it is 0, the function must also take a single row.
 
     Returns:
-        The pytree, of arrays `[*lead, ...]`.
+        A pytree of arrays `[*lead, ...]`.
     """
     if axes != 1:
         if not axes and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(rows)):
@@ -128,10 +127,10 @@ def in_batches(
     leaves = jax.tree.leaves(rows)
     count = len(leaves[0])
     lead = (count,) if lead is None else lead
-    if count <= size and all(_stays(leaf, padded_length(count, size)) for leaf in leaves):
+    if count <= size and all(_stays_on_device(leaf, padded_length(count, size)) for leaf in leaves):
         with _untraced():
-            found = compiled(_padded_on_device(rows, length=padded_length(count, size)))
-            return _cut_on_device(found, count=count, lead=lead)
+            results = compiled(_pad_on_device(rows, length=padded_length(count, size)))
+            return _cut_on_device(results, count=count, lead=lead)
     host_rows = jax.tree.map(np.asarray, rows)
 
     def run(start: int) -> Any:
@@ -148,7 +147,7 @@ def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def padded_length(count: int, size: int) -> int:
-    """The power of two, at most `size`, that `count` rows are padded to."""
+    """Returns the padded length of `count` rows: a power of two, at most `size`."""
     return min(size, 1 << max(0, count - 1).bit_length())
 
 
@@ -160,10 +159,10 @@ def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
     return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
 
-def _stays(rows: Any, length: int) -> bool:
-    """Whether rows are to stay on their device.
+def _stays_on_device(rows: Any, length: int) -> bool:
+    """Returns whether rows stay on their device.
 
-    On CPU only those that need no padding do: numpy shares their memory, and pads without compiling.
+    On CPU, only rows without padding do: numpy shares their memory and pads without compiling.
     """
     return isinstance(rows, jax.Array) and (len(rows) == length or not is_on_host(rows))
 
@@ -175,21 +174,21 @@ def _pad(rows: Any, *, length: int) -> Any:
     )
 
 
-def _padded_on_device(rows: Any, *, length: int) -> Any:
+def _pad_on_device(rows: Any, *, length: int) -> Any:
     return rows if len(jax.tree.leaves(rows)[0]) == length else _pad(rows, length=length)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "lead"))
-def _cut(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
-    return jax.tree.map(lambda array: array[:count].reshape(lead + array.shape[1:]), found)
+def _cut(results: Any, *, count: int, lead: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda array: array[:count].reshape(lead + array.shape[1:]), results)
 
 
-def _cut_on_device(found: Any, *, count: int, lead: tuple[int, ...]) -> Any:
-    return found if jax.tree.leaves(found)[0].shape[:1] == lead else _cut(found, count=count, lead=lead)
+def _cut_on_device(results: Any, *, count: int, lead: tuple[int, ...]) -> Any:
+    return results if jax.tree.leaves(results)[0].shape[:1] == lead else _cut(results, count=count, lead=lead)
 
 
 def map_batches(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
-    """Applies a traced function to rows, pytrees of arrays `[n, ...]`, at most `size` at a time.
+    """Applies a traced function to rows, a pytree of arrays `[n, ...]`, at most `size` at a time.
 
     `lax.map` with a `batch_size` takes a third longer.
     """
@@ -202,5 +201,5 @@ def map_batches(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
         spare = [(0, num_batches * size - count)] + [(0, 0)] * (array.ndim - 1)
         return jax.numpy.pad(array, spare).reshape(num_batches, size, *array.shape[1:])
 
-    found = jax.lax.map(function, jax.tree.map(split, rows))
-    return jax.tree.map(lambda array: array.reshape(num_batches * size, *array.shape[2:])[:count], found)
+    results = jax.lax.map(function, jax.tree.map(split, rows))
+    return jax.tree.map(lambda array: array.reshape(num_batches * size, *array.shape[2:])[:count], results)

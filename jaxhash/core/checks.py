@@ -1,7 +1,7 @@
-"""Checks of arguments, made before any work.
+"""Argument checks.
 
-A wrong value is a `ValueError`, a wrong kind of thing a `TypeError`. Each message names the argument, what came and
-what was expected. Nothing here casts: a value of another dtype may already have lost something.
+Wrong values raise `ValueError`, wrong types `TypeError`. Each message names the argument, the expectation and the given
+value. Other dtypes are not cast: such values may already have lost precision.
 """
 
 import operator
@@ -19,12 +19,12 @@ INT32_MAX = int(np.iinfo(np.int32).max)
 _UINT32 = np.dtype(np.uint32)
 _Tracer = jax.core.Tracer
 
-# What answers in kind: given numpy arrays, it returns numpy arrays; given JAX arrays, concrete or traced, JAX arrays.
+# For functions that return numpy arrays for numpy arrays, and JAX arrays for JAX arrays, concrete or traced.
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 
 def is_jax(*arrays: Any) -> bool:
-    """Whether any of these is a JAX array, concrete or traced, so that the answer is to be one."""
+    """Returns whether any argument is a JAX array, concrete or traced; results are then JAX arrays too."""
     for array in arrays:  # noqa: SIM110 (a generator takes three times as long, in every search)
         if not isinstance(array, np.ndarray) and isinstance(array, jax.Array):
             return True
@@ -32,16 +32,16 @@ def is_jax(*arrays: Any) -> bool:
 
 
 def as_array(value: Any) -> Any:
-    """Returns a JAX array as it is, and anything else as a numpy array."""
+    """Converts anything but JAX arrays to a numpy array."""
     return value if isinstance(value, jax.Array) else np.asarray(value)
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any array in `trees` is being traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
+    """Returns whether any array in `trees` is traced (by `jit`, `vmap`, `grad`), so that its values are unknown."""
     for tree in trees:
         if isinstance(tree, _Tracer):
             return True
-        # To list the leaves of a tree takes as long as all other checks of a search.
+        # Listing the leaves of a tree takes as long as all other checks of a search.
         is_array = tree is None or isinstance(tree, (np.ndarray, jax.Array))
         if not is_array and any(isinstance(leaf, _Tracer) for leaf in jax.tree.leaves(tree)):
             return True
@@ -49,20 +49,20 @@ def is_traced(*trees: Any) -> bool:
 
 
 def is_on_host(array: Any) -> bool:
-    """Whether numpy can read this without a transfer: all but JAX arrays on accelerators."""
+    """Returns whether numpy can read the array without a transfer: false for JAX arrays on accelerators."""
     return not isinstance(array, jax.Array) or next(iter(array.devices())).platform == "cpu"
 
 
 def any_known(find: Callable[..., Any], array: Any, *numbers: int) -> bool:
-    """Whether `find(array, *numbers)` marks any value. No value of a traced array is known.
+    """Returns whether `find(array, *numbers)` marks any value; false for traced arrays.
 
-    On an accelerator it runs there, and only the outcome is fetched.
+    For an array on an accelerator, `find` runs there, and only the result is fetched.
     """
     if isinstance(array, _Tracer):
         return False
     if is_on_host(array):
         return bool(find(np.asarray(array), *numbers).any())
-    with jax.ensure_compile_time_eval():  # a caller's jit would stage it, although all values are known
+    with jax.ensure_compile_time_eval():  # else a caller's jit would stage it, although the array is concrete
         return bool(_any_marked(find, numbers, array))
 
 
@@ -72,7 +72,7 @@ def _any_marked(find: Callable[..., Any], numbers: tuple[int, ...], array: jax.A
 
 
 def is_stream(value: Any) -> TypeGuard[Iterable[Any]]:
-    """Whether this is an iterable of batches (a generator, a data loader), and nothing that numpy takes as an array."""
+    """Returns whether the value is an iterable of batches (a generator, a data loader) and not array-like."""
     if hasattr(value, "toarray"):  # a sparse matrix is an iterable of its rows
         return False
     return isinstance(value, Iterable) and not isinstance(value, Sequence) and not hasattr(value, "__array__")
@@ -92,18 +92,18 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int = INT32_MAX)
 
 
 def check_radius(radius: Any, num_bits: int) -> int:
-    """Returns a radius as an int, at most the number of bits: every larger one means all items."""
+    """Returns a radius as an int, capped at the number of bits, which matches all items."""
     return min(check_integer("radius", radius, 0, maximum=2**63 - 1), num_bits)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises unless the value is one of these names."""
+    """Raises unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_slots(num_queries: int, slots: int) -> None:
-    """Refuses results that are too many to be addressed, before anything is allocated for them."""
+    """Raises if results exceed int32 indexing, before they are allocated."""
     if num_queries * slots > INT32_MAX:
         raise ValueError(
             f"{num_queries} queries with {slots} results each exceed 2^31 results: ask for fewer, or split the queries"
@@ -111,10 +111,10 @@ def check_slots(num_queries: int, slots: int) -> None:
 
 
 def check_kind(name: str, value: Any, kind: type | UnionType, see: str) -> None:
-    """Raises unless the value is an instance of a class, or of a union of classes; `see` says where to get one."""
+    """Raises unless the value is an instance of a class or union; `see` names a function that returns one."""
     if not isinstance(value, kind):
-        wanted = " or a ".join(part.__name__ for part in (get_args(kind) or (kind,)))
-        raise TypeError(f"{name} must be a {wanted}, got {type(value).__name__}; see {see}")
+        expected = " or a ".join(part.__name__ for part in (get_args(kind) or (kind,)))
+        raise TypeError(f"{name} must be a {expected}, got {type(value).__name__}; see {see}")
 
 
 def check_num_bits(num_bits: Any, maximum: int = MAX_NUM_BITS) -> int:
@@ -123,27 +123,27 @@ def check_num_bits(num_bits: Any, maximum: int = MAX_NUM_BITS) -> int:
 
 
 def num_words(num_bits: int) -> int:
-    """How many 32-bit words hold `num_bits` bits."""
+    """Returns the number of 32-bit words for `num_bits` bits."""
     return -(-num_bits // 32)
 
 
 def padding_mask(num_bits: int, word_size: int = 32) -> int:
-    """The unused low bits of a code's last word, as a mask."""
+    """Returns a mask of the unused low bits of a code's last word."""
     return (1 << (-num_bits % word_size)) - 1
 
 
 def find_padding(codes: Any, num_bits: int) -> Any:
-    """The padding bits set in codes, uint32 `[..., w]` or uint8 `[..., m]`: those of the last word or byte, `[...]`."""
+    """Returns the set padding bits of codes uint32 `[..., w]` or uint8 `[..., m]`: last word or byte, `[...]`."""
     return codes[..., -1] & codes.dtype.type(padding_mask(num_bits, 8 * codes.dtype.itemsize))
 
 
 def dtype_of(array: ArrayLike) -> np.dtype[Any]:
-    """The dtype of an array, traced or not, or of what numpy makes of anything else."""
+    """Returns the dtype of an array, traced or not, or of the numpy conversion of any other value."""
     return np.dtype(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype)
 
 
 def check_code_array(name: str, codes: ArrayLike, width: int | None = None) -> None:
-    """Checks dtype uint32 (any byte order) and shape `[..., width]`, which are known even of a traced array."""
+    """Checks dtype uint32 (any byte order) and shape `[..., width]`, also of traced arrays."""
     dtype, shape = dtype_of(codes), np.shape(codes)
     if dtype.kind != "u" or dtype.itemsize != 4:
         raise TypeError(f"{name} must be packed codes of dtype uint32, got {dtype}; see jaxhash.pack_bits")
@@ -154,36 +154,36 @@ def check_code_array(name: str, codes: ArrayLike, width: int | None = None) -> N
 
 
 def check_codes(name: str, codes: ArrayLike, num_bits: int) -> np.ndarray:
-    """Returns concrete `codes` as a native uint32 array `[..., w]`, once width and padding bits are right."""
+    """Returns concrete `codes` as a native uint32 array `[..., w]`, with checked width and padding bits."""
     array: Any = codes
-    # The usual query needs neither, which take as long as a search of a few thousand codes.
+    # Usual queries skip this; it takes as long as a search of a few thousand codes.
     if type(codes) is not np.ndarray or codes.dtype is not _UINT32 or codes.shape[-1:] != (num_words(num_bits),):
         check_code_array(name, codes, num_words(num_bits))
         array = np.asarray(codes).astype(np.uint32, copy=False)
     if padding_mask(num_bits) and find_padding(array, num_bits).any():
-        place = tuple(int(i) for i in np.argwhere(find_padding(array, num_bits))[0])
-        raise ValueError(f"{name}: padding bits must be zero, but the code at {place} has bits past {num_bits}")
+        position = tuple(int(i) for i in np.argwhere(find_padding(array, num_bits))[0])
+        raise ValueError(f"{name}: padding bits must be zero, but the code at {position} has bits past {num_bits}")
     return array
 
 
 def check_known_codes(name: str, codes: ArrayLike, num_bits: int) -> Any:
-    """Checks codes as far as their values are known, and returns them where they are.
+    """Returns checked codes: JAX arrays unchanged, all else as a native numpy array.
 
-    Of traced codes only dtype and width are known. Codes on an accelerator are checked there: only the outcome is
-    fetched. All others come back as a native numpy array, or, from a JAX array on CPU, as they are.
+    Traced codes are checked for dtype and width only. Codes on an accelerator are checked there, and only the result is
+    fetched.
     """
     if not isinstance(codes, jax.Array):
         return check_codes(name, codes, num_bits)
     check_code_array(name, codes, num_words(num_bits))
     if padding_mask(num_bits) and any_known(find_padding, codes, num_bits):
-        check_codes(name, codes, num_bits)  # raises, and names the code
+        check_codes(name, codes, num_bits)  # raises with the position of the code
     return codes
 
 
 def check_ids(ids: ArrayLike | None, num_items: int, *, distinct: bool = True) -> np.ndarray:
     """Returns ids as int32 `[num_items]`; `None` stands for 0, 1, 2, ...
 
-    They must lie in [0, 2^31), and mostly be distinct.
+    They must lie in [0, 2^31), and be distinct unless `distinct=False`.
     """
     if ids is None:
         return np.arange(num_items, dtype=np.int32)
@@ -195,8 +195,8 @@ def check_ids(ids: ArrayLike | None, num_items: int, *, distinct: bool = True) -
     if array.size and (array.min() < 0 or array.max() > INT32_MAX):
         wrong = array[(array < 0) | (array > INT32_MAX)][0]
         raise ValueError(
-            f"ids must lie between 0 and {INT32_MAX}, got {wrong}; keep other ids in an array of your own "
-            "and look up my_ids[ids]"
+            f"ids must lie between 0 and {INT32_MAX}, got {wrong}; for other ids, keep an array my_ids and "
+            "look up my_ids[ids]"
         )
     if distinct:
         _check_distinct(array)
@@ -208,26 +208,26 @@ def _check_distinct(ids: np.ndarray) -> None:
     repeated = ordered[1:] == ordered[:-1]
     if repeated.any():
         raise ValueError(
-            f"ids must be distinct, but {ordered[1:][repeated][0]} came more than once "
-            "(multi=True lets items have several codes)"
+            f"ids must be distinct, but {ordered[1:][repeated][0]} occurs more than once "
+            "(multi=True allows several codes per item)"
         )
 
 
 def check_embedded(name: str, vectors: Any, count: int, width: int | None = None) -> np.ndarray:
-    """Returns what a function has made of so many images as float32 `[count, d]`, once it is that."""
+    """Returns checked vectors from a user's function for `count` images, float32 `[count, d]`."""
     try:
         array = np.asarray(vectors)
     except Exception as error:
         raise ValueError(
-            f"{name} must give an array [n, d] that numpy can read, got {type(vectors).__name__} "
+            f"{name} must return an array [n, d] that numpy can read, got {type(vectors).__name__} "
             f"({type(error).__name__}: {error})"
         ) from error
-    wanted = (count, array.shape[-1] if array.ndim == 2 and width is None else width)
-    if not jax.numpy.issubdtype(array.dtype, np.floating) or array.shape != wanted or 0 in array.shape:
+    expected = (count, array.shape[-1] if array.ndim == 2 and width is None else width)
+    if not jax.numpy.issubdtype(array.dtype, np.floating) or array.shape != expected or 0 in array.shape:
         shape = f"[{count}, {'d' if width is None else width}]"
-        raise ValueError(f"{name} must give floats of shape {shape}, got {array.dtype} of shape {array.shape}")
+        raise ValueError(f"{name} must return floats of shape {shape}, got {array.dtype} of shape {array.shape}")
     with np.errstate(over="ignore"):
         values = array.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} gave NaN or a number too large for float32")
+        raise ValueError(f"{name} returned NaN or a number too large for float32")
     return values

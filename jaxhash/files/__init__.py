@@ -1,7 +1,4 @@
-"""One checked file of named arrays, replaced as a whole or not at all.
-
-Every failure to read one is a `CorruptFileError`.
-"""
+"""Checked files of named arrays, replaced atomically. Invalid files raise `CorruptFileError`."""
 
 from jaxhash.files.archive import CorruptFileError
 

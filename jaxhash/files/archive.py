@@ -1,8 +1,8 @@
-"""One checked file of named arrays: an uncompressed `.npz` with a JSON header and a digest.
+"""Files of named arrays: an uncompressed `.npz` with a JSON header and a digest.
 
-The archive's comment, the last bytes of the file, is the sha256 of all bytes before it, so that a flipped, missing or
-added byte is noticed, and numpy can still open the file. Equal contents give equal bytes. A save either completes or
-leaves the old file as it was.
+The archive's comment, the last bytes of the file, is the sha256 of all bytes before it, which detects flipped, missing
+or added bytes; numpy can still open the file. Equal contents give equal bytes. A save either completes or leaves the
+old file unchanged.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from jaxhash.files.atomic import replace_file
 FORMAT, VERSION = "jaxhash", 1
 HEADER = "header.json"
 HEADER_LIMIT = 2**20
-# Longer headers of arrays are refused. Ours have 128 bytes, and 64 axes would need less than 1,500.
+# Longer array headers raise. Ours have 128 bytes, and 64 axes would need less than 1,500.
 NPY_HEADER_LIMIT = 1500
 DIGEST_LENGTH = 64
 DTYPES = ("<u4", "<i4", "<f4", "|u1")
-CHUNK = 2**22
-# The first bytes of the file (of a zip member) and of its end (of the zip's end record, which the digest follows).
+BYTES_PER_CHUNK = 2**22
+# The first bytes of the file (a zip member) and of its end (the zip's end record, before the digest).
 BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
 
 AnyPath = str | os.PathLike[str]
@@ -37,11 +37,11 @@ Arrays = dict[str, np.ndarray]
 
 
 class CorruptFileError(ValueError):
-    """A file is damaged or of another kind; the message names the file and what is wrong."""
+    """Raised if a file is damaged or of another kind. The message names the file and the problem."""
 
 
 class Archive(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     kind: str  # "index", "index in parts", "model", "retriever", "training" or "collection"
     meta: dict[str, Any]  # plain JSON data
@@ -79,7 +79,7 @@ def write_archive(path: AnyPath, archive: Archive) -> str:
 
 
 def _to_file_order(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns an array in little-endian byte order and C order, or raises `TypeError` for a dtype not in `DTYPES`."""
+    """Converts an array to little-endian byte order and C order; raises `TypeError` for a dtype not in `DTYPES`."""
     array = np.asarray(array, dtype=np.dtype(array.dtype).newbyteorder("<"), order="C")
     if array.dtype.str not in DTYPES:
         raise TypeError(f"{name} must have one of the dtypes {', '.join(DTYPES)} to be saved, got {array.dtype.str}")
@@ -88,16 +88,16 @@ def _to_file_order(name: str, array: np.ndarray) -> np.ndarray:
 
 def _make_member(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
-    info.create_system = 3  # Unix, on every system, so that the bytes are the same
+    info.create_system = 3  # Unix on every system, for equal bytes
     return info
 
 
 def _compute_digest(file: IO[bytes]) -> bytes:
-    """Computes the sha256, in hexadecimal, of all bytes but the last `DIGEST_LENGTH`."""
+    """Computes the hexadecimal sha256 of all bytes except the last `DIGEST_LENGTH`."""
     left = file.seek(0, os.SEEK_END) - DIGEST_LENGTH
     file.seek(0)
     digest = hashlib.sha256()
-    while left > 0 and (chunk := file.read(min(left, CHUNK))):
+    while left > 0 and (chunk := file.read(min(left, BYTES_PER_CHUNK))):
         digest.update(chunk)
         left -= len(chunk)
     return digest.hexdigest().encode()
@@ -106,15 +106,15 @@ def _compute_digest(file: IO[bytes]) -> bytes:
 def read_archive(path: AnyPath, *kinds: str) -> Archive:
     """Reads a file of one of the given kinds, or of any kind if none is given.
 
-    Nothing is parsed before the digest is right, since most damage ends there. A digest is no signature, so parsing is
-    strict too: the members must follow one another and fill the file. Arrays are views of the file's bytes, so that no
-    declared size can allocate more memory than the file's length.
+    The digest is checked before parsing and detects most damage. A digest is not a signature, so parsing is strict too:
+    members must be contiguous and fill the file. Arrays are views of the file's bytes, so a declared size can't
+    allocate more memory than the file's length.
 
     Raises:
         OSError: the file can't be read.
-        CorruptFileError: it is damaged, or no jaxhash file of such a kind.
+        CorruptFileError: it is damaged, or not a jaxhash file of these kinds.
     """
-    # Before the file is opened: opening a FIFO would wait for a writer, and opening some devices has effects.
+    # Checked before opening: opening a FIFO would wait for a writer, and opening some devices has side effects.
     regular = stat.S_ISREG(Path(path).stat().st_mode)
     try:
         if not regular:
@@ -126,7 +126,7 @@ def read_archive(path: AnyPath, *kinds: str) -> Archive:
 
 
 class _BoundedFile(io.FileIO):
-    """A file with bounded reads: zipfile would read a directory of any size that the file declares."""
+    """A file with bounded reads: zipfile would read a directory of any declared size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(HEADER_LIMIT + 1 if size is None or size < 0 else min(size, HEADER_LIMIT + 1))
@@ -136,19 +136,19 @@ class _BoundedFile(io.FileIO):
 
 
 def _read_content(file: io.FileIO) -> memoryview:
-    """Reads all bytes of a file and checks their digest; files that begin or end otherwise than ours are not read."""
+    """Reads all bytes of a file and checks the digest, after checking the first and last bytes."""
     size, begin = os.fstat(file.fileno()).st_size, file.read(len(BEGIN))
     file.seek(max(0, size - END_LENGTH))
     if begin != BEGIN or not file.read(END_LENGTH).startswith(END):
-        raise CorruptFileError("damaged, cut short, or no jaxhash file")
+        raise CorruptFileError("damaged, truncated, or not a jaxhash file")
     file.seek(0)
-    content = np.empty(size, np.uint8).data  # numpy asks for large pages, which are filled faster
-    digest, place = hashlib.sha256(), 0
-    while count := file.readinto(content[place : place + CHUNK]):
-        digest.update(content[place : min(place + count, size - DIGEST_LENGTH)])
-        place += count
-    if digest.hexdigest().encode() != content[-DIGEST_LENGTH:] or place != size:
-        raise CorruptFileError("the digest does not match: the file is damaged, cut short, or not a jaxhash file")
+    content = np.empty(size, np.uint8).data  # numpy allocates huge pages, which are filled faster
+    digest, position = hashlib.sha256(), 0
+    while count := file.readinto(content[position : position + BYTES_PER_CHUNK]):
+        digest.update(content[position : min(position + count, size - DIGEST_LENGTH)])
+        position += count
+    if digest.hexdigest().encode() != content[-DIGEST_LENGTH:] or position != size:
+        raise CorruptFileError("the digest does not match: damaged, truncated, or not a jaxhash file")
     return content
 
 
@@ -162,28 +162,29 @@ def _parse_archive(file: io.FileIO, content: memoryview, kinds: tuple[str, ...])
         return Archive(header["kind"], header["meta"], _parse_arrays(members, header["arrays"]), digest)
     except CorruptFileError:
         raise
-    except Exception as error:  # the parsers of zip, JSON and npy raise exceptions of many kinds
+    except Exception as error:  # the parsers of zip, JSON and npy raise many types of exceptions
         raise CorruptFileError(f"not a jaxhash file ({type(error).__name__}: {error})") from error
 
 
 def _split_members(file: io.FileIO, content: memoryview) -> dict[str, memoryview]:
-    """Returns the contents of the archive's members by name; members must follow one another and fill the file."""
-    found: dict[str, memoryview] = {}
-    place = 0
+    """Returns the contents of the archive's members by name; members must be contiguous and fill the file."""
+    members: dict[str, memoryview] = {}
+    position = 0
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            name_length, extra_length = struct.unpack_from("<2H", content, place + 26)
-            name_end = place + 30 + name_length
-            whole = content[place : place + 4] == BEGIN and content[place + 30 : name_end] == info.filename.encode()
-            if info.header_offset != place or not whole or info.filename in found:
-                raise CorruptFileError(f"{info.filename}: the members of the archive do not follow one another")
+            name_length, extra_length = struct.unpack_from("<2H", content, position + 26)
+            name_end = position + 30 + name_length
+            begin, name = content[position : position + 4], content[position + 30 : name_end]
+            valid = begin == BEGIN and name == info.filename.encode()
+            if info.header_offset != position or not valid or info.filename in members:
+                raise CorruptFileError(f"{info.filename}: the members of the archive are not contiguous")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
                 raise CorruptFileError(f"{info.filename}: compressed or encrypted")
-            place = name_end + extra_length + info.file_size
-            found[info.filename] = content[place - info.file_size : place]
-        if place != archive.start_dir:
+            position = name_end + extra_length + info.file_size
+            members[info.filename] = content[position - info.file_size : position]
+        if position != archive.start_dir:
             raise CorruptFileError("the members of the archive do not end where its directory begins")
-    return found
+    return members
 
 
 def _parse_header(member: memoryview) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def _parse_header(member: memoryview) -> dict[str, Any]:
 
 
 def _make_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses equal names: of two, this JSON parser would keep the second, and others the first."""
+    """Raises for duplicate names: this JSON parser would keep the last value, others the first."""
     if len(dict(pairs)) < len(pairs):
         raise CorruptFileError(f"{HEADER} names a field twice")
     return dict(pairs)
@@ -226,31 +227,31 @@ def _parse_integer(text: str) -> int:
 def _parse_arrays(members: dict[str, memoryview], described: dict[str, Any]) -> dict[str, np.ndarray]:
     if list(members) != [HEADER, *(f"{name}.npy" for name in described)]:
         raise CorruptFileError(f"the members of the archive are not those that {HEADER} lists")
-    return {name: _parse_array(name, members[f"{name}.npy"], what) for name, what in described.items()}
+    return {name: _parse_array(name, members[f"{name}.npy"], declared) for name, declared in described.items()}
 
 
-def _parse_array(name: str, member: memoryview, described: Any) -> np.ndarray:
-    dtype, shape = (described.get("dtype"), described.get("shape")) if isinstance(described, dict) else (None, None)
+def _parse_array(name: str, member: memoryview, declared: Any) -> np.ndarray:
+    dtype, shape = (declared.get("dtype"), declared.get("shape")) if isinstance(declared, dict) else (None, None)
     if dtype not in DTYPES:
         raise CorruptFileError(f"{name}: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
         raise CorruptFileError(f"{name}: shape must be a list of integers, got {shape!r}")
-    found, values = _parse_npy(name, member)
+    stored, values = _parse_npy(name, member)
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size != len(values):
         raise CorruptFileError(f"{name}: {size} bytes declared, {len(values)} stored")
-    if found != (tuple(shape), False, np.dtype(dtype)):
+    if stored != (tuple(shape), False, np.dtype(dtype)):
         raise CorruptFileError(f"{name}: the array is not the {dtype}{shape} that {HEADER} declares")
     return np.frombuffer(values, dtype).reshape(shape)
 
 
 def _parse_npy(name: str, member: memoryview) -> tuple[tuple[Any, ...], memoryview]:
-    """Splits a file of npy version 1.0 into its header `(shape, in Fortran order, dtype)` and the array's bytes."""
+    """Splits an npy file, version 1.0, into its header `(shape, Fortran order, dtype)` and the array's bytes."""
     start = io.BytesIO(member[:NPY_HEADER_LIMIT])
     try:
         if npy.read_magic(start) != (1, 0):
             raise ValueError("not of npy version 1.0")
         header = npy.read_array_header_1_0(start)
-    except Exception as error:  # numpy raises ValueError, and what its parser of Python literals raises
+    except Exception as error:  # ValueError, and the exceptions of numpy's parser of Python literals
         raise CorruptFileError(f"{name}: {error}") from None
     return header, member[start.tell() :]

@@ -1,7 +1,7 @@
-"""Atomic replacement of files: a reader finds the old contents or the new ones, never a mixture.
+"""Atomic replacement of files: readers find either the old contents or the new ones.
 
-Contents are written to a temporary file beside the old one, which is renamed over it once all of it is on the disk. A
-save that fails removes its temporary file. After a save that was killed, the next save in that folder removes it.
+Contents are written to a temporary file beside the old one, synced to disk, and renamed over it. A failed save removes
+its temporary file. If a save was killed, the next save in the same folder removes it.
 """
 
 import errno
@@ -23,7 +23,7 @@ TEMPORARY = ".jaxhash-{}.tmp"
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a temporary file for writing, which replaces the file at `path` when the context ends without an error."""
+    """Opens a temporary file for writing that replaces the file at `path` when the context exits without an error."""
     target = Path(os.path.realpath(path))
     mode = _get_mode(target)
     _remove_abandoned(target.parent)
@@ -33,14 +33,14 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-        if os.name == "nt":  # Windows renames no open file
+        if os.name == "nt":  # Windows can't rename open files
             file.close()
         temporary.replace(target)
     sync_directory(target.parent)
 
 
 def _get_mode(target: Path) -> int | None:
-    """Returns the permissions of the file to replace, `None` if there is none; raises `OSError` for a folder."""
+    """Returns the permissions of the file to replace, or `None` without one; raises `OSError` for a folder."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def _get_mode(target: Path) -> int | None:
 
 @contextmanager
 def _open_temporary(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Opens a new file, which stays locked, so that other saves don't remove it, and is removed in the end."""
+    """Opens a new file, locked so that other saves don't remove it, and removes it on exit."""
     path = folder / TEMPORARY.format(secrets.token_hex(8))
     try:
         with path.open("x+b") as file:
@@ -62,12 +62,12 @@ def _open_temporary(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
                 with _open_temporary(folder) as another:
                     yield another
     finally:
-        with suppress(OSError):  # after a successful save it has been renamed
+        with suppress(OSError):  # a successful save has renamed it
             path.unlink()
 
 
 def _lock_new(file: IO[bytes]) -> bool:
-    """Locks a new file; returns false if another save has removed it as abandoned before it was locked."""
+    """Locks a new file; returns false if another save removed it as abandoned before it was locked."""
     try:
         _lock(file.fileno())
     except BlockingIOError:
@@ -84,7 +84,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files of saves that were killed, which are those without a lock."""
+    """Removes the temporary files of killed saves, which have no lock."""
     with suppress(OSError):
         for path in folder.glob(TEMPORARY.format("*")):
             with suppress(OSError, AttributeError):  # AttributeError: systems without these flags have no locks
@@ -97,9 +97,9 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Writes a directory's entries to the disk, so that a rename survives a power cut.
+    """Syncs a directory's entries to disk, so that a rename survives a power failure.
 
-    Failures are ignored: the new file is complete and in place. At worst a power cut brings back the old one.
+    Errors are ignored: the new file is complete and in place. At worst a power failure restores the old one.
     """
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)

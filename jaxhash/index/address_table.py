@@ -1,16 +1,16 @@
-"""Address tables: finding codes by the value of some of their bits.
+"""Address tables: lookup of codes by the value of a slice of their bits.
 
-An address is the value of a slice of a code's bits. A bitmap holds one bit for each address, set if any code has it. A
-rank in it turns a set bit into the number of its bucket, the distinct codes that share the address. Codes are sorted by
-their first bits already; the table of any other slice holds their ranks in the order of addresses.
+An address is the value of a slice of a code's bits. A bitmap holds one bit for each address, set if any code has it.
+The rank of a set bit is the number of its bucket, the distinct codes that share the address. Codes are already sorted
+by their first bits; the table of any other slice holds their ranks in the order of addresses.
 
 A code within radius r of a query has an address within r of the query's. Each mask flips some of the upper bits of the
-address. The remaining flips may fall on the five lowest bits. A probe reads one word of the bitmap, which covers the 32
-addresses that differ in these bits, and one AND with a pattern tests all of them.
+address; the remaining flips may be among the five lowest bits. A probe reads the bitmap word that covers the 32
+addresses differing in these bits, and one AND with a pattern tests all of them.
 
-A table of s bits takes 2^s / 4 bytes, plus 4 bytes a code if buckets hold several codes, plus 4 bytes a code if the
-slice is not the first. Tables are never written to files: numpy sorts so quickly that reading a stored table and
-checking it against the codes takes as long as building it.
+A table of s bits takes 2^s / 4 bytes, plus 4 bytes per code if buckets hold several codes, plus 4 bytes per code if the
+slice is not the first. Tables are not saved: reading a stored table and checking it against the codes takes as long as
+building it in numpy.
 """
 
 import functools
@@ -43,10 +43,10 @@ class AddressTable:
     """The buckets of one slice.
 
     bits: the slice.
-    bitmap: of the taken addresses, `2^size` bits.
+    bitmap: `2^size` bits, set for the addresses of non-empty buckets.
     starts: int32 `[buckets + 1]`, the first position of each bucket; `None` if every bucket holds one code.
     ranks: int32 `[u]`, the rank of the code at each position; `None` if positions are ranks.
-    crowding: how many codes share the address of a code on average, over what it would be if codes spread evenly.
+    crowding: the mean number of codes that share a code's address, relative to evenly distributed codes.
     """
 
     bits: Slice
@@ -57,11 +57,11 @@ class AddressTable:
 
     @property
     def num_bytes(self) -> int:
-        """The memory that the arrays take."""
+        """The size of the arrays."""
         return sum(array.nbytes for array in (*self.bitmap, self.starts, self.ranks) if array is not None)
 
     def find_buckets(self, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns the first positions and the sizes of the buckets of taken addresses uint32 `[h]`.
+        """Returns the first positions and the sizes of the non-empty buckets at addresses uint32 `[h]`.
 
         The sizes are `None` if every bucket holds one code.
         """
@@ -95,10 +95,10 @@ def divide_radius(radius: int, num_tables: int) -> tuple[int, ...]:
 
 @functools.cache
 def make_flip_masks(size: int, radius: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Makes the masks that flip up to `radius` of the upper bits of an address, in the order of their numbers of flips.
+    """Makes the masks that flip up to `radius` of the upper bits of an address, by ascending number of flips.
 
     Returns:
-        The masks, uint32 `[m]`, and how many of them flip at most 0, 1, ... bits; m is the last of these.
+        The masks, uint32 `[m]`, and the numbers of masks that flip at most 0, 1, ... bits, the last one m.
     """
     upper = max(0, size - 5)
     flips = range(min(radius, upper) + 1)
@@ -106,7 +106,7 @@ def make_flip_masks(size: int, radius: int) -> tuple[np.ndarray, tuple[int, ...]
     return np.array(masks, np.uint32), tuple(itertools.accumulate(math.comb(upper, count) for count in flips))
 
 
-# [6, 32]: for 0, 1, ... 5 flips and each value of the five lowest bits, the values within so many flips of it.
+# [6, 32]: for 0, 1, ... 5 flips and each value of the five lowest bits, the set of values within that many flips.
 LOW_PATTERNS = np.array(
     [
         [sum(1 << other for other in range(32) if (value ^ other).bit_count() <= flips) for value in range(32)]
@@ -118,7 +118,7 @@ LOW_PATTERNS = np.array(
 
 @functools.cache
 def make_patterns(size: int, radius: int, low: int) -> np.ndarray:
-    """Makes the pattern of each of the masks: the values of the five lowest bits that are near enough to `low`.
+    """Makes a pattern for each mask: the values of the five lowest bits within the remaining flips of `low`.
 
     Returns:
         uint32 `[m]`, for the masks of `make_flip_masks`.
@@ -138,9 +138,9 @@ def build_table(runs: Iterable[np.ndarray], bits: Slice) -> AddressTable:
 
 
 def _sort_addresses(runs: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts addresses, in runs uint32 `[m]`: all of them, uint32 `[u]`, and the rank of each, int32 `[u]`.
+    """Sorts addresses, given in runs uint32 `[m]`, and returns them, uint32 `[u]`, with their ranks, int32 `[u]`.
 
-    One sort of uint64 in place, with the ranks in the low halves, takes a tenth of the time of a stable `argsort`.
+    An in-place sort of uint64 with the ranks in the low halves takes a tenth of the time of a stable `argsort`.
     """
     keys = np.concatenate([np.zeros(0, np.uint32), *runs]).astype(np.uint64)
     keys <<= np.uint64(32)
@@ -159,7 +159,7 @@ def _build_from_sorted(runs: Iterable[np.ndarray], bits: Slice, ranks: np.ndarra
         marks.append(mark_run_starts(np.append(last, address))[len(last) :])
         last = address[-1:]
         _set_bits(words, address[marks[-1]])
-    new = np.concatenate(marks)  # which codes begin a bucket
+    new = np.concatenate(marks)  # True for the first code of a bucket
     count, num_buckets = len(new), int(new.sum())
     starts = find_positions(new, count, num_buckets + 1) if num_buckets < count else None
     shared = 1.0 if starts is None else float(np.square(np.diff(starts), dtype=np.float64).sum()) / count
@@ -167,17 +167,17 @@ def _build_from_sorted(runs: Iterable[np.ndarray], bits: Slice, ranks: np.ndarra
 
 
 def _set_bits(words: np.ndarray, addresses: np.ndarray) -> None:
-    """Sets the bits of distinct addresses, none of which is set: adding is then as good as OR, and twice as fast."""
+    """Sets the bits of distinct addresses that are all unset: adding then equals OR and is twice as fast."""
     np.add.at(words, (addresses >> np.uint32(5)).astype(np.intp), np.uint32(1) << (addresses & np.uint32(31)))
 
 
 def get_tables(index: HashIndex, slices: Sequence[Slice]) -> list[AddressTable]:
-    """Returns the tables of an index for some slices. They are built once and live as long as the index."""
+    """Returns the tables of an index for slices. Each is built once and lives as long as the index."""
     cache = cache_of(index)
     if any(bits not in cache.tables for bits in slices):
         with cache.lock:
             missing = [bits for bits in slices if bits not in cache.tables]
-            # Threads of its own: the caller may be one of those of `in_parallel`. Numpy sorts without the GIL.
+            # A separate pool: the caller may be a thread of `in_parallel`. Numpy sorts without the GIL.
             with ThreadPoolExecutor(2) as pool:
                 built = list(pool.map(lambda bits: build_table(code_runs(index), bits), missing))
             cache.tables.update(zip(missing, built, strict=True))
@@ -187,5 +187,5 @@ def get_tables(index: HashIndex, slices: Sequence[Slice]) -> list[AddressTable]:
 
 
 def list_tables(index: HashIndex) -> list[AddressTable]:
-    """Returns the tables that have been built for an index, by slice."""
+    """Returns the tables built so far for an index, by slice."""
     return sorted(cache_of(index).tables.values(), key=lambda table: table.bits)

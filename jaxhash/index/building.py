@@ -1,4 +1,4 @@
-"""Building an index from codes, given as an array or as a stream of batches."""
+"""Index construction from an array of codes or a stream of batches."""
 
 import math
 from collections.abc import Iterable
@@ -23,32 +23,33 @@ def build_index(
     """Builds an index of packed codes.
 
     Args:
-        codes: uint32 `[n, w]`, as `pack_bits` and `encode` give them; a numpy or JAX array. Or an iterable of batches:
-            of such arrays, or of tuples of codes and their ids; it is iterated over once. Building takes 17 bytes of
-            memory for each item where codes have one word and 34 where they have two, the finished index included.
+        codes: uint32 `[n, w]`, numpy or JAX, as returned by `pack_bits` and `encode`. Or an iterable of batches, each
+            such an array or a tuple (codes, ids), iterated once. Building takes 17 bytes of memory per item for codes
+            of one word and 34 for two, including the result.
         num_bits: the number of bits of a code, `b`.
-        ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Batches bring their own.
-        multi: lets an item have several codes, such as one for each patch of an image: ids may repeat, and codes
-            `[n, p, w]` are the p codes of each of n items. Each code of an item counts once. Searches then find pairs
-            of code and id, so that an id may come several times; `bag_search` finds items.
+        ids: distinct integers in [0, 2^31), `[n]`, one for each code; by default 0, 1, 2, ... Not with batches, which
+            hold their own.
+        multi: whether an item may have several codes, such as one per image patch: ids may repeat, and codes
+            `[n, p, w]` are the p codes of each of n items. Duplicate codes of an item count once. Searches then find
+            pairs of code and id, so an id may occur several times in a result; `bag_search` finds items.
 
     Returns:
         A `HashIndex`. It depends only on the pairs of code and id, not on their order.
 
     Raises:
         ValueError: the codes have another shape or set padding bits; ids repeat, don't match or are out of range;
-            there are more items than one device can number; or an iterable has no batches, as when it is exhausted.
+            there are more items than one device can address; or an iterable is empty, for example exhausted.
         TypeError: `codes` is not uint32, or `ids` are not integers.
     """
     if is_stream(codes):
         if ids is not None:
-            raise ValueError("ids of codes that come in batches must come with them: give tuples of codes and ids")
+            raise ValueError("ids must be None for batches of codes: give tuples (codes, ids) as batches")
         return _build_from(sort_pairs(_collect(codes, num_bits, multi)), num_bits, multi)
     return _build_from(sort_pairs(check_pairs(cast(ArrayLike, codes), num_bits, ids, multi)), num_bits, multi)
 
 
 def _build_from(pairs: Pairs, num_bits: int, multi: bool) -> HashIndex:
-    """Builds the index of sorted pairs. Arrays are freed early: together they are several times the result."""
+    """Builds the index of sorted pairs. Frees arrays early: together they are several times the result."""
     codes, ids = drop_duplicates(pairs) if multi else pairs
     del pairs
     arrays = {"ids": pad_array(ids, padded_size(len(ids)), NO_ID), "num_items": np.array(len(ids), np.int32)}
@@ -69,13 +70,13 @@ def _collect(batches: Iterable[Any], num_bits: int, multi: bool) -> Pairs:
     tables, labels = [], []
     for batch in batches:
         codes, ids = batch if isinstance(batch, tuple) else (batch, None)
-        tables.append(np.array(check_table(codes, num_bits, multi)))  # a copy: loaders may reuse their memory
+        tables.append(np.array(check_table(codes, num_bits, multi)))  # a copy: loaders may reuse their buffers
         if ids is not None:
             labels.append(check_ids(ids, len(tables[-1]), distinct=not multi).copy())
         if len(labels) not in (0, len(tables)):
             raise ValueError("either all batches must have ids or none")
     if not tables:
-        raise ValueError("codes must come in at least one batch; an iterator can only be gone through once")
+        raise ValueError("codes must have at least one batch, got none; an iterator can be iterated only once")
     if len({table.shape[1:] for table in tables}) > 1:
         raise ValueError("items must have equally many codes in all batches; give batches [m, w] and repeat ids")
     table = np.concatenate(tables)
@@ -84,7 +85,7 @@ def _collect(batches: Iterable[Any], num_bits: int, multi: bool) -> Pairs:
 
 
 def check_pairs(codes: ArrayLike, num_bits: int, ids: ArrayLike | None, multi: bool) -> Pairs:
-    """Returns codes and their ids, checked for an index."""
+    """Returns checked codes with their ids."""
     table = check_table(codes, num_bits, multi)
     return _pair(table, check_ids(ids, len(table), distinct=not multi))
 
@@ -97,7 +98,7 @@ def _pair(table: np.ndarray, ids: np.ndarray) -> Pairs:
 
 
 def check_table(codes: ArrayLike, num_bits: int, multi: bool = False) -> np.ndarray:
-    """Returns codes as a native uint32 array `[n, w]`, or with `multi` `[n, p, w]`, checked for an index."""
+    """Returns checked codes as a native uint32 array `[n, w]`, or with `multi` `[n, p, w]`."""
     width = num_words(check_num_bits(num_bits))
     shape = np.shape(codes)
     if len(shape) != 2 and not (multi and len(shape) == 3):

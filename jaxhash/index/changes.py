@@ -1,7 +1,7 @@
-"""Adding, removing and merging items: new indexes, made from arrays that are sorted already.
+"""Adding, removing and merging items of sorted arrays.
 
-An index never changes. Each function returns a new one, whose arrays equal those of an index built from all its items
-at once. Searches of the old index are unaffected, even if the change fails.
+An index is immutable. Each function returns a new one with the same arrays as an index built from all its items at
+once. Searches of the old index are unaffected, even if the change fails.
 """
 
 import numpy as np
@@ -19,17 +19,16 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
     Args:
         index: a `HashIndex` of b-bit codes.
         codes: uint32 `[m, w]`, as for `build_index`.
-        ids: distinct integers in [0, 2^31) that are not in the index, `[m]`, one for each code. By default numbering
-            continues after the largest id in the index, or from 0 if it is empty, as one build would number all items.
-            The id of a removed item is used again if it was the largest. With `multi`, ids may repeat and may be in
-            the index: their items get more codes.
+        ids: distinct integers in [0, 2^31) that are not in the index, `[m]`, one for each code. By default they
+            continue after the largest id in the index, or from 0 if it is empty. So the id of a removed item is reused
+            if it was the largest. With `multi`, ids may repeat and may be in the index, which adds codes to items.
 
     Returns:
         A `HashIndex`; `index` itself if there is nothing to add.
 
     Raises:
-        ValueError: what `build_index` refuses; or an id is in the index already.
-        TypeError: `index` is no `HashIndex`, `codes` is not uint32, or `ids` are not integers.
+        ValueError: as for `build_index`, or an id is already in the index.
+        TypeError: `index` is not a `HashIndex`, `codes` is not uint32, or `ids` are not integers.
     """
     old = _check_index("index", index)
     codes = check_table(codes, index.num_bits, index.multi)
@@ -49,7 +48,7 @@ def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") ->
 
     Args:
         index: a `HashIndex`.
-        ids: integers `[m]`, the ids of the items to remove; repeated ids count once.
+        ids: integers `[m]`, the ids of the items to remove; duplicates count once.
         missing: "raise" an error for an id that is not in the index, or "ignore" it.
 
     Returns:
@@ -57,8 +56,8 @@ def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") ->
 
     Raises:
         KeyError: an id is not in the index.
-        ValueError: `ids` has another shape, or there is no such `missing`.
-        TypeError: `index` is no `HashIndex`, or `ids` are not integers.
+        ValueError: `ids` has another shape, or `missing` is unknown.
+        TypeError: `index` is not a `HashIndex`, or `ids` are not integers.
     """
     items = _check_index("index", index)
     if missing not in ("raise", "ignore"):
@@ -68,7 +67,7 @@ def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") ->
     if missing == "raise":
         unknown = wanted[~np.isin(wanted, items[2][removed])]
         if unknown.size:
-            raise KeyError(f"id {unknown[0]} is not in the index; missing='ignore' passes over such ids")
+            raise KeyError(f"id {unknown[0]} is not in the index; missing='ignore' skips such ids")
     if not removed.any():
         return index
     return index_from_sorted(*_select_items(items, ~removed), index.num_bits, index.multi)
@@ -79,13 +78,13 @@ def merge_indexes(a: HashIndex, b: HashIndex) -> HashIndex:
 
     Raises:
         ValueError: the two differ in `num_bits` or `multi`, are too large together, or share an id without `multi`.
-        TypeError: one of them is no `HashIndex`.
+        TypeError: one of them is not a `HashIndex`.
     """
     small, large = sorted((_check_index("a", a), _check_index("b", b)), key=lambda items: len(items[0]))
     if a.num_bits != b.num_bits:
         raise ValueError(f"a and b must have codes of the same length, got {a.num_bits} and {b.num_bits} bits")
     if a.multi != b.multi:
-        raise ValueError("a and b must both be indexes of items with several codes, or neither")
+        raise ValueError(f"a and b must have the same multi, got {a.multi} and {b.multi}")
     check_size(len(small[2]) + len(large[2]), a.num_bits)
     if not a.multi:
         _check_disjoint(large[2], small[2], "a and b must have no id in common, but both have {}")
@@ -96,8 +95,8 @@ def _check_index(name: str, index: HashIndex) -> Sorted:
     """Returns the sorted arrays of an argument that must be a `HashIndex`."""
     if not isinstance(index, HashIndex):
         raise TypeError(
-            f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index (and shard_index, to "
-            "shard the whole index again once it has changed)"
+            f"{name} must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index; for a ShardedIndex, "
+            "change and shard the whole index again"
         )
     return sorted_arrays(index)
 
@@ -106,12 +105,12 @@ def _continue_ids(ids: np.ndarray, count: int) -> np.ndarray:
     """Returns the `count` numbers after the largest of `ids`, int32."""
     first = int(ids.max(initial=-1)) + 1
     if first + count - 1 > INT32_MAX:
-        raise ValueError(f"{count} ids after the largest in the index, {first - 1}, would pass {INT32_MAX}: give ids")
+        raise ValueError(f"{count} ids after the largest in the index, {first - 1}, would exceed {INT32_MAX}: give ids")
     return np.arange(first, first + count, dtype=np.int64).astype(np.int32)
 
 
 def _check_wanted(ids: ArrayLike) -> np.ndarray:
-    """Returns ids to look for: integers `[m]` of any dtype and range, since unknown ids have an error of their own."""
+    """Returns checked ids to remove: integers `[m]` of any dtype and range, since unknown ids raise `KeyError`."""
     array = np.asarray(ids)
     if array.ndim != 1:
         raise ValueError(f"ids must have shape [m], got {array.shape}")
@@ -128,14 +127,14 @@ def _check_disjoint(old: np.ndarray, new: np.ndarray, message: str) -> None:
 
 
 def _merge(large: Sorted, small: Sorted, like: HashIndex) -> HashIndex:
-    """Builds the index of two collections. With `multi` both may hold the same pair of code and id; it counts once."""
+    """Builds the index of two collections. With `multi`, pairs of code and id in both count once."""
     if like.multi:
         small = _drop_known_pairs(small, large)
     return index_from_sorted(*_merge_sorted(large, small), like.num_bits, like.multi)
 
 
 def _drop_known_pairs(new: Sorted, old: Sorted) -> Sorted:
-    """Drops the pairs of code and id that `old` holds too."""
+    """Drops the pairs of code and id that are in `old`."""
     table, offsets, ids = new
     before, known = _find_codes(old[0], table)
     sizes = np.diff(offsets)
@@ -145,7 +144,7 @@ def _drop_known_pairs(new: Sorted, old: Sorted) -> Sorted:
 
 
 def _select_items(items: Sorted, keep: np.ndarray) -> Sorted:
-    """Selects items by a mask, bool `[n]`, and drops the codes that have none left."""
+    """Selects items by a mask, bool `[n]`, and drops codes without items."""
     table, offsets, ids = items
     ends = np.append(0, np.cumsum(keep, dtype=np.int32))[offsets]
     left = ends[1:] > ends[:-1]
@@ -153,15 +152,15 @@ def _select_items(items: Sorted, keep: np.ndarray) -> Sorted:
 
 
 def _merge_sorted(old: Sorted, new: Sorted) -> Sorted:
-    """Merges two sorted collections that share no pair; quicker the smaller `new` is."""
+    """Merges two sorted collections that share no pair; faster for a smaller `new`."""
     table, offsets, ids = old
     new_table, new_offsets, new_ids = new
     before, known = _find_codes(table, new_table)
-    # Items of a new code go between the codes around it, items of a known code among its items, by id.
+    # Items of a new code go between the neighboring codes, items of a known code among its items, by id.
     ranks = number_runs(offsets)
     new_sizes = np.diff(new_offsets)
     old_keys, new_keys = _join_keys(2 * ranks + 1, ids), _join_keys(np.repeat(2 * before + known, new_sizes), new_ids)
-    # Known codes add to the sizes of theirs. No code is twice in `new`, so np.add.at is not needed.
+    # Codes in `new` are distinct, so np.add.at is not needed.
     sizes = np.diff(offsets)
     sizes[before[known]] += new_sizes[known]
     sizes = np.insert(sizes, before[~known], new_sizes[~known])
@@ -172,21 +171,21 @@ def _merge_sorted(old: Sorted, new: Sorted) -> Sorted:
     )
 
 
-def _find_codes(table: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the codes of `table` before each of `wanted`, int64 `[m]`, and tells whether the next is equal, bool."""
-    ordered, sought = _view_as_strings(table), _view_as_strings(wanted)
-    before = np.searchsorted(ordered, sought)
-    known = np.zeros(len(sought), bool)
-    inside = before < len(ordered)
-    known[inside] = ordered[before[inside]] == sought[inside]
+def _find_codes(table: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the codes of the sorted `table` before each of `codes`, int64 `[m]`, and marks codes in it, bool `[m]`."""
+    table_keys, keys = _view_as_strings(table), _view_as_strings(codes)
+    before = np.searchsorted(table_keys, keys)
+    known = np.zeros(len(keys), bool)
+    inside = before < len(table_keys)
+    known[inside] = table_keys[before[inside]] == keys[inside]
     return before, known
 
 
 def _view_as_strings(table: np.ndarray) -> np.ndarray:
-    """Views codes uint32 `[n, w]` as byte strings `[n]`: numpy orders these as the codes, for any w."""
+    """Converts codes uint32 `[n, w]` to byte strings `[n]`, which numpy sorts like the codes for any w."""
     return table.astype(">u4", order="C").view(f"S{4 * table.shape[1]}")[:, 0]
 
 
 def _join_keys(positions: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Joins positions and ids to uint64 keys, which sort by position and then by id."""
+    """Joins positions and ids to uint64 keys that sort by (position, id)."""
     return (positions.astype(np.uint64) << np.uint64(32)) | ids.astype(np.uint64)

@@ -1,7 +1,7 @@
-"""The arrays of an index in a file, and the checks that loaded arrays must pass.
+"""Index arrays in files, and the checks of loaded arrays.
 
-Files hold codes, offsets and ids without padding and tiling. A matching digest shows that a file is as it was written,
-not that its writer was honest, so everything that searches rely on is checked again.
+Files hold codes, offsets and ids without padding and tiling. A matching digest shows that a file is unchanged, not that
+its content is valid, so everything that searches rely on is checked again.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 
 def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
-    """Returns what a file holds of an index: plain JSON data, and arrays by name."""
+    """Returns the content of an index file: JSON data, and arrays by name."""
     if not isinstance(index, HashIndex):
         raise TypeError(f"index must be a HashIndex, got {type(index).__name__}")
     codes, offsets, ids = sorted_arrays(index)
@@ -26,7 +26,7 @@ def index_to_arrays(index: Any) -> tuple[dict[str, Any], Arrays]:
 
 
 def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
-    """Returns the arguments of `index_from_sorted` from a file with the right digest; raises `CorruptFileError`."""
+    """Returns the arguments of `index_from_sorted` from an archive; raises `CorruptFileError` if they are invalid."""
     try:
         num_bits, multi = read_settings(archive)
         codes, offsets, ids = (archive.arrays[f"index.{name}"] for name in ("codes", "offsets", "ids"))
@@ -40,7 +40,7 @@ def read_sorted(path: AnyPath, archive: Archive) -> tuple[np.ndarray, np.ndarray
 
 
 def read_settings(archive: Archive) -> tuple[int, bool]:
-    """Returns `num_bits` and `multi` of an index in a file; raises what `read_sorted` turns into `CorruptFileError`."""
+    """Returns `num_bits` and `multi` of a saved index; raises `KeyError`, `TypeError` or `ValueError` if invalid."""
     num_bits, multi = (archive.meta["index"][name] for name in ("num_bits", "multi"))
     if not isinstance(multi, bool):
         raise TypeError(f"multi must be true or false, got {multi!r}")
@@ -50,9 +50,7 @@ def read_settings(archive: Archive) -> tuple[int, bool]:
 def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bits: int, multi: bool = False) -> None:
     """Raises unless codes, offsets and ids are sorted as `build_index` sorts them."""
     if codes.ndim != 2 or offsets.shape != (len(codes) + 1,) or offsets.dtype != np.int32 or ids.dtype != np.int32:
-        raise ValueError(
-            f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} do not belong together"
-        )
+        raise ValueError(f"codes {codes.shape}, offsets {offsets.dtype}{offsets.shape} and ids {ids.dtype} don't match")
     check_ids(ids, len(ids), distinct=not multi)
     check_size(len(ids), num_bits)
     if offsets[0] != 0 or offsets[-1] != len(ids) or not (offsets[1:] > offsets[:-1]).all():
@@ -64,14 +62,14 @@ def check_sorted(codes: np.ndarray, offsets: np.ndarray, ids: np.ndarray, num_bi
 
 
 def _ids_ascend(offsets: np.ndarray, ids: np.ndarray) -> bool:
-    """Whether ids ascend within each code, given valid offsets."""
+    """Returns whether ids ascend within each code, given valid offsets."""
     ascending = ids[1:] > ids[:-1]
-    ascending[offsets[1:-1] - 1] = True  # the steps from one code to the next
+    ascending[offsets[1:-1] - 1] = True  # steps from one code to the next
     return bool(ascending.all())
 
 
 def _codes_ascend(codes: np.ndarray) -> bool:
-    """Whether codes uint32 `[u, w]` are distinct and in ascending order."""
+    """Returns whether codes uint32 `[u, w]` are distinct and in ascending order."""
     tied: Any = slice(1, None)  # positions of codes that equal their predecessors in all words so far
     before: Any = slice(None, -1)
     for word in codes.T:

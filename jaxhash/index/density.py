@@ -1,4 +1,4 @@
-"""How items spread over codes: measured in an index, and expected if codes spread evenly."""
+"""Items per code: measured in an index, and expected for evenly distributed codes."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from jaxhash.index.sharding import ShardedIndex, local_shards
 
 
 class TableStats(NamedTuple):
-    """An address table: the bits that its addresses are made of, and the memory that it takes on the host."""
+    """An address table: the slice of bits of its addresses, and its size on the host."""
 
     first: int
     size: int
@@ -24,7 +24,7 @@ class TableStats(NamedTuple):
 
 
 class IndexStats(NamedTuple):
-    """How items spread over codes, and what searches keep beside an index.
+    """Statistics of an index: items per code, and the memory of cached data.
 
     The density of a code is the number of its items (the post's bucket density).
     """
@@ -35,17 +35,17 @@ class IndexStats(NamedTuple):
     median_density: float
     mean_density: float
     max_density: int
-    tables: tuple[TableStats, ...] = ()  # the address tables built so far
-    kept_bytes: int = 0  # the memory of all that searches keep, tables included
+    tables: tuple[TableStats, ...] = ()  # address tables built so far
+    kept_bytes: int = 0  # cached data of searches, including tables
 
 
 def describe(index: HashIndex | ShardedIndex) -> IndexStats:
     """Counts items, distinct codes, and items for each distinct code; all zero for an empty index.
 
-    `describe(index).tables` are the address tables that searches or `prepare` have built so far; `kept_bytes` is the
-    memory of all that searches keep beside the index: these tables, what was made of the last mask of allowed items,
-    and other forms of its arrays. So equal indexes may differ in these two. Those of a `ShardedIndex` are of the shards
-    that this process holds, added up. All processes that hold shards must make this call.
+    `tables` are the address tables built so far by searches or `prepare`. `kept_bytes` is the memory of all cached
+    data: these tables, the filter of the last mask, and other layouts of the arrays. So equal indexes may differ in
+    these two. For a `ShardedIndex` they add up the shards of this process. All processes that hold shards must make
+    this call.
 
     Raises:
         TypeError: `index` is neither a `HashIndex` nor a `ShardedIndex`.
@@ -56,16 +56,16 @@ def describe(index: HashIndex | ShardedIndex) -> IndexStats:
 
 
 def _count_kept_bytes(indexes: Sequence[HashIndex | ShardedIndex]) -> int:
-    """Adds up the arrays that are cached for indexes on this process, each once, without those of the indexes."""
+    """Adds up the sizes of the arrays cached for indexes in this process, each once, without the indexes' own."""
     own = {id(array) for array in jax.tree.leaves(indexes)}
     kept = {id(leaf): leaf for index in indexes for leaf in _list_kept(index)}
     return sum(_count_bytes(leaf) for number, leaf in kept.items() if number not in own)
 
 
 def _list_kept(index: HashIndex | ShardedIndex) -> Iterator[Any]:
-    """Yields the arrays and tables that are cached for an index, some more than once."""
+    """Yields the arrays and tables cached for an index, some repeatedly."""
     cache = cache_of(index)
-    words = None if cache.words is None else cache.words.groups  # its rows are views of them
+    words = None if cache.words is None else cache.words.groups  # `rows` are views of these
     yield from jax.tree.leaves((words, cache.tables, list(cache.device_tables.values()), cache.last_filter))
     if cache.numbered is not None:  # the same codes with other ids
         yield from jax.tree.leaves(cache.numbered)
@@ -81,14 +81,14 @@ def _count_bytes(value: Any) -> int:
 
 
 def _describe_tables(indexes: Iterable[HashIndex]) -> tuple[TableStats, ...]:
-    weights: dict[Slice, int] = {}
+    total_bytes: dict[Slice, int] = {}
     for table in itertools.chain.from_iterable(map(list_tables, indexes)):
-        weights[table.bits] = weights.get(table.bits, 0) + table.num_bytes
-    return tuple(TableStats(*bits, num_bytes) for bits, num_bytes in sorted(weights.items()))
+        total_bytes[table.bits] = total_bytes.get(table.bits, 0) + table.num_bytes
+    return tuple(TableStats(*bits, num_bytes) for bits, num_bytes in sorted(total_bytes.items()))
 
 
 def _describe_densities(density: np.ndarray, count: np.ndarray) -> IndexStats:
-    """The statistics of what `count_densities` returns."""
+    """Computes the statistics of a histogram from `count_densities`."""
     if not len(density):
         return IndexStats(0, 0, 0, 0.0, 0.0, 0)
     num_codes, num_items = int(count.sum()), int(density @ count)
@@ -104,7 +104,7 @@ def _describe_densities(density: np.ndarray, count: np.ndarray) -> IndexStats:
 
 
 def count_densities(index: HashIndex | ShardedIndex) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the densities that occur, ascending, and how many codes have each: both int64 `[d]`."""
+    """Returns a histogram of densities: the distinct ones, ascending, and their numbers of codes, both int64 `[d]`."""
     if isinstance(index, ShardedIndex):
         shards = local_shards(index)
         rows = gather_rows(
@@ -121,19 +121,18 @@ def count_densities(index: HashIndex | ShardedIndex) -> tuple[np.ndarray, np.nda
 
 
 def _count_rows(index: HashIndex) -> np.ndarray:
-    """Returns densities and their counts, int32 `[d, 2]`. Those of shards add up, as no code is in two shards."""
+    """Returns densities and their counts, int32 `[d, 2]`. Counts of shards add up, as no code is in two shards."""
     density = np.diff(np.asarray(index.offsets)[: int(index.num_codes) + 1])
     return np.stack(np.unique(density, return_counts=True), axis=1).astype(np.int32)
 
 
 def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
-    """Returns the code length at which each of the 2^b codes has about `items_per_code` items, if they spread evenly.
+    """Returns the code length at which each of the 2^b codes has about `items_per_code` items, evenly distributed.
 
-    The default is the density that the source post recommends, after Salakhutdinov and Hinton: 17 bits for 60,000
-    items.
+    The default is the density recommended by the source post, after Salakhutdinov and Hinton: 17 bits for 60,000 items.
 
     Raises:
-        ValueError: `num_items` is below 1, or `items_per_code` is no positive number.
+        ValueError: `num_items` is below 1, or `items_per_code` is not a positive number.
         TypeError: `num_items` is not an integer.
     """
     check_integer("num_items", num_items, 1, maximum=2**63 - 1)
@@ -143,10 +142,10 @@ def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
 
 
 def expected_matches(num_items: int, num_bits: int, *, radius: int) -> float:
-    """Returns how many items lie within `radius` of a query if codes spread evenly: `n / 2^b * sum(C(b, i), i <= r)`.
+    """Returns the expected matches of a query for evenly distributed codes: `n / 2^b * sum(C(b, i), i <= r)`.
 
-    Learned codes are denser where the queries are, so that searches find more. The mean of the `counts` that
-    `radius_search_padded` returns for a sample of queries estimates how many.
+    Learned codes are denser near the queries, so searches find more. For an estimate, average the `counts` of
+    `radius_search_padded` over a sample of queries.
 
     Raises:
         ValueError: a number is out of range.
@@ -159,5 +158,5 @@ def expected_matches(num_items: int, num_bits: int, *, radius: int) -> float:
 
 
 def ball_size(num_bits: int, radius: int) -> int:
-    """The number of codes within a radius of a code, out of 2^num_bits."""
+    """Returns the number of codes, out of 2^num_bits, within a radius of a code."""
     return sum(math.comb(num_bits, flips) for flips in range(min(radius, num_bits) + 1))

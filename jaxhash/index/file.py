@@ -12,12 +12,11 @@ from jaxhash.index.sharding import ShardedIndex, check_mesh
 def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
     """Saves an index. An old file stays until the new one is complete; equal indexes give equal bytes.
 
-    A `ShardedIndex` is saved in parts: each shard goes to a file of its own beside `path`, and `path` itself gets a
-    manifest that lists them. All processes that hold shards must make this call and see the same folder. Two saves in
-    parts under one name must not run at once.
+    A `ShardedIndex` is saved in parts: one file for each shard beside `path`, and a manifest at `path`. All processes
+    that hold shards must make this call and see the same folder. Two saves in parts to one path must not run at once.
 
-    Address tables are not saved, since building them is as quick as reading and checking them:
-    `jh.prepare(jh.load_index(path), radius=r)` builds them at once.
+    Address tables are not saved, since building them is as fast as reading and checking them:
+    `jh.prepare(jh.load_index(path), radius=r)`.
 
     Args:
         path: where to save.
@@ -34,12 +33,12 @@ def save_index(path: AnyPath, index: HashIndex | ShardedIndex) -> None:
 
 
 def load_index(path: AnyPath) -> HashIndex:
-    """Loads an index as a whole, also one that was saved in parts.
+    """Loads a whole index, also one saved in parts.
 
     Raises:
         OSError: the file can't be read.
         CorruptFileError: the file is damaged or is not a saved index, or a part is missing.
-        ValueError: the parts are together too large for one device.
+        ValueError: the parts together are too large for one device.
     """
     archive = read_archive(path, "index", PARTS)
     if archive.kind == PARTS:
@@ -48,10 +47,10 @@ def load_index(path: AnyPath) -> HashIndex:
 
 
 def load_sharded_index(path: AnyPath, mesh: Mesh, *, axis_name: str = "shards") -> ShardedIndex:
-    """Loads an index, saved as a whole or in any number of parts, and spreads it over the devices of a mesh.
+    """Loads an index, saved as a whole or in any number of parts, and shards it over the devices of a mesh.
 
-    Each process reads only the parts that its own devices need, one at a time. All processes that have devices in the
-    mesh must make this call.
+    Each process reads only the parts for its own devices, one at a time. All processes with devices in the mesh must
+    make this call.
 
     Args:
         path: the path given to `save_index`.
@@ -62,7 +61,7 @@ def load_sharded_index(path: AnyPath, mesh: Mesh, *, axis_name: str = "shards") 
         ValueError: as for `shard_index`.
         OSError: a file can't be read.
         CorruptFileError: a file is damaged or is not a saved index, or a part is missing.
-        RuntimeError: another process failed, or read another version because the file was replaced meanwhile.
+        RuntimeError: another process failed, or read another version because the file was replaced during loading.
     """
     check_mesh(mesh, axis_name)
     return load_shards(path, mesh, axis_name)

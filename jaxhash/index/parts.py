@@ -1,11 +1,11 @@
 """Saving and loading an index in parts, so that no process must hold all of it.
 
-Each shard is a file that holds an index by itself, named by its own digest. The file at the user's path is a manifest
-that lists these files. It is written when all of them are in place, and it alone decides the version: the parts of the
-old version stay until then, and readers never mix the two.
+Each shard is saved as an index file, named by its digest. The file at the user's path is a manifest that lists these
+files. It is written after them, and it alone determines the version: the parts of the old version stay until then, and
+readers never mix the two.
 
-The manifest also has marks: the ranks of many codes in each part, and the number of items before them. To load an index
-on another number of devices, it is cut at marks, so that the shapes of all shards are known before any part is read.
+The manifest also has marks: the ranks of many codes in each part, and the number of items before each. For another
+number of devices, an index is cut at marks, so the shapes of all shards are known before any part is read.
 """
 
 import functools
@@ -28,14 +28,14 @@ from jaxhash.index.processes import gather_rows
 from jaxhash.index.sharding import ShardedIndex, assemble_shards, cut_evenly, local_shards, shard_index
 
 PARTS = "index in parts"
-MARKS = 1024  # in each part, at most
+MAX_MARKS = 1024  # in each part
 
-# The columns of the rows that processes exchange about saved parts: part number, rank, number of items, digest.
+# Columns of the rows about saved parts that processes exchange: part number, rank, number of items, digest.
 NUMBER, RANK, ITEMS, DIGEST = 0, 1, 2, slice(3, 3 + DIGEST_LENGTH // 8)
 
 
 class Manifest(NamedTuple):
-    """The p parts of a saved index, none of them empty, and m marks."""
+    """The p non-empty parts of a saved index, and m marks."""
 
     num_bits: int
     multi: bool
@@ -46,7 +46,7 @@ class Manifest(NamedTuple):
 
 
 def save_parts(path: AnyPath, index: ShardedIndex) -> None:
-    """Saves the shards, each process its own, and then the manifest; implements `save_index`."""
+    """Implements `save_index` for a `ShardedIndex`: each process saves its shards, then one saves the manifest."""
     target, several = Path(path).resolve(), index.mesh.is_multi_process
 
     def save_own_parts() -> np.ndarray:
@@ -65,10 +65,10 @@ def save_parts(path: AnyPath, index: ShardedIndex) -> None:
 
 
 def _save_part(target: Path, number: int, shard: HashIndex) -> np.ndarray:
-    """Saves a shard unless it is empty, and returns a row for each of its marks and one for its end."""
+    """Saves a shard unless it is empty; returns a row for each mark and one for the end."""
     meta, arrays = index_to_arrays(shard)
     count = len(arrays["index.codes"])
-    marks = cut_evenly(count, max(1, min(MARKS, count)))
+    marks = cut_evenly(count, max(1, min(MAX_MARKS, count)))
     rows = np.zeros((len(marks), DIGEST.stop), np.int32)
     if not count:
         return rows[:0]
@@ -95,7 +95,7 @@ def _digest_from_row(row: np.ndarray) -> str:
 
 
 def _save_manifest(target: Path, rows: np.ndarray, index: ShardedIndex) -> None:
-    """Saves the manifest of parts from their sorted rows, and removes parts that it does not list."""
+    """Saves the manifest of parts from their sorted rows, and removes unlisted parts."""
     last = np.diff(rows[:, NUMBER], append=-1) != 0  # the rows for the ends of parts
     sizes = rows[last][:, [RANK, ITEMS]]
     starts = np.cumsum(np.concatenate([np.zeros((1, 2), np.int32), sizes]), axis=0, dtype=np.int32)
@@ -109,7 +109,7 @@ def _save_manifest(target: Path, rows: np.ndarray, index: ShardedIndex) -> None:
 
 
 def _remove_other_parts(target: Path, digests: list[str]) -> None:
-    """Removes the part files of `target` but for those with the given digests."""
+    """Removes the part files of `target` except those with the given digests."""
     listed = {_part_path(target, digest) for digest in digests}
     for path in target.parent.iterdir():
         is_part = re.fullmatch(rf"{re.escape(target.name)}\.[0-9a-f]{{{DIGEST_LENGTH}}}\.part", path.name)
@@ -118,28 +118,28 @@ def _remove_other_parts(target: Path, digests: list[str]) -> None:
 
 
 def _read_manifest(path: AnyPath, archive: Archive) -> Manifest:
-    """Returns the manifest that an archive holds; raises `CorruptFileError`."""
+    """Returns the manifest in an archive; raises `CorruptFileError` if it is invalid."""
     try:
         (num_bits, multi), digests = read_settings(archive), archive.meta["index"]["parts"]
         if not isinstance(digests, list) or not all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests):
             raise ValueError("parts must be named by digests")
         starts, ranks, items = (_check_rising(archive.arrays[name]) for name in ("starts", "ranks", "items"))
         if len(starts) != len(digests) + 1 or len(ranks) != len(items) or ranks[-1] != starts[-1]:
-            raise ValueError("starts and marks must be those of the parts")
+            raise ValueError("starts and marks must match the parts")
         return Manifest(num_bits, multi, digests, starts, ranks, items)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: list of parts: {error!r}") from None
 
 
 def _check_rising(numbers: np.ndarray) -> np.ndarray:
-    """Returns numbers as int64 `[m]`; raises unless they rise from 0, with at least one."""
+    """Returns numbers as int64 `[m]`; raises unless they rise strictly from 0."""
     if numbers.dtype != np.int32 or numbers.ndim != 1 or numbers[:1].tolist() != [0] or (np.diff(numbers) <= 0).any():
         raise ValueError("numbers of codes and items must be int32 and rise from 0")
     return numbers.astype(np.int64)
 
 
 def load_whole(path: AnyPath, archive: Archive) -> HashIndex:
-    """Loads all parts of a manifest as one index; implements `load_index`."""
+    """Implements `load_index` for a manifest: loads all parts as one index."""
     manifest = _read_manifest(path, archive)
     check_size(int(manifest.items[-1]), manifest.num_bits)
     whole = _read_range(_make_reader(path, manifest), manifest, 0, int(manifest.starts[-1]))
@@ -148,7 +148,7 @@ def load_whole(path: AnyPath, archive: Archive) -> HashIndex:
 
 
 def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
-    """Loads an index onto the devices of a mesh, and checks that all processes read one version."""
+    """Implements `load_sharded_index`; checks that all processes read one version."""
     loaded = []
 
     def load_own_shards() -> np.ndarray:
@@ -158,12 +158,12 @@ def load_shards(path: AnyPath, mesh: Mesh, axis_name: str) -> ShardedIndex:
 
     versions = gather_rows(load_own_shards, mesh.is_multi_process)
     if (versions != versions[:1]).any():
-        raise RuntimeError(f"{path} was replaced while it was being read, and processes differ: load it again")
+        raise RuntimeError(f"{path} was replaced during loading, and processes read different versions: load it again")
     return loaded[0]
 
 
 def _load_archive(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -> ShardedIndex:
-    """Loads the shards of this process from an archive that holds an index or a manifest."""
+    """Loads the shards of this process from the archive of an index or a manifest."""
     if archive.kind == "index":
         return shard_index(index_from_sorted(*read_sorted(path, archive)), mesh, axis_name=axis_name)
     manifest = _read_manifest(path, archive)
@@ -175,15 +175,15 @@ def _load_archive(path: AnyPath, archive: Archive, mesh: Mesh, axis_name: str) -
         shard = _read_range(read_part, manifest, int(cuts[number]), int(cuts[number + 1]))
         _check_range(path, shard, manifest)
         if len(shard[2]) != num_items[number]:
-            raise CorruptFileError(f"{path}: its marks are not those of its parts")
+            raise CorruptFileError(f"{path}: its marks don't match its parts")
         return shard
 
-    most_codes, most_items = int(np.diff(cuts).max()), int(num_items.max())
-    return assemble_shards(read_shard, most_codes, most_items, manifest.num_bits, mesh, axis_name, multi=manifest.multi)
+    max_codes, max_items = int(np.diff(cuts).max()), int(num_items.max())
+    return assemble_shards(read_shard, max_codes, max_items, manifest.num_bits, mesh, axis_name, multi=manifest.multi)
 
 
 def _make_reader(path: AnyPath, manifest: Manifest) -> Callable[[int], Sorted]:
-    """Returns a function that reads part i. It keeps the last part, since neighbouring shards may both need it."""
+    """Returns a function that reads part i. It caches the last part, which the next shard may need too."""
 
     @functools.lru_cache(1)
     def read_part(number: int) -> Sorted:
@@ -196,14 +196,14 @@ def _make_reader(path: AnyPath, manifest: Manifest) -> Callable[[int], Sorted]:
         count = manifest.starts[number + 1] - manifest.starts[number]
         expected = (manifest.digests[number], manifest.num_bits, manifest.multi, count)
         if (archive.digest, num_bits, multi, len(table)) != expected:
-            raise CorruptFileError(f"{path}: its part {part.name} is not the file that was saved")
+            raise CorruptFileError(f"{path}: its part {part.name} is not the saved file")
         return table, offsets, ids
 
     return read_part
 
 
 def _read_range(read_part: Callable[[int], Sorted], manifest: Manifest, first: int, last: int) -> Sorted:
-    """Reads the codes of ranks `first` to `last - 1`, from the parts that hold them."""
+    """Reads the codes of ranks `first` to `last - 1` from the parts that hold them."""
     width = num_words(manifest.num_bits)
     tables, sizes, labels = [np.zeros((0, width), np.uint32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, (start, end) in enumerate(pairwise(manifest.starts.tolist())):
@@ -218,8 +218,8 @@ def _read_range(read_part: Callable[[int], Sorted], manifest: Manifest, first: i
 
 
 def _check_range(path: AnyPath, items: Sorted, manifest: Manifest) -> None:
-    """Raises unless parts that are valid one by one are so together."""
+    """Raises unless individually valid parts are valid together."""
     try:
         check_sorted(*items, manifest.num_bits, manifest.multi)
     except ValueError as error:
-        raise CorruptFileError(f"{path}: its parts do not go together: {error}") from None
+        raise CorruptFileError(f"{path}: its parts don't match: {error}") from None

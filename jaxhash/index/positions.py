@@ -1,4 +1,4 @@
-"""Positions in the ids of an index, whole or in shards: from a position to its code and id, and the range of ids."""
+"""Positions in the ids of an index, whole or sharded: lookup of codes and ids by position, and the range of ids."""
 
 from dataclasses import replace
 
@@ -11,19 +11,19 @@ from jaxhash.core.batching import entry_point, one_at_a_time
 from jaxhash.core.checks import INT32_MAX
 from jaxhash.index.hash_index import NO_ID, HashIndex, cache_of, codes_of_ranks, replace_ids
 from jaxhash.index.processes import gather_rows
-from jaxhash.index.sharding import AnyIndex, ShardedIndex, keep_shards, local_shards, map_shards
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, local_shards, map_sharded, map_shards
 
 
 def number_positions(index: AnyIndex) -> AnyIndex:
-    """Returns the index with positions in `ids` for ids, numbered consecutively across shards. It is kept."""
+    """Returns the index with positions as ids, numbered consecutively across shards. Cached."""
 
     def number() -> AnyIndex:
         positions = _compiled_number(index)
         if isinstance(index, HashIndex):
             return replace_ids(index, positions)
         numbered = replace(index, ids=positions)
-        shards = {i: replace_ids(local_shards(index)[i], one.ids) for i, one in local_shards(numbered).items()}
-        local_shards(numbered).update(shards)  # these share the tables of the others
+        shards = {i: replace_ids(local_shards(index)[i], shard.ids) for i, shard in local_shards(numbered).items()}
+        local_shards(numbered).update(shards)  # these share the tables of the original shards
         return numbered
 
     numbered: AnyIndex = cache_of(index).keep("numbered", number)
@@ -32,12 +32,12 @@ def number_positions(index: AnyIndex) -> AnyIndex:
 
 def _number(index: AnyIndex) -> jax.Array:
     if isinstance(index, ShardedIndex):
-        return keep_shards(lambda shard: _count_on(shard.ids, lax.axis_index(index.axis_name)), index)
+        return map_sharded(lambda shard: _count_on(shard.ids, lax.axis_index(index.axis_name)), index)
     return _count_on(index.ids, jnp.int32(0))
 
 
 def _count_on(ids: jax.Array, shard: jax.Array) -> jax.Array:
-    """Numbers the positions of a shard from where those of the shards before it end."""
+    """Numbers the positions of a shard, continuing after the shards before it."""
     size = ids.shape[0]
     return jnp.where(ids == NO_ID, NO_ID, jnp.arange(size, dtype=jnp.int32) + shard.astype(jnp.int32) * size)
 
@@ -46,17 +46,17 @@ _compiled_number = entry_point(_number)
 
 
 def mask_positions(index: AnyIndex, mask: np.ndarray) -> np.ndarray:
-    """Brings a mask by id, bool `[m]` with m above the largest id, into the order of the positions."""
+    """Converts a mask by id, bool `[m]` with m above the largest id, to a mask by position."""
     padded = np.append(mask, False)
     if isinstance(index, HashIndex):
-        return np.take(padded, np.asarray(index.ids), mode="wrap")  # -1 is not allowed
+        return np.take(padded, np.asarray(index.ids), mode="wrap")  # `NO_ID` (-1) wraps to the appended False
     by_position: np.ndarray = one_at_a_time(lambda mask: np.asarray(_compiled_mask(index, mask)), [padded])[0]
     return by_position
 
 
 def _mask_shards(index: ShardedIndex, mask: jax.Array) -> jax.Array:
     def take(shard: HashIndex, mask: jax.Array) -> jax.Array:
-        return mask.at[shard.ids].get(mode="promise_in_bounds")  # that of no id is the last
+        return mask.at[shard.ids].get(mode="promise_in_bounds")  # `NO_ID` (-1) takes the last entry
 
     return map_shards(index, take, mask).reshape(-1)
 
@@ -77,9 +77,9 @@ def look_up(index: AnyIndex, positions: np.ndarray) -> tuple[np.ndarray, np.ndar
     def own_rows() -> np.ndarray:
         rows = [np.zeros((0, index.num_words + 2), np.int32)]
         for number, shard in local_shards(index).items():
-            places = np.flatnonzero(positions // size == number)
-            codes, ids = look_up(shard, positions[places] - number * size)
-            rows.append(np.column_stack([places.astype(np.int32), codes.view(np.int32), ids]))
+            rows_here = np.flatnonzero(positions // size == number)
+            codes, ids = look_up(shard, positions[rows_here] - number * size)
+            rows.append(np.column_stack([rows_here.astype(np.int32), codes.view(np.int32), ids]))
         return np.concatenate(rows)
 
     rows = gather_rows(own_rows, index.mesh.is_multi_process)
@@ -88,15 +88,16 @@ def look_up(index: AnyIndex, positions: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def id_span(index: AnyIndex) -> tuple[int, int]:
-    """Returns the smallest and the largest id; of an empty index, the largest is -1. Finding them can take as long as a
-    search, so they are kept.
+    """Returns the smallest and the largest id; the largest is -1 for an empty index.
+
+    The result is cached: computing it can take as long as a search.
     """
 
     def find() -> tuple[int, int]:
         if isinstance(index, HashIndex):
             ids = np.asarray(index.ids)[: int(index.num_items)]
             return int(ids.min(initial=INT32_MAX)), int(ids.max(initial=-1))
-        # On the devices of the shards, since a process may hold only some.
+        # Computed on the devices, since a process may hold only some shards.
         low, high = one_at_a_time(lambda ids: jax.device_get(_compiled_span(ids)), [index.ids])[0]
         return int(low), int(high)
 

@@ -22,18 +22,19 @@ from jaxhash.index.sharding import AnyIndex, ShardedIndex, put_shards
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class ProbeTables:
-    """The t address tables of an index, one after another in each array; made by `build_tables`.
+    """The t address tables of an index, concatenated in each array; built by `build_tables`.
 
     Their shapes depend on the capacity of the index and on the slices alone. For a `ShardedIndex`, each array
     concatenates those of the shards.
 
-    bitmap: uint32 `[m]`, the taken addresses of each table: address a is bit `a % 32` of its word `a // 32`.
+    bitmap: uint32 `[m]`, the addresses of each table's non-empty buckets: address a is bit `a % 32` of its word
+      `a // 32`.
     directory: int32 `[m]`, the number of the first bucket of each word.
     starts: int32 `[t * (capacity + 1)]`, the first position of each bucket; `None` if a bucket is a single code.
     ranks: int32 `[t * capacity]`, the rank of the code at each position; `None` if positions are ranks.
-    slices: the bits that the addresses of each table are made of (static).
+    slices: the bits that form the addresses of each table (static).
     num_bits: the number of bits of a code (static).
-    capacity: that of the index, or of a shard (static).
+    capacity: the capacity of the index, or of a shard (static).
     """
 
     bitmap: jax.Array
@@ -49,7 +50,7 @@ class ProbeTables:
 
 
 def tables_of_slices(index: AnyIndex, slices: tuple[Slice, ...]) -> ProbeTables:
-    """The tables of an index for some slices; raises `ValueError` if they are too large for int32."""
+    """Builds the tables of an index for slices; raises `ValueError` if they are too large for int32."""
     capacity = capacity_of(index)
     if len(slices) * (capacity + 1) > INT32_MAX:
         raise ValueError(f"{len(slices)} tables of {capacity} codes have more than 2^31 entries; ask for fewer")
@@ -59,19 +60,19 @@ def tables_of_slices(index: AnyIndex, slices: tuple[Slice, ...]) -> ProbeTables:
 
 
 def capacity_of(index: AnyIndex) -> int:
-    """How many distinct codes there is room for in an index, or in each of its shards."""
+    """Returns the capacity in distinct codes of an index, or of each of its shards."""
     if isinstance(index, ShardedIndex):
         return index.offsets.shape[0] // index.num_shards - 1
     return index.capacity
 
 
 def count_words(slices: Sequence[Slice]) -> list[int]:
-    """The number of words of the bitmap of each table."""
+    """Counts the words in the bitmap of each table."""
     return [1 << max(0, bits.size - 5) for bits in slices]
 
 
 def _make_arrays(index: HashIndex, slices: tuple[Slice, ...]) -> dict[str, Any]:
-    """The arrays of `ProbeTables`, as numpy arrays."""
+    """Returns the arrays of `ProbeTables` as numpy arrays."""
     tables, capacity, num_codes = get_tables(index, slices), index.capacity, sizes_of(index).num_codes
     directories = [table.bitmap.directory + i * (capacity + 1) for i, table in enumerate(tables)]
     starts, ranks = None, None
@@ -88,13 +89,13 @@ def _make_arrays(index: HashIndex, slices: tuple[Slice, ...]) -> dict[str, Any]:
 
 
 def _starts_of(table: AddressTable, num_codes: int, capacity: int) -> np.ndarray:
-    """The first position of each bucket, padded: int32 `[capacity + 1]`."""
+    """Returns the first position of each bucket, padded: int32 `[capacity + 1]`."""
     starts = np.arange(num_codes + 1, dtype=np.int32) if table.starts is None else table.starts
     return pad_array(starts, capacity + 1, num_codes)
 
 
 def _ranks_of(table: AddressTable, capacity: int) -> np.ndarray:
-    """The rank of the code at each position, padded: int32 `[capacity]`."""
+    """Returns the rank of the code at each position, padded: int32 `[capacity]`."""
     if table.ranks is None:
         return np.arange(capacity, dtype=np.int32)
     return pad_array(table.ranks, capacity, 0)

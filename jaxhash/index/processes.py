@@ -1,4 +1,4 @@
-"""Gathering and exchanging rows of numbers between all processes of `jax.distributed`."""
+"""All-gather and all-to-all of rows between the processes of `jax.distributed`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,17 +9,17 @@ from jax import lax
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-# Rows are exchanged in blocks: so many for each process and each one it sends to, if all send equally many.
-BLOCKS = 32
+# Blocks from each process to each other one in an exchange of equal parts.
+NUM_BLOCKS = 32
 
 
 def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray:
-    """Returns the rows of all processes, in the order of the processes; every process gets the same.
+    """Returns the rows of all processes, in the order of the processes, to every process.
 
     Args:
         own_rows: returns the rows of this process, int32 `[m, c]`; m may differ between processes. If it raises in one
-            process, the call raises in all: the others would wait for ever for its rows.
-        several: whether there are several processes, all of which must make this call; if not, nothing is gathered.
+            process, the call raises in all, since the others would wait forever for its rows.
+        several: whether there are several processes, which must all make this call; if not, nothing is gathered.
     """
     if not several:
         return own_rows()
@@ -39,18 +39,18 @@ def gather_rows(own_rows: Callable[[], np.ndarray], several: bool) -> np.ndarray
 
 
 def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
-    """Sends each process its part, and returns what the others sent to this one, in the order of the processes.
+    """Sends each process its part, and returns the rows received, in the order of the sending processes.
 
-    All processes must make this call. Blocks of fixed size go through a device of each process, so that beside what is
-    sent and received a small part of a process's share is in memory, however unequal the parts are.
+    All processes must make this call. Blocks of fixed size pass through one device of each process, so that the memory
+    beside the rows sent and received is small, however unequal the parts are.
 
     Args:
-        parts: for each process the rows to send to it, int32 `[m, c]`.
+        parts: the rows to send to each process, int32 `[m, c]`.
         mesh: a mesh with devices of all processes.
     """
     count, own, width = len(parts), jax.process_index(), parts[0].shape[1]
     counts = gather_rows(lambda: np.array([[len(part) for part in parts]], np.int32), several=True)  # [from, to]
-    block = max(1024, int(counts.sum(dtype=np.int64)) // (BLOCKS * count**2))
+    block = max(1024, int(counts.sum(dtype=np.int64)) // (NUM_BLOCKS * count**2))
     received = np.empty((int(counts[:, own].sum(dtype=np.int64)), width), np.int32)
     ends = np.cumsum(counts[:, own], dtype=np.int64)
     devices = {device.process_index: device for device in mesh.devices.flat[::-1]}
@@ -62,8 +62,8 @@ def exchange_rows(parts: list[np.ndarray], mesh: Mesh) -> np.ndarray:
             rows = part[start : start + block]
             sent[target, : len(rows)] = rows
         blocks = jax.make_array_from_process_local_data(sharding, sent)
-        got = np.asarray(_exchange_blocks(blocks, mesh=hosts).addressable_data(0))
-        for rows, piece in zip(np.split(received, ends[:-1]), got, strict=True):
+        received_blocks = np.asarray(_exchange_blocks(blocks, mesh=hosts).addressable_data(0))
+        for rows, piece in zip(np.split(received, ends[:-1]), received_blocks, strict=True):
             rows[start : start + block] = piece[: len(rows[start : start + block])]
     return received
 

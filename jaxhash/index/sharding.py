@@ -1,8 +1,8 @@
-"""An index spread over the devices of a mesh: each holds a contiguous range of the sorted codes.
+"""Sharded indexes: each device of a mesh holds a contiguous range of the sorted codes.
 
-Each device searches its own range with the kernels of a whole index. Only results are gathered: k items a query from
-each device, however many codes there are. Results in the order of the shards keep ties in the order of the whole index,
-since the ranges are consecutive.
+Each device searches its own range with the kernels of a whole index. Only results are gathered: k items per query from
+each device, for any number of codes. Ranges are consecutive, so results in the order of the shards keep ties in the
+order of the whole index.
 
 Under `jax.distributed`, each process builds, holds and reads only the shards of its own devices. All processes must
 make the same calls in the same order.
@@ -30,9 +30,9 @@ from jaxhash.index.hash_index import HashIndex, Sorted, cache_of, check_size, la
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class ShardedIndex:
-    """The s shards of an index, one for each device along an axis of a mesh; made by `shard_index`.
+    """The s shards of an index, one for each device along an axis of a mesh; built by `shard_index`.
 
-    Each shard is laid out as a `HashIndex`, and all have equal shapes. Each array concatenates those of the shards:
+    Each shard is laid out like a `HashIndex`, with equal shapes. Each array concatenates those of the shards:
 
     codes: uint32 `[w, s * blocks, g, L]`, in ascending order from shard to shard; no code is in two shards.
     offsets: int32 `[s * (capacity + 1)]`, counted from 0 in each shard.
@@ -71,15 +71,15 @@ class ShardedIndex:
 
 AnyIndex = HashIndex | ShardedIndex
 
-# The arrays, and the axis along which each is sharded.
+# The axis along which each array is sharded.
 AXES = {"codes": 1, "offsets": 0, "ids": 0, "num_codes": 0, "num_items": 0}
 
 
 def shard_index(index: HashIndex, mesh: Mesh, *, axis_name: str = "shards") -> ShardedIndex:
-    """Spreads an index over the devices of a mesh.
+    """Shards an index over the devices of a mesh.
 
-    The distinct codes are cut into equal shares, so that all devices do equal work. Under `jax.distributed` every
-    process passes the same index, and puts only its own shards on its devices.
+    The distinct codes are divided evenly, so all devices do equal work. Under `jax.distributed`, every process passes
+    the same index and puts only its own shards on its devices.
 
     Args:
         index: a `HashIndex`.
@@ -87,12 +87,12 @@ def shard_index(index: HashIndex, mesh: Mesh, *, axis_name: str = "shards") -> S
         axis_name: the axis along which to shard; the shards are replicated along the others.
 
     Returns:
-        A `ShardedIndex`. Searches and `retrieve` take it in place of the whole index and return the same results.
+        A `ShardedIndex`. Searches and `retrieve` take it like the whole index and return the same results.
 
     Raises:
-        ValueError: the mesh has no such axis or axes of another type than Auto, or it leaves out all devices of some
-            processes only.
-        TypeError: `index` is no `HashIndex`, or `mesh` no mesh.
+        ValueError: the mesh has no axis of this name or an axis of a type other than Auto, or its devices belong
+            neither to this process alone nor to all processes.
+        TypeError: `index` is not a `HashIndex`, or `mesh` is not a `Mesh`.
     """
     check_kind("index", index, HashIndex, "jaxhash.build_index")
     check_mesh(mesh, axis_name)
@@ -104,10 +104,8 @@ def shard_index(index: HashIndex, mesh: Mesh, *, axis_name: str = "shards") -> S
         items = offsets[first : last + 1]
         return table[first:last], items - items[0], ids[items[0] : items[-1]]
 
-    most_codes, most_items = np.diff(cuts).max(), np.diff(offsets[cuts]).max()
-    return assemble_shards(
-        cut_shard, int(most_codes), int(most_items), index.num_bits, mesh, axis_name, multi=index.multi
-    )
+    max_codes, max_items = int(np.diff(cuts).max()), int(np.diff(offsets[cuts]).max())
+    return assemble_shards(cut_shard, max_codes, max_items, index.num_bits, mesh, axis_name, multi=index.multi)
 
 
 def check_mesh(mesh: Mesh, axis_name: str) -> None:
@@ -118,26 +116,26 @@ def check_mesh(mesh: Mesh, axis_name: str) -> None:
         raise ValueError(f"axis_name must be an axis of the mesh, {', '.join(map(str, mesh.shape))}, got {axis_name!r}")
     if any(kind != AxisType.Auto for kind in mesh.axis_types):
         raise ValueError(
-            "the axes of the mesh must be of the type Auto, got "
+            "mesh axes must be of the type Auto, got "
             f"{mesh.axis_types}: make it with axis_types=(jax.sharding.AxisType.Auto,) * {len(mesh.shape)}"
         )
     processes = {device.process_index for device in mesh.devices.flat}
     if len(processes) not in (1, jax.process_count()) or jax.process_index() not in processes:
         raise ValueError(
-            f"the mesh must have devices of this process alone or of all {jax.process_count()} processes, "
-            f"got those of {sorted(processes)}"
+            f"mesh must have devices of this process alone or of all {jax.process_count()} processes, "
+            f"got devices of {sorted(processes)}"
         )
 
 
 def cut_evenly(count: int, num_shards: int) -> np.ndarray:
-    """Cuts `count` into equal shares: their boundaries, int64 `[s + 1]`, from 0 to `count`."""
+    """Divides `count` evenly and returns the boundaries, int64 `[s + 1]`, from 0 to `count`."""
     return np.array([count * i // num_shards for i in range(num_shards + 1)])
 
 
 def assemble_shards(
     get_shard: Callable[[int], Sorted],
-    most_codes: int,
-    most_items: int,
+    max_codes: int,
+    max_items: int,
     num_bits: int,
     mesh: Mesh,
     axis_name: str,
@@ -147,23 +145,23 @@ def assemble_shards(
     """Puts shards on their devices.
 
     Args:
-        get_shard: returns the sorted arrays of shard i; called for the shards of this process only, one after another.
-        most_codes: the number of codes in the largest shard of all processes.
-        most_items: the number of items in the largest shard of all processes.
+        get_shard: returns the sorted arrays of shard i; called for the shards of this process only, in order.
+        max_codes: the number of codes in the largest shard of all processes.
+        max_items: the number of items in the largest shard of all processes.
         num_bits: the number of bits of a code.
         mesh: a mesh of devices.
         axis_name: the axis along which to shard.
         multi: whether an id may belong to several codes.
     """
-    check_size(max(most_codes, most_items), num_bits)
-    arrays = _put_arrays(lambda number: layout(*get_shard(number), most_codes, most_items), mesh, axis_name)
+    check_size(max(max_codes, max_items), num_bits)
+    arrays = _put_arrays(lambda number: layout(*get_shard(number), max_codes, max_items), mesh, axis_name)
     return ShardedIndex(**arrays, num_bits=num_bits, mesh=mesh, axis_name=axis_name, multi=multi)
 
 
 def _put_arrays(get_arrays: Callable[[int], dict[str, Any]], mesh: Mesh, axis_name: str) -> dict[str, Any]:
-    """Puts the arrays of shards, by name, on their devices. They are sharded along `AXES`, others along the first axis.
+    """Puts named arrays of shards on their devices, sharded along `AXES` or else the first axis.
 
-    `get_arrays` is called for the shards of this process only. `None` in place of an array stays `None`.
+    `get_arrays` is called for the shards of this process only. `None` stays `None`.
     """
     pieces: dict[str, list[jax.Array]] = {}
     for number, devices in own_devices(mesh, axis_name).items():
@@ -184,7 +182,7 @@ def _put_arrays(get_arrays: Callable[[int], dict[str, Any]], mesh: Mesh, axis_na
 
 
 def put_shards(index: ShardedIndex, make_arrays: Callable[[HashIndex], dict[str, Any]]) -> dict[str, Any]:
-    """Makes arrays from each shard, of equal shapes for all shards, and puts them beside it, sharded along axis 0.
+    """Computes arrays, of equal shapes, from each shard and puts them on its devices, sharded along axis 0.
 
     All processes that hold shards must make this call.
     """
@@ -193,7 +191,7 @@ def put_shards(index: ShardedIndex, make_arrays: Callable[[HashIndex], dict[str,
 
 
 def own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
-    """Returns the devices of this process by the number of the shard that they hold."""
+    """Returns the devices of this process by the number of their shard."""
     own = {
         number: [device for device in devices if device.process_index == jax.process_index()]
         for number, devices in find_devices(mesh, axis_name).items()
@@ -202,14 +200,14 @@ def own_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
 
 
 def find_devices(mesh: Mesh, axis_name: str) -> dict[int, list[jax.Device]]:
-    """Returns the devices of all processes by the number of the shard that they hold."""
+    """Returns the devices of all processes by the number of their shard."""
     num_shards = mesh.shape[axis_name]
-    found: dict[int, list[jax.Device]] = {}
+    by_shard: dict[int, list[jax.Device]] = {}
     slices = NamedSharding(mesh, PartitionSpec(axis_name)).devices_indices_map((num_shards,))
     for device, index in slices.items():
         number, _, _ = index[0].indices(num_shards) if index else (0, 0, 0)
-        found.setdefault(number, []).append(device)
-    return dict(sorted(found.items()))
+        by_shard.setdefault(number, []).append(device)
+    return dict(sorted(by_shard.items()))
 
 
 def _make_spec(axis: int, axis_name: str) -> PartitionSpec:
@@ -217,37 +215,37 @@ def _make_spec(axis: int, axis_name: str) -> PartitionSpec:
 
 
 def map_shards(index: ShardedIndex, function: Callable[..., Any], *rows: Any, beside: Any = ()) -> Any:
-    """Applies `function(shard, *beside, *rows)` on every device, and gathers the results on all of them.
+    """Applies `function(shard, *beside, *rows)` on every device, and gathers the results on all devices.
 
-    It is to be traced, and compiles to a single collective: one `all_gather` of the results.
+    Call it under tracing. It compiles to a single collective: one `all_gather` of the results.
 
     Args:
         index: a `ShardedIndex`.
         function: returns a pytree of int32 and bool arrays.
-        rows: pytrees of arrays, such as queries, of which every device gets all.
-        beside: pytrees of arrays from `put_shards`, of which every device gets its own part.
+        rows: pytrees of arrays, such as queries, replicated to every device.
+        beside: pytrees of arrays from `put_shards`; every device gets its own part.
 
     Returns:
         The pytree, with the shards as the first axis of each array.
     """
 
     def gather(*arguments: Any) -> Any:
-        found = function(*arguments)
-        flat, unravel = ravel_pytree(jax.tree.map(lambda array: array.astype(np.int32), found))
+        results = function(*arguments)
+        flat, unravel = ravel_pytree(jax.tree.map(lambda array: array.astype(np.int32), results))
         gathered = jax.vmap(unravel)(lax.all_gather(flat, index.axis_name))
-        return jax.tree.map(lambda array, own: array.astype(own.dtype), gathered, found)
+        return jax.tree.map(lambda array, own: array.astype(own.dtype), gathered, results)
 
     return _on_shards(index, gather, PartitionSpec(), beside, rows)
 
 
-def keep_shards(function: Callable[..., Any], index: ShardedIndex, *rows: Any) -> Any:
-    """Applies `function(shard, *rows)` on every device, and leaves each result there, sharded along its first axis."""
+def map_sharded(function: Callable[..., Any], index: ShardedIndex, *rows: Any) -> Any:
+    """Applies `function(shard, *rows)` on every device; results stay there, sharded along their first axis."""
     spec = PartitionSpec(index.axis_name)
     return _on_shards(index, function, spec, (), rows)
 
 
 def _on_shards(index: ShardedIndex, function: Callable[..., Any], out_specs: Any, beside: Any, rows: Any) -> Any:
-    """Applies `function(shard, *beside, *rows)` on every device, which gets all rows and its part of `beside`."""
+    """Applies `function(shard, *beside, *rows)` on every device, with all rows and its part of `beside`."""
 
     def on_device(arrays: tuple[jax.Array, ...], beside: Any, *rows: Any) -> Any:
         return function(_make_shard(arrays, index), *beside, *rows)
@@ -258,7 +256,7 @@ def _on_shards(index: ShardedIndex, function: Callable[..., Any], out_specs: Any
         mesh=index.mesh,
         in_specs=(specs, PartitionSpec(index.axis_name), *(PartitionSpec() for _ in rows)),
         out_specs=out_specs,
-        check_vma=False,  # the check does not know that gathered arrays are equal on all devices
+        check_vma=False,  # it can't tell that gathered arrays are equal on all devices
     )
     return mapped(tuple(getattr(index, name) for name in AXES), beside, *rows)
 
@@ -269,23 +267,23 @@ def _make_shard(arrays: Sequence[Any], index: ShardedIndex) -> HashIndex:
 
 
 def local_shards(index: ShardedIndex) -> dict[int, HashIndex]:
-    """Returns the shards on the devices of this process by number, without a copy; each belongs to one process.
+    """Returns the shards on the devices of this process by number, without copies; each belongs to one process.
 
-    They are kept, since address tables live as long as the index object they belong to.
+    They are cached, since address tables live as long as their index object.
     """
     return cache_of(index).keep("shards", partial(_find_local_shards, index, copies=False))
 
 
 def _find_local_shards(index: ShardedIndex, copies: bool) -> dict[int, HashIndex]:
-    """The shards on the devices of this process; with `copies`, also those whose first copy another process has."""
-    found: dict[int, list[Any]] = {}
-    for place, (name, axis) in enumerate(AXES.items()):
+    """Returns the shards on the devices of this process; with `copies`, also replicas of other processes' shards."""
+    arrays_of: dict[int, list[Any]] = {}
+    for position, (name, axis) in enumerate(AXES.items()):
         array = getattr(index, name)
         for piece in array.addressable_shards:
             start, _, _ = piece.index[axis].indices(array.shape[axis])
             number = start * index.num_shards // array.shape[axis]
-            if (copies or piece.replica_id == 0) and len(found.get(number, [])) == place:
-                # Numbers are fetched once: each search on the host needs them.
+            if (copies or piece.replica_id == 0) and len(arrays_of.get(number, [])) == position:
+                # Sizes are fetched once, since each search on the host needs them.
                 data = np.asarray(piece.data) if name.startswith("num_") else piece.data
-                found.setdefault(number, []).append(data)
-    return {number: _make_shard(arrays, index) for number, arrays in sorted(found.items())}
+                arrays_of.setdefault(number, []).append(data)
+    return {number: _make_shard(arrays, index) for number, arrays in sorted(arrays_of.items())}

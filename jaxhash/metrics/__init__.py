@@ -1,6 +1,6 @@
-"""Measures of searches and rankings, by labels or by the true neighbours.
+"""Metrics of searches and rankings, by labels or by true neighbors.
 
-`neighbors` judges the items that a search found, `ranking` the order of all items. Nothing here trains or searches.
+`neighbors` evaluates search results, `ranking` the order of all items.
 
 >>> import jaxhash as jh
 >>> jh.metrics.recall(true_ids=[[3, 8, 9, 1]], found_ids=[[3, 5, 8]])
@@ -9,8 +9,8 @@
 >>> jh.metrics.precision_at_k([[0, 2]], labels, query_labels=[7])
 0.5
 
-Items at the same distance have no order of their own. So `mean_average_precision` is the mean over all orders of them,
-and `distance_counts` counts items by distance, from which all such measures follow.
+Items at equal distances have no defined order. So `mean_average_precision` averages over all their orders, and
+`distance_counts` counts items by distance, which suffices for all such metrics.
 
 >>> codes = jh.pack_bits([[0, 0], [0, 1], [1, 1]])
 >>> counts = jh.metrics.distance_counts(codes, labels, codes[:1], [7], num_bits=2)

@@ -1,9 +1,9 @@
-"""Measures of whole rankings by distance. Every order of tied items counts as equally likely.
+"""Metrics of whole rankings by distance, averaged over all orders of tied items.
 
-Hamming distances are small integers, so most of a ranking is ties, and a measure that depends on the order of tied
-items measures that order too. Average precision here is the mean over all orders of the tied items (McSherry and
-Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores"). For
-codes, the numbers of items and of relevant items at each distance from each query suffice.
+Hamming distances are small integers, so rankings are mostly ties, and a metric that depends on the order of tied items
+measures that order too. Average precision here is the mean over all orders of the tied items (McSherry and Najork 2008,
+"Computing information retrieval performance measures efficiently in the presence of tied scores"). For codes, the
+numbers of items and of relevant items at each distance from each query suffice.
 """
 
 import math
@@ -26,15 +26,15 @@ PAIRS_PER_CHUNK = 2**22
 def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, *, k: int | None = None) -> float:
     """Computes the mean over queries of the average precision, expected over random orders of tied items.
 
-    The average precision of a ranking is the mean, over the relevant items, of the precision at each one's place.
-    Without ties it equals scikit-learn's `average_precision_score` of negated distances; scikit-learn gives tied items
-    the precision at the end of the tie. For codes, `distance_counts` computes the same without holding all distances.
+    The average precision of a ranking is the mean of the precision at the rank of each relevant item. Without ties it
+    equals scikit-learn's `average_precision_score` of negated distances; scikit-learn gives tied items the precision at
+    the end of the tie. For codes, `distance_counts` computes the same without holding all distances.
 
     Args:
         distances: real numbers `[..., n]`, from each query to all items; the smallest ranks first.
         relevant: bool or 0/1 `[..., n]`, whether an item is relevant to a query.
-        k: evaluates only the first k places. The sum of precisions is then divided by the smaller of k and the number
-            of relevant items, so that the best possible ranking still scores 1.
+        k: evaluates only the first k ranks. The sum of precisions is then divided by the smaller of k and the number
+            of relevant items, so the best possible ranking still scores 1.
 
     Returns:
         A number in [0, 1]; queries without relevant items count as 0.
@@ -52,10 +52,10 @@ def mean_average_precision(distances: ArrayLike, relevant: ArrayLike, *, k: int 
 
 
 def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, *, radius: float) -> float:
-    """Computes the mean over queries of the share of relevant items among those within a radius.
+    """Computes the mean over queries of the precision among items within a radius.
 
-    A query with no item within the radius counts as 0, as is usual in the literature on hashing. Leaving such queries
-    out would favour long codes.
+    A query without items within the radius counts as 0, as usual in the hashing literature. Excluding such queries
+    would favor long codes.
 
     Args:
         distances: real numbers `[..., n]`, from each query to all items.
@@ -67,7 +67,7 @@ def precision_in_radius(distances: ArrayLike, relevant: ArrayLike, *, radius: fl
     """
     gaps, hits = _check_pairs(distances, relevant)
     near = gaps <= radius
-    return _average_shares((near & hits).sum(1), near.sum(1))
+    return _average_precisions((near & hits).sum(1), near.sum(1))
 
 
 def _check_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -82,12 +82,12 @@ def _check_pairs(distances: ArrayLike, relevant: ArrayLike) -> tuple[np.ndarray,
     return gaps.reshape(shape), hits.reshape(shape).astype(bool)
 
 
-def _average_shares(hits: np.ndarray, found: np.ndarray) -> float:
-    return float((hits / np.maximum(found, 1)).mean())
+def _average_precisions(hits: np.ndarray, counts: np.ndarray) -> float:
+    return float((hits / np.maximum(counts, 1)).mean())
 
 
 def _group_ties(distances: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the items, and the relevant ones, up to the end of each group of tied items: two int `[g]`."""
+    """Counts the items and the relevant items up to the end of each group of ties: two int `[g]`."""
     order = np.argsort(distances)
     ordered = distances[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
@@ -100,11 +100,11 @@ def _compute_harmonic_numbers(count: int) -> np.ndarray:
 
 
 def _compute_average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmonic: np.ndarray) -> np.ndarray:
-    """Computes the expected average precision from cumulative counts of items and relevant ones, `[..., g]`.
+    """Computes the expected average precision from cumulative counts of items and relevant items, `[..., g]`.
 
-    Take a group of m tied items, r of them relevant, after N items, R of them relevant. Place N + j is relevant with
-    probability r / m; if it is, R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected up to it. Divided by the
-    place and summed over j, this gives a constant and a difference of harmonic numbers.
+    Take a group of m tied items, r of them relevant, after N items, R of them relevant. The item at rank N + j is
+    relevant with probability r / m; if it is, R + 1 + (j - 1) (r - 1) / (m - 1) relevant items are expected up to it.
+    Divided by the rank and summed over j, this gives a constant and a difference of harmonic numbers.
     """
     items, relevant = np.diff(ends, prepend=0), np.diff(hits, prepend=0)
     before, hits_before = np.minimum(ends - items, k), hits - relevant
@@ -117,24 +117,26 @@ def _compute_average_precision(ends: np.ndarray, hits: np.ndarray, k: int, harmo
 
 
 class DistanceCounts(NamedTuple):
-    """The number of items at each distance from each query, 0 to m - 1: all that tie-aware measures need."""
+    """The number of items at each distance, 0 to m - 1, from each query: the input of tie-aware metrics."""
 
     items: np.ndarray  # int32 [q, m]; m is b + 1 for Hamming distances and 15 b + 1 for weighted ones
     relevant: np.ndarray  # int32 [q, m], items with the query's label
 
     def mean_average_precision(self, *, k: int | None = None) -> float:
-        """Computes what `mean_average_precision` computes from all distances."""
+        """Computes the same as `mean_average_precision` of all distances."""
         num_items = int(self.items[0].sum())
         k = num_items if k is None else check_integer("k", k, 1)
-        harmonic, num_parts = _compute_harmonic_numbers(num_items), self.items.size // PAIRS_PER_CHUNK + 1
-        parts = zip(*(np.array_split(counts, num_parts) for counts in self), strict=True)
-        precisions = [_compute_average_precision(some.cumsum(1), hits.cumsum(1), k, harmonic) for some, hits in parts]
+        harmonic, num_chunks = _compute_harmonic_numbers(num_items), self.items.size // PAIRS_PER_CHUNK + 1
+        chunks = zip(*(np.array_split(counts, num_chunks) for counts in self), strict=True)
+        precisions = [
+            _compute_average_precision(items.cumsum(1), hits.cumsum(1), k, harmonic) for items, hits in chunks
+        ]
         return float(np.concatenate(precisions).mean())
 
     def precision_in_radius(self, *, radius: int) -> float:
-        """Computes what `precision_in_radius` computes from all distances."""
-        near = check_integer("radius", radius, 0) + 1
-        return _average_shares(self.relevant[:, :near].sum(1), self.items[:, :near].sum(1))
+        """Computes the same as `precision_in_radius` of all distances."""
+        end = check_integer("radius", radius, 0) + 1
+        return _average_precisions(self.relevant[:, :end].sum(1), self.items[:, :end].sum(1))
 
 
 def distance_counts(
@@ -146,7 +148,7 @@ def distance_counts(
     *,
     weights: ArrayLike | None = None,
 ) -> DistanceCounts:
-    """Counts items, and items with the query's label, by their distance from each query.
+    """Counts all items, and items with the query's label, by distance from each query.
 
     Args:
         codes: uint32 `[n, w]`, the codes of the items.
@@ -154,13 +156,12 @@ def distance_counts(
         queries: uint32 `[q, w]`, at least one.
         query_labels: `[q]`.
         num_bits: the number of bits of a code, `b`.
-        weights: integers from 0 to 15, `[q, b]` or `[b]`, as for `search`, to count by weighted distance; by
-            default by Hamming distance.
+        weights: integers from 0 to 15, `[q, b]` or `[b]`, as for `search`; by default all 1.
 
     Raises:
         ValueError: numbers of codes, labels and weights differ, there is no query, codes have bits past `num_bits`, or
             a weight is out of range.
-        TypeError: codes are not uint32, or weights not integers.
+        TypeError: codes are not uint32, or weights are not integers.
     """
     check_num_bits(num_bits)
     table, rows = check_codes("codes", codes, num_bits), check_codes("queries", queries, num_bits)
@@ -169,16 +170,16 @@ def distance_counts(
             raise ValueError(f"{name} must be [n, w] and their labels [n], got {array.shape} and {np.shape(names)}")
     if not len(rows):
         raise ValueError(f"queries must hold at least one code, got shape {rows.shape}")
-    weighing = None if weights is None else np.asarray(check_weights(weights, rows.shape[:1], num_bits)[0])
-    num_distances = (num_bits if weighing is None else MAX_WEIGHT * num_bits) + 1
-    known, wanted = (classes.astype(np.int32) for classes in number_classes(labels, query_labels))
-    items, size = jax.device_put((table, known)), max(1, PAIRS_PER_CHUNK // max(len(table), 2 * num_distances))
+    checked = None if weights is None else np.asarray(check_weights(weights, rows.shape[:1], num_bits)[0])
+    num_distances = (num_bits if checked is None else MAX_WEIGHT * num_bits) + 1
+    classes, query_classes = (numbers.astype(np.int32) for numbers in number_classes(labels, query_labels))
+    items, size = jax.device_put((table, classes)), max(1, PAIRS_PER_CHUNK // max(len(table), 2 * num_distances))
     counts = np.empty((len(rows), num_distances, 2), np.int32)
     for first in range(0, len(rows), size):
-        some = slice(first, first + size)
-        batch = (rows[some], wanted[some], None if weighing is None else weighing[some])
+        chunk = slice(first, first + size)
+        batch = (rows[chunk], query_classes[chunk], None if checked is None else checked[chunk])
         cells = np.asarray(_locate_cells(*items, *batch, num_distances))
-        counts[some] = np.bincount(cells.reshape(-1), minlength=counts[some].size).reshape(counts[some].shape)
+        counts[chunk] = np.bincount(cells.reshape(-1), minlength=counts[chunk].size).reshape(counts[chunk].shape)
     return DistanceCounts(counts.sum(2, dtype=np.int32), counts[..., 1])
 
 
@@ -187,38 +188,38 @@ def _locate_cells(
     codes: jax.Array,
     classes: jax.Array,
     queries: jax.Array,
-    wanted: jax.Array,
+    query_classes: jax.Array,
     weights: jax.Array | None,
     num_distances: int,
 ) -> jax.Array:
-    """Returns the flat position in `[q, m, 2]` at which each pair of query and item counts: int32 `[q, n]`.
+    """Returns the flat position in a `[q, m, 2]` histogram of each pair of query and item: int32 `[q, n]`.
 
-    Numpy counts: on CPU, XLA's scatter takes five times as long.
+    Numpy does the counting: on CPU, XLA's scatter takes five times as long.
     """
     if weights is None:
         distances = hamming_distance(queries[:, None], codes[None])
     else:
         distances = _compute_weighted_distances(codes, queries, weights)
     rows = jnp.arange(len(queries), dtype=jnp.int32)[:, None] * num_distances
-    return (rows + distances) * 2 + (classes[None] == wanted[:, None]).astype(jnp.int32)
+    return (rows + distances) * 2 + (classes[None] == query_classes[:, None]).astype(jnp.int32)
 
 
 def _compute_weighted_distances(codes: jax.Array, queries: jax.Array, weights: jax.Array) -> jax.Array:
-    """Computes the weighted distances of all pairs, int32 `[q, n]`, by one product of matrices.
+    """Computes the weighted distances of all pairs, int32 `[q, n]`, by one matrix product.
 
     A bit c of an item costs w |q - c| = w q + c w (1 - 2 q). The sums are integers below 2^24, exact in float32.
     """
     num_bits = weights.shape[1]
     weight = weights.astype(jnp.float32)
-    wanted, bits = (unpack_bits(array, num_bits).astype(jnp.float32) for array in (queries, codes))
-    products = jnp.matmul(weight * (1 - 2 * wanted), bits.T, precision="highest")
-    return ((weight * wanted).sum(1, keepdims=True) + products).astype(jnp.int32)
+    query_bits, bits = (unpack_bits(array, num_bits).astype(jnp.float32) for array in (queries, codes))
+    products = jnp.matmul(weight * (1 - 2 * query_bits), bits.T, precision="highest")
+    return ((weight * query_bits).sum(1, keepdims=True) + products).astype(jnp.int32)
 
 
 def number_classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Maps labels of items and of queries to class numbers 0, 1, ..., in the order of the labels."""
-    known, wanted = np.asarray(labels), np.asarray(query_labels)
-    if known.ndim != 1:
-        raise ValueError(f"labels must have shape [n], one for each item, got {known.shape}")
-    classes = np.unique(np.concatenate([known, wanted]), return_inverse=True)[1]
-    return classes[: len(known)], classes[len(known) :]
+    item_array, query_array = np.asarray(labels), np.asarray(query_labels)
+    if item_array.ndim != 1:
+        raise ValueError(f"labels must have shape [n], one for each item, got {item_array.shape}")
+    classes = np.unique(np.concatenate([item_array, query_array]), return_inverse=True)[1]
+    return classes[: len(item_array)], classes[len(item_array) :]

@@ -1,8 +1,8 @@
-"""From codes to ids: exact search by comparing all codes or by probing address tables, whichever should be quicker.
+"""From codes to ids: exact search, by scanning all codes or by probing address tables.
 
-`search` finds the k nearest items of each query, `radius_search` all within a radius, which is inclusive. Results are
-sorted by (distance, code, id), and are the same for any batch, device and method. Where there are fewer than k items,
-the slots after them hold `Neighbors.NO_ID` (-1) and `Neighbors.NO_DISTANCE`.
+`search` finds the k nearest items of each query, `radius_search` all items within an inclusive radius. Results are
+sorted by (distance, code, id) and do not depend on the batch, device or method. If an index has fewer than k items, the
+remaining slots hold `Neighbors.NO_ID` (-1) and `Neighbors.NO_DISTANCE`.
 
 >>> import numpy as np
 >>> import jaxhash as jh
@@ -12,18 +12,18 @@ the slots after them hold `Neighbors.NO_ID` (-1) and `Neighbors.NO_DISTANCE`.
 >>> ids[:, 0].tolist()
 [0, 1, 2, 3, 4]
 >>> matches = jh.radius_search(index, queries, radius=2)
->>> first = matches.ids[matches.offsets[0] : matches.offsets[1]]  # those of query 0
+>>> first = matches.ids[matches.offsets[0] : matches.offsets[1]]  # matches of query 0
 >>> bool((jh.hamming_distance(codes[first], queries[0]) <= 2).all())
 True
 
-Methods are all exact; "auto" takes the one that should be quickest, by the rules in `plan`. "scan" compares all codes.
-"probe" looks up the addresses a few flipped bits away in a bitmap of the codes' first bits, and "multi_index" does so
-for several slices of the bits. These need tables of 16 to 32 bytes a code, and up to as much again and 8 bytes more for
-each further slice. Tables are built once the scans that they would have spared have cost as much as building them, when
-a method is asked for by name, or by `prepare`; they live as long as the index object, and `describe` lists them.
+All methods are exact; "auto" picks the one with the lowest estimated cost (`plan`). "scan" compares all codes. "probe"
+looks up the addresses a few flipped bits away in a bitmap of the codes' first bits, "multi_index" in one bitmap for
+each of several slices of the bits. The first table takes 16 to 32 bytes per code; each further slice takes up to as
+much again plus 8 bytes. Tables are built when the scans they would have saved have cost as much as building them, when
+a method is requested by name, or by `prepare`. They live as long as the index object, and `describe` lists them.
 
-Every search takes `allowed`, a mask over ids, and finds what it would find if the index held the allowed items alone.
-`search` takes weights of bits. Inside `jit`, `radius_search_padded` returns the first matches and their true counts.
+Every search takes `allowed`, a mask over ids, and searches the allowed items only. `search` also takes bit weights.
+Inside `jit`, `radius_search_padded` returns the first matches and their true counts.
 """
 
 from jaxhash.index.probe_tables import ProbeTables

@@ -1,7 +1,7 @@
-"""Items with many codes each, such as one for every patch of an image: search by bags of codes.
+"""Search by bags of codes, for items with many codes each, such as one per image patch.
 
 Krizhevsky and Hinton, "Using Very Deep Autoencoders for Content-Based Image Retrieval" (ESANN 2011), find images by the
-codes of their patches: each patch of the query votes for the images that have a near code, the nearer the more.
+codes of their patches: each patch of the query votes for the images with a near code, nearer codes counting more.
 """
 
 import math
@@ -27,31 +27,31 @@ Scores = tuple[np.ndarray, np.ndarray]
 def bag_search(
     index: AnyIndex, queries: AnyArray, *, radius: int, k: int, allowed: ArrayLike | None = None
 ) -> ScoredNeighbors[AnyArray]:
-    """Finds the items whose codes best match a bag of codes, exactly.
+    """Finds the items that best match a bag of codes, exactly.
 
-    The score of an item is a sum over the codes of the query: `2**(radius - distance)` to the item's nearest code, or 0
-    if none is within the radius. A code that the query has twice counts twice.
+    The score of an item is a sum over the codes of the query: `2**(radius - distance)` for the item's nearest code, or
+    0 if none is within the radius. Repeated codes of a query each count.
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes, usually built with `multi=True`.
         queries: uint32 `[..., p, w]`, the p codes of each query; one query `[p, w]` gives results `[k]`.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         k: how many items to find, at least 1.
-        allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
+        allowed: mask of the items to search, bool `[m]`, by id; m must exceed the largest id. By default all.
 
     Returns:
-        `ScoredNeighbors(scores, ids)`, both int32 `[..., k]`, by descending score, equal scores by ascending id. After
-        the last matching item, scores are 0 and ids -1. Numpy arrays if the queries are, or else JAX arrays.
+        `ScoredNeighbors(scores, ids)`, both int32 `[..., k]`, by descending score, ties by ascending id. After the
+        last matching item, scores are 0 and ids -1. Numpy arrays for numpy queries, else JAX arrays.
 
     Raises:
         ValueError: queries or mask don't fit the index, a number is out of range, or scores could exceed int32:
             `p * 2**radius` must be below 2^31.
-        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, `index` is no index, or an
-            argument is traced.
+        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, `index` is not an index, or
+            an argument is traced.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index, queries, allowed):
-        raise TypeError("bag_search is driven from the host and can't be traced: call it outside jit")
+        raise TypeError("bag_search runs on the host and can't be traced: call it outside jit")
     k = check_integer("k", k, 1)
     radius = check_integer("radius", radius, 0)
     codes = check_codes("queries", queries, index.num_bits)
@@ -59,11 +59,13 @@ def bag_search(
         raise ValueError(f"queries must have shape [..., p, {index.num_words}], got {codes.shape}")
     *lead, num_codes, width = codes.shape
     if radius > 30 or num_codes << radius > INT32_MAX:
-        raise ValueError(f"{num_codes} codes with radius {radius} could score more than 2^31: take a smaller radius")
+        raise ValueError(
+            f"p * 2**radius must be below 2^31, got p = {num_codes} and radius = {radius}: take a smaller radius"
+        )
     mask = None if allowed is None else np.asarray(check_allowed(index, allowed))
     bags = codes.reshape(math.prod(lead), num_codes, width)
-    found = [find_best(index, bag, radius, k, mask) for bag in bags]
-    arrays = (np.array([bag[field] for bag in found], np.int32).reshape(*lead, k) for field in (0, 1))
+    results = [find_best(index, bag, radius, k, mask) for bag in bags]
+    arrays = (np.array([result[field] for result in results], np.int32).reshape(*lead, k) for field in (0, 1))
     matches: ScoredNeighbors[Any] = ScoredNeighbors(*arrays)
     return put_beside(matches, queries) if is_jax(queries) else matches
 
@@ -92,18 +94,18 @@ def find_best(
 
 
 def _score(matches: RadiusMatches, counts: np.ndarray, radius: int, limits: Limits) -> Scores:
-    """Scores items by the matches of some codes: an item gets the points of its nearest match for each code.
+    """Scores items by their nearest match for each code.
 
-    The first match of a code and an item is the nearest. Written backwards into a table of such pairs, it is what
-    remains there; a sort of all matches takes ten times as long.
+    The first match of a (code, item) pair is the nearest. Writing backwards into a table of pairs leaves the first one;
+    sorting all matches takes ten times as long.
     """
     numbers, _ = _number_items(matches.ids, limits)
     width = 1 + int(numbers.max(initial=0))
     pair = np.repeat(np.arange(len(counts)) * width, np.diff(matches.offsets)) + numbers
-    place = np.arange(len(pair), dtype=np.int32)
+    position = np.arange(len(pair), dtype=np.int32)
     first = np.empty(len(counts) * width, np.int32)
-    first[pair[::-1]] = place[::-1]
-    nearest = np.flatnonzero(first[pair] == place)
+    first[pair[::-1]] = position[::-1]
+    nearest = np.flatnonzero(first[pair] == position)
     points = counts[pair[nearest] // width] << (radius - matches.distances[nearest]).astype(np.int64)
     return _add_up(matches.ids[nearest], points, limits)
 
@@ -117,7 +119,7 @@ def _add_up(ids: np.ndarray, points: np.ndarray, limits: Limits) -> Scores:
 
 
 def _number_items(ids: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray | None]:
-    """Numbers the items of some ids in their order: the ids themselves if they are small, and else distinct ones."""
+    """Numbers items in the order of their ids: by the ids themselves if small, else by rank among distinct ids."""
     if ids.max(initial=0) < limits.bag_ids:
         return ids, None
     distinct, numbers = np.unique(ids, return_inverse=True)

@@ -1,10 +1,10 @@
-"""Filtered search: `allowed`, a mask over ids, brought into the order of the codes.
+"""Filtered search: converts `allowed`, a mask over ids, to a mask over codes.
 
-A code is excluded if none of its items is allowed. Scans give excluded codes an infinite distance, so that one program
-serves every mask. Allowed items are numbered in the order of the codes, by rank in a bitmap with a bit for each entry
-of `ids`, since a running sum over n entries takes as long as a scan in XLA.
+A code is excluded if none of its items is allowed. Scans give excluded codes an infinite distance, so one program
+serves every mask. Allowed items are numbered in code order by their rank in a bitmap with one bit per entry of `ids`;
+a running sum over n entries takes as long as a scan in XLA.
 
-If few items are allowed, their codes are gathered and only these are compared.
+If few items are allowed, only their codes are gathered and compared.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ from jaxhash.core.batching import entry_point, one_at_a_time, put_beside
 from jaxhash.core.checks import dtype_of, is_on_host, is_traced
 from jaxhash.index.hash_index import HashIndex, cache_of, codes_of_ranks, layout, sizes_of
 from jaxhash.index.positions import id_span
-from jaxhash.index.sharding import AnyIndex, ShardedIndex, keep_shards, map_shards
+from jaxhash.index.sharding import AnyIndex, ShardedIndex, map_sharded, map_shards
 from jaxhash.query.plan import LIMITS, Limits
 
 
 class Filter(NamedTuple):
-    """Which entries of `ids` are allowed, and which codes have none; made by `make_filter`.
+    """The allowed entries of `ids` and the codes without any; built by `make_filter`.
 
-    entries: a bit for each entry, set if it is allowed.
-    excluded: uint32 `[blocks, g, L]`, tiled as the codes: all ones for a code that has no allowed entry, else 0. A scan
-      takes them in by OR; bools cost a scan twice as much.
+    entries: one bit per entry, set if it is allowed.
+    excluded: uint32 `[blocks, g, L]`, tiled like the codes: all ones for a code without allowed entries, else 0. A scan
+      applies it by OR; bools cost twice as much.
     """
 
     entries: Bitmap
@@ -40,7 +40,7 @@ class Filter(NamedTuple):
 
 
 def check_allowed(index: AnyIndex, allowed: ArrayLike | None) -> Any:
-    """Returns a mask by id, bool `[m]`, or `None`. Where the index is known, m must be above its largest id."""
+    """Returns a checked mask by id, bool `[m]`, or `None`. For an untraced index, m must exceed the largest id."""
     if allowed is None:
         return None
     dtype, shape = dtype_of(allowed), np.shape(allowed)
@@ -55,65 +55,65 @@ def check_allowed(index: AnyIndex, allowed: ArrayLike | None) -> Any:
     return allowed if isinstance(allowed, jax.Array) else np.asarray(allowed)
 
 
-def count_among(k: int, allowed: Any) -> int:
-    """How many unfiltered neighbors are expected to hold k allowed ones."""
+def count_unfiltered(k: int, allowed: Any) -> int:
+    """Returns the number of unfiltered neighbors expected to contain k allowed ones."""
     return k * int(allowed.size) // max(1, int(np.count_nonzero(np.asarray(allowed))))
 
 
 def apply_filter(index: AnyIndex, allowed: Any, limits: Limits = LIMITS) -> tuple[AnyIndex, Filter | None]:
-    """Brings a known mask into the form that a scan is quickest with: an index, and a filter of it.
+    """Converts an untraced mask to the form that scans fastest: an index and a filter over it.
 
-    A mask of few items gives an index of these, without a filter. Its arrays have one size, so that one program serves
-    every such mask. What was made of the last mask is kept, since making it takes longer than a single query.
+    A mask of few items gives an index of these items, without a filter. Its arrays have a fixed size, so one program
+    serves every such mask. The result for the last mask is cached: computing it takes longer than one query.
     """
     if allowed is None:
         return index, None
     cache = cache_of(index)
     on_host, last = is_on_host(allowed), cache.last_filter
     if last is not None and (last[0] is allowed or (on_host and np.array_equal(last[0], allowed))):
-        made = last[1]
+        converted = last[1]
     else:
         mask = np.array(allowed) if on_host else allowed  # a copy: callers may change theirs
-        few = gather_few(index, mask, limits) if on_host and isinstance(index, HashIndex) else None
-        made = few or make_known_filter(index, mask)
-        cache.last_filter = mask, made
-    return (made, None) if isinstance(made, HashIndex) else (index, made)
+        small_index = gather_allowed(index, mask, limits) if on_host and isinstance(index, HashIndex) else None
+        converted = small_index or make_known_filter(index, mask)
+        cache.last_filter = mask, converted
+    return (converted, None) if isinstance(converted, HashIndex) else (index, converted)
 
 
 def make_known_filter(index: AnyIndex, mask: Any) -> Filter:
-    """Makes the filter of a known mask; for shards, each array concatenates theirs."""
-    made: Filter
+    """Builds the filter of an untraced mask; for shards, each array concatenates those of all shards."""
+    result: Filter
     if isinstance(index, ShardedIndex):
-        made = one_at_a_time(lambda mask: jax.block_until_ready(_compiled_shard_filters(index, mask)), [mask])[0]
+        result = one_at_a_time(lambda mask: jax.block_until_ready(_compiled_shard_filters(index, mask)), [mask])[0]
     else:
         sizes = sizes_of(index)
-        made = _compiled_filter(index, mask, one_item_each=sizes.num_codes == sizes.num_items)
-    return made
+        result = _compiled_filter(index, mask, one_item_each=sizes.num_codes == sizes.num_items)
+    return result
 
 
-def gather_few(index: HashIndex, allowed: np.ndarray, limits: Limits = LIMITS) -> HashIndex | None:
-    """An index of the allowed items alone if they are few and searching these is quicker, else `None`."""
+def gather_allowed(index: HashIndex, allowed: np.ndarray, limits: Limits = LIMITS) -> HashIndex | None:
+    """Returns an index of the allowed items alone, or `None` if they are too many for that to be faster."""
     sizes = sizes_of(index)
-    room = sizes.num_items // limits.few
-    if sizes.num_items < limits.worth_gathering or not sizes.on_host or np.count_nonzero(allowed) > room:
+    capacity = sizes.num_items // limits.gathered_ratio
+    if sizes.num_items < limits.min_gathered_items or not sizes.on_host or np.count_nonzero(allowed) > capacity:
         return None
     ids = np.asarray(index.ids)[: sizes.num_items]
     entries = np.flatnonzero(np.take(allowed, ids))  # twice as fast as indexing
-    if len(entries) > room:  # of items with several codes
+    if len(entries) > capacity:  # items may have several codes
         return None
     ends = np.asarray(index.offsets)[1 : sizes.num_codes + 1]
     ranks = entries if sizes.num_codes == sizes.num_items else np.searchsorted(ends, entries, side="right")
     starts = find_run_starts(ranks)
-    offsets = np.append(starts, len(entries)).astype(np.int32)  # not int64, in JAX's 64-bit mode
+    offsets = np.append(starts, len(entries)).astype(np.int32)  # also in JAX's 64-bit mode
     items = codes_of_ranks(index, ranks[starts]), offsets, ids[entries]
-    arrays = put_beside(layout(*items, room, room), index.codes)
+    arrays = put_beside(layout(*items, capacity, capacity), index.codes)
     return HashIndex(**arrays, num_bits=index.num_bits, multi=index.multi)
 
 
 def map_allowed(
     index: ShardedIndex, function: Callable[..., Any], allowed: Any, *rows: Any, beside: tuple[Any, ...] = ()
 ) -> Any:
-    """`map_shards` of `function(shard, *beside, *rows, allowed)`: of a filter, shards get their own part."""
+    """Maps `function(shard, *beside, *rows, allowed)` over shards; each gets the whole mask or its part of a filter."""
     if not isinstance(allowed, Filter):
         return map_shards(index, function, *rows, allowed, beside=beside)
 
@@ -124,36 +124,36 @@ def map_allowed(
 
 
 def find_filter(index: HashIndex, allowed: Any) -> Filter | None:
-    """The filter of a mask by id; a filter and `None` are returned as they are. It can be traced."""
+    """Returns the filter of a mask by id; filters and `None` pass through. Traceable."""
     return allowed if allowed is None or isinstance(allowed, Filter) else make_filter(index, allowed)
 
 
 def make_filter(index: HashIndex, allowed: jax.Array, *, one_item_each: bool | None = None) -> Filter:
-    """Makes the filter of a mask by id, bool `[m]`; ids past its end are not allowed. It can be traced.
+    """Builds the filter of a mask by id, bool `[m]`; ids past its end are excluded. Traceable.
 
-    `one_item_each` says whether each code has one item, if this is known (static): a branch takes time.
+    `one_item_each` (static) states whether each code has one item, if known, which saves a branch at run time.
     """
     last = allowed.shape[0] - 1
     if last < 0:
-        chosen = jnp.zeros(index.ids.shape, bool)
+        by_entry = jnp.zeros(index.ids.shape, bool)
     else:
-        chosen = jnp.asarray(allowed).at[jnp.clip(index.ids, 0, last)].get(mode="promise_in_bounds")
-        chosen &= (index.ids >= 0) & (index.ids <= last)
-    bits = chosen.reshape(-1, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None]
+        by_entry = jnp.asarray(allowed).at[jnp.clip(index.ids, 0, last)].get(mode="promise_in_bounds")
+        by_entry &= (index.ids >= 0) & (index.ids <= last)
+    bits = by_entry.reshape(-1, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None]
     entries = make_bitmap(bits.sum(1, dtype=jnp.uint32))
     return Filter(entries, _find_excluded(index, entries, one_item_each))
 
 
 _compiled_filter = entry_point(make_filter, "one_item_each")
-_compiled_shard_filters = entry_point(partial(keep_shards, make_filter))
+_compiled_shard_filters = entry_point(partial(map_sharded, make_filter))
 
 
 def _find_excluded(index: HashIndex, entries: Bitmap, one_item_each: bool | None) -> jax.Array:
-    """Which codes have no allowed entry, as in `Filter`."""
+    """Marks the codes without allowed entries, as in `Filter.excluded`."""
     _, blocks, group_size, lanes = index.codes.shape
 
     def by_bits(entries: Bitmap) -> jax.Array:
-        """The rank of a code is the entry of its one item, and nothing is gathered."""
+        """Avoids a gather: the rank of a code equals the entry of its one item."""
         shifts = jnp.arange(0, 32, group_size, dtype=jnp.uint32)
         groups = ((entries.words[:, None] >> shifts[None]) & jnp.uint32((1 << group_size) - 1)).reshape(-1)
         groups = groups[: blocks * lanes]
@@ -172,11 +172,11 @@ def _find_excluded(index: HashIndex, entries: Bitmap, one_item_each: bool | None
 
 
 def count_items_of_codes(index: HashIndex, allowed: Filter | None) -> jax.Array:
-    """The number of allowed items of each code: int32 `[capacity]`."""
+    """Counts the allowed items of each code: int32 `[capacity]`."""
     return jnp.diff(index.offsets if allowed is None else rank(allowed.entries, index.offsets))
 
 
 def tile_by_code(index: HashIndex, values: jax.Array) -> jax.Array:
-    """Tiles values `[capacity]`, one for each code, as the codes: `[blocks, g, L]`."""
+    """Tiles one value per code, `[capacity]`, like the codes: `[blocks, g, L]`."""
     _, blocks, group_size, lanes = index.codes.shape
     return values.reshape(blocks, lanes, group_size).transpose(0, 2, 1)

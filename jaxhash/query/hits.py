@@ -1,7 +1,7 @@
-"""Hits: the codes that a search on the host has found, the items of these codes, and the loop over methods.
+"""Hits: the codes found by a search on the host, their items, and the loop over methods.
 
-How many there are depends on the data, so numpy puts them together. On the device, filling would scatter or sort over
-all n codes for each query.
+Their number depends on the data, so numpy assembles them. On the device, filling slots would scatter or sort over all n
+codes for each query.
 """
 
 import operator
@@ -18,13 +18,13 @@ from jaxhash.index.hash_index import HashIndex, find_words, sizes_of
 from jaxhash.query.plan import Limits, Option
 from jaxhash.query.results import RadiusMatches
 
-# A packed hit: the query in 13 bits, the distance in 20 (of up to 2^15 bits that weigh up to 15), the rank in 31.
+# A packed hit: the query in 13 bits, the distance in 20 (up to 2^15 bits with weights up to 15), the rank in 31.
 QUERY_SHIFT, DISTANCE_SHIFT = np.uint64(51), np.uint64(31)
 DISTANCE_MASK, RANK_MASK = np.int32(2**20 - 1), np.uint64(2**31 - 1)
 
 
 class Hits(NamedTuple):
-    """The codes that each of q queries has found, by (distance, rank): query i's are `starts[i]:starts[i + 1]`."""
+    """The codes found for each of q queries, by (distance, rank): query i's are `starts[i]:starts[i + 1]`."""
 
     starts: np.ndarray  # int64 [q + 1]
     distances: np.ndarray  # int32 [h], or a narrower dtype
@@ -32,16 +32,16 @@ class Hits(NamedTuple):
 
     @property
     def queries(self) -> np.ndarray:
-        """The number of the query of each hit, int64 `[h]`."""
+        """The query of each hit, int64 `[h]`."""
         return number_runs(self.starts)
 
 
 def sort_hits(
     num_queries: int, query: np.ndarray, distance: np.ndarray, rank: np.ndarray, *, unique: bool = True
 ) -> Hits:
-    """Sorts hits, given as queries (below 2^13), distances and ranks `[m]`; repeated ones are dropped, if there may be.
+    """Sorts hits, given as queries (below 2^13), distances and ranks `[m]`; drops duplicates unless `unique`.
 
-    One sort of packed hits takes a fraction of the time of a stable sort of three arrays.
+    Sorting packed hits takes a fraction of the time of a stable sort by three keys.
     """
     packed = distance.astype(np.uint64) << DISTANCE_SHIFT
     packed |= rank.astype(np.uint64)
@@ -58,14 +58,14 @@ def sort_hits(
 
 
 def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: np.ndarray, radius: int) -> Hits:
-    """The hits within a radius among candidates: pairs of a query, of uint32 `[q, w]` with q below 2^13, and a rank.
+    """Finds the hits within a radius among candidate pairs (query, rank), int `[m]`, which may repeat.
 
-    They are int `[m]`; a pair may come more than once.
+    `queries` are uint32 `[q, w]`, with q below 2^13.
     """
-    place = find_words(index, rank)
+    position = find_words(index, rank)
     distance = np.zeros(len(rank), np.uint16)
     for word, codes in enumerate(np.asarray(index.codes).reshape(index.num_words, -1)):
-        distance += np.bitwise_count(codes[place] ^ queries[:, word][query])
+        distance += np.bitwise_count(codes[position] ^ queries[:, word][query])
     near = np.flatnonzero(distance <= radius)
     return sort_hits(len(queries), query[near], distance[near], rank[near], unique=False)
 
@@ -73,9 +73,9 @@ def hits_among(index: HashIndex, queries: np.ndarray, query: np.ndarray, rank: n
 def matches_of_hits(
     index: HashIndex, hits: Hits, allowed: np.ndarray | None = None, first: int | None = None
 ) -> RadiusMatches:
-    """Lists the items of the codes that were found; of a mask by id, bool `[m]`, those that it allows.
+    """Lists the items of hits, filtered by a mask by id, bool `[m]`.
 
-    Without a mask, and if each query has hits, it may be only the `first` items of each.
+    `first` keeps the first items of each query only; every query must then have hits, and there can be no mask.
     """
     sizes, ids = sizes_of(index), np.asarray(index.ids)
     starts, distances, ranks = hits
@@ -95,7 +95,7 @@ def matches_of_hits(
 
 
 def _limit_counts(starts: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
-    """How many of the items of each code are among the first k of its query: `[h]`."""
+    """Counts the items of each code that are among the first k of its query: `[h]`."""
     before = np.cumsum(counts, dtype=np.int64) - counts
     before -= np.repeat(before[starts[:-1]], np.diff(starts))
     return np.clip(k - before, 0, counts)
@@ -120,15 +120,15 @@ def join_matches(parts: Sequence[RadiusMatches]) -> RadiusMatches:
 
 
 def sort_matches(num_queries: int, query: np.ndarray, distances: np.ndarray, ids: np.ndarray) -> RadiusMatches:
-    """Puts rows, int `[m]`, that are in order for each query into the order of the queries."""
+    """Sorts rows, int `[m]`, by query; rows of one query keep their order."""
     order = np.argsort(query, kind="stable")
     offsets = np.append(0, np.cumsum(np.bincount(query, minlength=num_queries)))
     return RadiusMatches(offsets, distances[order], ids[order])
 
 
 @dataclass
-class Asked:
-    """What methods are asked for, beside the queries."""
+class Request:
+    """The arguments of a search, without the queries."""
 
     index: HashIndex
     allowed: np.ndarray | None  # bool [m], by id
@@ -137,40 +137,40 @@ class Asked:
     radius: int = 0
 
 
-# The matches of queries, none for those that are not done, and which are done, bool [q].
+# The matches of queries, and which queries are done, bool [q]; the others have no matches.
 Part = tuple[RadiusMatches, np.ndarray]
-Method = Callable[[Asked, Queries, Option], Part]
+Method = Callable[[Request, Queries, Option], Part]
 
 
 def try_in_turn(
-    methods: Mapping[str, Method], options: Sequence[Option], asked: Asked, queries: Queries
+    methods: Mapping[str, Method], options: Sequence[Option], request: Request, queries: Queries
 ) -> RadiusMatches:
-    """Lets each method answer the queries `[q, w]` that those before it left; the last one answers all."""
-    matches, done = methods[options[0].method](asked, queries, options[0])
+    """Passes the queries `[q, w]` that one method leaves unanswered to the next; the last one answers all."""
+    matches, done = methods[options[0].method](request, queries, options[0])
     for option in options[1:]:
         left = np.flatnonzero(~done)
         if not len(left):
             break
-        more, done[left] = methods[option.method](asked, queries.map(operator.itemgetter(left)), option)
+        more, done[left] = methods[option.method](request, queries.map(operator.itemgetter(left)), option)
         query = np.concatenate([number_runs(matches.offsets), left[number_runs(more.offsets)]])
-        found = (np.concatenate(pair) for pair in zip(matches[1:], more[1:], strict=True))
-        matches = sort_matches(len(done), query, *found)
+        distances, ids = (np.concatenate(pair) for pair in zip(matches[1:], more[1:], strict=True))
+        matches = sort_matches(len(done), query, distances, ids)
     return matches
 
 
 def in_chunks(find: Callable[[Queries], RadiusMatches | None], queries: Queries, size: int) -> Part:
-    """Answers queries `[q, w]`, at most `size` at a time, in two threads; `find` returns `None` for those it leaves."""
+    """Answers queries `[q, w]` in chunks of `size`, in two threads; `find` returns `None` to leave a chunk."""
     count = len(queries.words)
     if count <= size:
         return mark_done(find(queries), count)
     chunks = [queries.map(operator.itemgetter(slice(start, start + size))) for start in range(0, count, size)]
-    found = zip(in_parallel(find, chunks), chunks, strict=True)
-    parts, done = zip(*(mark_done(matches, len(chunk.words)) for matches, chunk in found), strict=True)
+    results = zip(in_parallel(find, chunks), chunks, strict=True)
+    parts, done = zip(*(mark_done(matches, len(chunk.words)) for matches, chunk in results), strict=True)
     return join_matches(parts), np.concatenate(done)
 
 
 def mark_done(matches: RadiusMatches | None, count: int) -> Part:
-    """The matches of queries that are done; or, without any, of so many that are not."""
+    """Returns the matches of `count` done queries, or empty matches of `count` queries left for the next method."""
     if matches is not None:
         return matches, np.ones(count, bool)
     nothing = np.zeros(0, np.int32)

@@ -1,4 +1,4 @@
-"""All items within a radius of each query: `radius_search`, and `radius_search_padded` in a fixed number of slots."""
+"""All items within a radius of each query: `radius_search`, and `radius_search_padded` in arrays of fixed shape."""
 
 import math
 from collections.abc import Callable
@@ -34,14 +34,14 @@ from jaxhash.query.filters import (
     check_allowed,
     count_items_of_codes,
     find_filter,
-    gather_few,
+    gather_allowed,
     make_known_filter,
     map_allowed,
     tile_by_code,
 )
-from jaxhash.query.hits import Asked, Part, in_chunks, join_matches, matches_of_hits, sort_matches, try_in_turn
-from jaxhash.query.nearest import scan_in_batches, take_account
-from jaxhash.query.plan import LIMITS, Limits, Option, compared_at_once, order_radius
+from jaxhash.query.hits import Part, Request, in_chunks, join_matches, matches_of_hits, sort_matches, try_in_turn
+from jaxhash.query.nearest import choose_options, scan_in_batches
+from jaxhash.query.plan import LIMITS, Limits, Option, numpy_batch_size, order_radius
 from jaxhash.query.probe.device import matches_on_device, probe_in_batches, probe_in_slots
 from jaxhash.query.probe.host import probe_matches, probe_one
 from jaxhash.query.probe.tables import check_tables
@@ -69,27 +69,26 @@ def radius_search(
     method: str = "auto",
     num_tables: int | None = None,
 ) -> RadiusMatches:
-    """Finds all items within a radius of each query, however many there are.
+    """Finds all items within a radius of each query.
 
-    The lengths of the results depend on the data, so this can't be traced; inside `jit` use `radius_search_padded`.
+    The lengths of the results depend on the data, so it can't be traced; inside `jit` use `radius_search_padded`.
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
+        queries: codes, uint32 `[..., w]`, flattened to q queries in row-major order.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
-        allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
+        allowed: mask of the items to search, bool `[m]`, by id; m must exceed the largest id. By default all.
         method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi_index" does so for
-            several slices of the code; "auto" takes what should be quickest. The results are the same.
-        num_tables: for "multi_index", the number of slices, from 1 to b; by default what should be quickest.
+            several slices of the code; "auto" picks the lowest estimated cost. The results are the same.
+        num_tables: for "multi_index", the number of slices, from 1 to b; by default the cheapest.
 
     Returns:
-        `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are those from `offsets[i]`
-        to `offsets[i + 1]`, sorted by (distance, code, id).
+        `RadiusMatches(offsets, distances, ids)` of numpy arrays: the matches of query i are
+        `offsets[i]:offsets[i + 1]`, sorted by (distance, code, id).
 
     Raises:
-        ValueError: queries or mask don't fit the index, a number is out of range, or there is no such method.
-        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or the call is being
-            traced.
+        ValueError: queries or mask don't fit the index, a number is out of range, or the method is unknown.
+        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or the call is traced.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index.codes, index.ids, queries, allowed):
@@ -119,24 +118,24 @@ def find_matches(
     """Implements `radius_search` of queries uint32 `[q, w]`, after its checks."""
     sizes, count = sizes_of(index), len(queries)
     options = order_radius(sizes, count, radius, method, num_tables, limits)
-    options = take_account(index, options, limits)
-    return try_in_turn(_METHODS, options, Asked(index, allowed, limits, radius=radius), Queries(queries))
+    options = choose_options(index, options, limits)
+    return try_in_turn(_METHODS, options, Request(index, allowed, limits, radius=radius), Queries(queries))
 
 
-def _compare_in_numpy(asked: Asked, queries: Queries, _: Option) -> Part:
+def _compare_in_numpy(request: Request, queries: Queries, _: Option) -> Part:
     def find(rows: Queries) -> RadiusMatches:
-        return matches_of_hits(asked.index, hits_within(asked.index, rows, asked.radius), asked.allowed)
+        return matches_of_hits(request.index, hits_within(request.index, rows, request.radius), request.allowed)
 
-    return in_chunks(find, queries, compared_at_once(sizes_of(asked.index), asked.limits))
+    return in_chunks(find, queries, numpy_batch_size(sizes_of(request.index), request.limits))
 
 
-def _scan(asked: Asked, queries: Queries, _: Option) -> Part:
-    few = None if asked.allowed is None else gather_few(asked.index, asked.allowed, asked.limits)
-    index, allowed = (asked.index, asked.allowed) if few is None else (few, None)
-    size = scan_size(index.codes.shape, queries, 1, limits=asked.limits)
+def _scan(request: Request, queries: Queries, _: Option) -> Part:
+    small_index = None if request.allowed is None else gather_allowed(request.index, request.allowed, request.limits)
+    index, allowed = (request.index, request.allowed) if small_index is None else (small_index, None)
+    size = scan_size(index.codes.shape, queries, 1, limits=request.limits)
 
     def find(rows: Queries) -> RadiusMatches:
-        parts = hits_by_scan(index, rows.words, asked.radius, size, asked.limits)
+        parts = hits_by_scan(index, rows.words, request.radius, size, request.limits)
         return join_matches([matches_of_hits(index, hits, allowed) for hits in parts])
 
     return in_chunks(find, queries, size)
@@ -154,7 +153,7 @@ _METHODS = {
 def _search_shards(
     index: ShardedIndex, num_queries: int, search_shard: Callable[[HashIndex], RadiusMatches]
 ) -> RadiusMatches:
-    """All matches in an index from those in each of its shards, which are searched at the same time."""
+    """Searches all shards at the same time and merges their matches."""
     shards = local_shards(index)
 
     def find_rows(number: int) -> np.ndarray:
@@ -167,7 +166,7 @@ def _search_shards(
             return np.concatenate([np.zeros((0, 4), np.int32), *pool.map(find_rows, shards)])
 
     query, distance, shard, ids = gather_rows(own_rows, index.mesh.is_multi_process).T
-    # Stable, so that the items of a shard keep their order: by code, then by id.
+    # A stable sort keeps the items of a shard in order: by code, then by id.
     order = np.argsort((distance.astype(np.int64) << 16) | shard, kind="stable")
     return sort_matches(num_queries, query[order], distance[order], ids[order])
 
@@ -184,31 +183,31 @@ def radius_search_padded(
 ) -> PaddedMatches[AnyArray]:
     """Finds the items within a radius of each query, in arrays of fixed shape. Can be called inside `jit` and `vmap`.
 
-    By default all codes are compared. With tables, which `build_tables` makes and which are arguments of a program as
-    the index is, only codes that share an address near the query's are: in 1/9 of the time at 1,000,000 codes of 28
-    bits, and 1/70 at 10,000,000.
+    By default all codes are compared. With tables from `build_tables`, which a program takes as arguments like the
+    index, only codes at addresses near the query's are: in 1/9 of the time for 1,000,000 codes of 28 bits, and 1/70 for
+    10,000,000.
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
         queries: codes, uint32 `[..., w]`.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0 (static).
-        max_results: how many matches there is room for, at least 1 (static).
-        allowed: which items may be found, bool `[m]`, as for `search`.
-        tables: what `build_tables` made for this index.
-        max_candidates: how many codes there is room to compare for each query, at least 1 (static); with several
-            tables, a code counts once for each that leads to it. By default four times `max_results`. For tables only.
+        max_results: the number of matches to return per query, at least 1 (static).
+        allowed: mask of the items to search, bool `[m]`, as for `search`.
+        tables: the `ProbeTables` of this index, from `build_tables`.
+        max_candidates: the number of codes to compare per query, at least 1 (static), with tables only; by default four
+            times `max_results`. A code counts once for each table that leads to it.
 
     Returns:
         `PaddedMatches(distances, ids, counts, complete)`: the first `max_results` matches, the true number of matches,
-        and whether all candidates were compared. Where a count exceeds `max_results`, the last matches are missing;
-        where `complete` is false, any may be, and the count is a lower bound. Without tables it is always true. Numpy
-        arrays if the queries are, or else JAX arrays.
+        and whether all candidates were compared. If a count exceeds `max_results`, the last matches are missing. If
+        `complete` is false, any may be missing, and the count is a lower bound; without tables it is always true. Numpy
+        arrays for numpy queries, else JAX arrays.
 
     Raises:
-        ValueError: queries, mask or tables don't fit the index, a number is out of range, or the radius takes more than
-            2^16 probes of one of these tables.
-        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or tables are of another
-            type.
+        ValueError: queries, mask or tables don't fit the index, a number is out of range, or the radius needs more than
+            2^16 probes of one table.
+        TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or tables are not
+            `ProbeTables`.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     codes = check_known_codes("queries", queries, index.num_bits)
@@ -229,31 +228,31 @@ def radius_search_padded(
     if traced:
         return matches_in_slots(index, Queries(codes), mask, **options)
     if tables is not None:
-        made = None if mask is None else make_known_filter(index, mask)
-        return probe_in_batches((index, tables), Queries(codes), made, **options)
-    searched, chosen = apply_filter(index, mask)
-    options |= {} if chosen is None else {"allowed": chosen}
+        mask_filter = None if mask is None else make_known_filter(index, mask)
+        return probe_in_batches((index, tables), Queries(codes), mask_filter, **options)
+    searched, mask_filter = apply_filter(index, mask)
+    options |= {} if mask_filter is None else {"allowed": mask_filter}
     compiled = partial(_compiled_padded, **options)
-    found: PaddedMatches[Any] = scan_in_batches(compiled, searched, Queries(codes), max_results, LIMITS)
-    return found
+    matches: PaddedMatches[Any] = scan_in_batches(compiled, searched, Queries(codes), max_results, LIMITS)
+    return matches
 
 
 @partial(jax.jit, static_argnames=("radius", "max_results"))
 def matches_in_slots(
     index: AnyIndex, queries: Queries, allowed: Any = None, *, radius: int, max_results: int
 ) -> PaddedMatches[jax.Array]:
-    """Computes what `radius_search_padded` returns without tables, for queries `[..., w]` and a mask or filter."""
+    """Implements `radius_search_padded` without tables, for queries `[..., w]` and a mask or filter. Traceable."""
     if isinstance(index, ShardedIndex):
         find = partial(matches_in_slots, radius=radius, max_results=max_results)
         return merge_padded(map_allowed(index, find, allowed, queries), max_results)
-    chosen = find_filter(index, allowed)
-    sizes = tile_by_code(index, count_items_of_codes(index, chosen))
+    mask_filter = find_filter(index, allowed)
+    sizes = tile_by_code(index, count_items_of_codes(index, mask_filter))
 
     def within(batch: Queries) -> PaddedMatches[jax.Array]:
-        distances, ranks = find_codes(index, chosen, batch, max_results)
+        distances, ranks = find_codes(index, mask_filter, batch, max_results)
         distances = jnp.where(distances <= radius, distances, NO_DISTANCE)
         counts = count_items(Codes(index.codes, index.num_codes), sizes, batch, radius)
-        slots = items_in_slots(index, chosen, distances, ranks, max_results)
+        slots = items_in_slots(index, mask_filter, distances, ranks, max_results)
         return PaddedMatches(*slots, counts, jnp.ones(counts.shape, bool))
 
     return map_queries(within, queries, index.num_bits, scan_size(index.codes.shape, queries, max_results))

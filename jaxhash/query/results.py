@@ -1,6 +1,6 @@
-"""What searches return: named tuples of arrays.
+"""Results of searches: named tuples of arrays.
 
-Arrays are numpy's if the queries were, or else JAX's; ragged results are always numpy's.
+They hold numpy arrays for numpy queries, else JAX arrays; ragged results always hold numpy arrays.
 """
 
 from typing import ClassVar, Generic, NamedTuple
@@ -21,7 +21,7 @@ class _Neighbors(NamedTuple, Generic[AnyArray]):
 class Neighbors(_Neighbors[AnyArray]):
     """The k nearest items of each query, by (distance, code, id): `distances` and `ids`, both int32 `[..., k]`.
 
-    Where there are fewer than k items, the slots after them hold `NO_DISTANCE` and `NO_ID`.
+    If there are fewer than k items, the remaining slots hold `NO_DISTANCE` and `NO_ID`.
     """
 
     __slots__ = ()
@@ -30,15 +30,15 @@ class Neighbors(_Neighbors[AnyArray]):
 
 
 class _ScoredNeighbors(NamedTuple, Generic[AnyArray]):
-    scores: AnyArray  # float32 or int32 [..., k]; the worst possible where fewer than k items are found
+    scores: AnyArray  # float32 or int32 [..., k]; the worst score where fewer than k items are found
     ids: AnyArray  # int32 [..., k]; NO_ID there
 
 
 class ScoredNeighbors(_ScoredNeighbors[AnyArray]):
     """The k items of each query with the best scores, best first, both `[..., k]`.
 
-    `ids` are int32. `scores` are float32 from `rerank_vectors`, and int32 from `bag_search`. Where fewer than k items
-    are found, the slots after them hold `NO_ID` and the worst score: -inf, or inf for distances, or 0 of a bag.
+    `ids` are int32. `scores` are float32 from `rerank_vectors`, int32 from `bag_search`. If fewer than k items are
+    found, the remaining slots hold `NO_ID` and the worst score: -inf, inf for distances, 0 from `bag_search`.
     """
 
     __slots__ = ()
@@ -48,7 +48,7 @@ class ScoredNeighbors(_ScoredNeighbors[AnyArray]):
 class _PaddedMatches(NamedTuple, Generic[AnyArray]):
     distances: AnyArray  # int32 [..., max_results]; NO_DISTANCE after the last match
     ids: AnyArray  # int32 [..., max_results]; NO_ID there
-    counts: AnyArray  # int32 [...]; how many items match, also when they don't fit
+    counts: AnyArray  # int32 [...]; all matches, also those without a slot
     complete: AnyArray  # bool [...]; whether all candidates were compared
 
 
@@ -56,8 +56,8 @@ class PaddedMatches(_PaddedMatches[AnyArray]):
     """The items within a radius of each query, by (distance, code, id), in a fixed number of slots.
 
     `distances` and `ids` are int32 `[..., max_results]`, with `NO_DISTANCE` and `NO_ID` after the last match;
-    `counts`, int32 `[...]`, is the true number of matches, also when they don't all fit. Where `complete`, bool
-    `[...]`, is false, which happens with tables only, matches may be missing anywhere, and `counts` is a lower bound.
+    `counts`, int32 `[...]`, is the true number of matches, which may exceed the slots. Where `complete`, bool `[...]`,
+    is false (with tables only), any matches may be missing, and `counts` is a lower bound.
     """
 
     __slots__ = ()
@@ -82,7 +82,7 @@ class NeighborPairs(NamedTuple):
 
 
 class Redundant(NamedTuple):
-    """Dropped items, and for each the kept item that represents it."""
+    """Dropped items and, for each, the kept item that represents it."""
 
     removed: np.ndarray  # int32 [m], the ids of the dropped items, ascending
-    kept: np.ndarray  # int32 [m], for each the id of the kept item
+    kept: np.ndarray  # int32 [m], the id of the kept item for each

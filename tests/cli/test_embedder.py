@@ -132,9 +132,9 @@ def test_a_file_built_from_pixels_takes_no_embedder(original, capsys):
         ("networks:nothing", "can't be imported: AttributeError"),
         ("networks:seven", "must be a function, got int"),
         ("networks:broken", "failed on uint8 images of shape (64, 6, 6, 3): RuntimeError: out of memory"),
-        ("networks:whole_numbers", "must give floats of shape [64, d], got uint8 of shape (64, 108)"),
-        ("networks:too_few", "must give floats of shape [64, d], got float64 of shape (63, 12)"),
-        ("networks:not_a_number", "gave NaN"),
+        ("networks:whole_numbers", "must return floats of shape [64, d], got uint8 of shape (64, 108)"),
+        ("networks:too_few", "must return floats of shape [64, d], got float64 of shape (63, 12)"),
+        ("networks:not_a_number", "returned NaN"),
     ],
 )
 def test_what_is_wrong_with_an_embedder_is_one_line(photos, capsys, name, part):

@@ -302,7 +302,7 @@ def test_members_that_the_header_does_not_list_are_refused(path):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_repeated_members_are_refused(path):
     members = list(forgery.parts(path).items())
-    assert_refused(path, forgery.sealed(forgery.archive([*members, members[-1]])), "follow one another")
+    assert_refused(path, forgery.sealed(forgery.archive([*members, members[-1]])), "not contiguous")
 
 
 def test_compressed_members_are_refused(path):
@@ -369,5 +369,5 @@ def test_directories_of_very_many_members_are_refused(path):
 def test_very_large_files_that_are_not_ours_are_refused_at_once(path):
     with path.open("wb") as file:
         file.truncate(2**40)  # sparse: it takes no space on the disk
-    with pytest.raises(jh.CorruptFileError, match="no jaxhash file"):
+    with pytest.raises(jh.CorruptFileError, match="not a jaxhash file"):
         jh.load_index(path)

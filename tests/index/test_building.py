@@ -91,7 +91,7 @@ def test_set_padding_bits_are_refused():
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([0, 5, 5], ValueError, "5 came more than once"),
+        ([0, 5, 5], ValueError, "5 occurs more than once"),
         ([0, 1, -1], ValueError, "got -1"),
         ([0, 1, 2**31], ValueError, r"my_ids\[ids\]"),
         ([0, 1], ValueError, r"ids must have shape \(3,\)"),
@@ -141,7 +141,7 @@ def test_batches_of_unequal_numbers_of_codes_an_item_are_refused():
 
 def test_several_codes_an_item_without_multi_are_refused():
     codes = np.zeros((2, 1), np.uint32)
-    with pytest.raises(ValueError, match=r"ids must be distinct, but 5 came more than once \(multi=True"):
+    with pytest.raises(ValueError, match=r"ids must be distinct, but 5 occurs more than once \(multi=True"):
         jh.build_index(codes, 8, ids=[5, 5])
     with pytest.raises(ValueError, match=r"codes must have shape \[n, 1\], got \(1, 2, 1\)"):
         jh.build_index(codes[None], 8)

@@ -186,7 +186,7 @@ def test_unknown_values_of_missing_are_refused(missing):
         (np.full((2, 1), 1, np.uint32), None, ValueError, "padding bits must be zero"),
         (np.zeros((2, 1), np.uint32), [1, 9], ValueError, "ids must be new, but 9 is in the index already"),
         (np.zeros((2, 1), np.uint32), [9, 7], ValueError, "ids must be new, but 7 is in the index already"),
-        (np.zeros((2, 1), np.uint32), [1, 1], ValueError, "1 came more than once"),
+        (np.zeros((2, 1), np.uint32), [1, 1], ValueError, "1 occurs more than once"),
         (np.zeros((2, 1), np.uint32), [1], ValueError, r"ids must have shape \(2,\)"),
         (np.zeros((2, 1), np.uint32), [1, -1], ValueError, "got -1"),
         (np.zeros((2, 1), np.uint32), [1, 2**31], ValueError, r"my_ids\[ids\]"),
@@ -317,7 +317,7 @@ def test_rows_of_codes_are_added_after_the_largest_id():
 
 def test_indexes_with_and_without_several_codes_an_item_are_not_merged():
     codes = np.zeros((2, 1), np.uint32)
-    with pytest.raises(ValueError, match="several codes, or neither"):
+    with pytest.raises(ValueError, match="a and b must have the same multi, got"):
         jh.merge_indexes(jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True))
 
 

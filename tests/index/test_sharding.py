@@ -22,5 +22,5 @@ def test_on_one_device_all_is_one_shard():
 
 
 def test_ids_that_repeat_are_refused_unless_items_have_several_codes():
-    with pytest.raises(ValueError, match="multi=True lets items have several codes"):
+    with pytest.raises(ValueError, match="multi=True allows several codes per item"):
         jh.build_sharded_index(np.zeros((2, 1), np.uint32), 8, MESH, ids=[6, 6])

@@ -15,13 +15,13 @@ from samples import identical, items, same
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.index.hash_index import HashIndex, cache_of
-from jaxhash.query.filters import Filter, apply_filter, count_among, gather_few, make_filter
+from jaxhash.query.filters import Filter, apply_filter, count_unfiltered, gather_allowed, make_filter
 from jaxhash.query.nearest import find_nearest
 from jaxhash.query.plan import LIMITS
 from jaxhash.query.radius import find_matches
 
 SHARES = (0.5, 0.0, 1.0, 0.02)
-FEW = LIMITS._replace(worth_gathering=1)
+FEW = LIMITS._replace(min_gathered_items=1)
 
 
 def example(num_bits, n=300, seed=0):
@@ -166,7 +166,7 @@ def test_few_allowed_items_are_searched_alone(multi, rng):
         alone = only(codes, ids, 20, allowed, multi=multi)
         found = find_nearest(index, Queries(codes[:5]), allowed, k=9, limits=FEW)
         same(found, jh.search(alone, codes[:5], k=9))
-        matches = find_matches(index, codes[:5], 2, allowed, "scan", limits=prefer("scan", worth_gathering=1))
+        matches = find_matches(index, codes[:5], 2, allowed, "scan", limits=prefer("scan", min_gathered_items=1))
         same(matches, jh.radius_search(alone, codes[:5], radius=2))
 
 
@@ -174,19 +174,19 @@ def test_items_are_gathered_where_few_enough_are_allowed():
     codes, ids, _, _ = example(64)
     index, allowed = jh.build_index(codes, 64, ids=ids), np.zeros(901, bool)
     allowed[ids[:4]] = True  # of 300, one in 64 or fewer
-    assert gather_few(index, allowed) is None  # the index is small
-    few = gather_few(index, allowed, FEW)
+    assert gather_allowed(index, allowed) is None  # the index is small
+    few = gather_allowed(index, allowed, FEW)
     assert isinstance(few, HashIndex)
     assert sorted(np.asarray(few.ids)[: few.num_items].tolist()) == sorted(ids[:4].tolist())
     allowed[ids[4]] = True
-    assert gather_few(index, allowed, FEW) is None
+    assert gather_allowed(index, allowed, FEW) is None
     of_one = jh.build_index(codes, 64, ids=np.zeros(300, int), multi=True)  # one item, with all the codes
-    assert gather_few(of_one, np.ones(1, bool), FEW) is None
+    assert gather_allowed(of_one, np.ones(1, bool), FEW) is None
 
 
 def test_one_program_serves_all_masks(compilations):
     codes, ids, queries, masks = example(64)
-    index, limits = jh.build_index(codes, 64, ids=ids), prefer("scan", worth_gathering=1)
+    index, limits = jh.build_index(codes, 64, ids=ids), prefer("scan", min_gathered_items=1)
     search = partial(find_nearest, index, Queries(queries), k=3, limits=limits)
     for allowed in masks:  # some and few: two programs
         search(allowed)
@@ -230,7 +230,7 @@ def test_codes_of_one_item_are_excluded_by_their_bits(num_bits, rng):
 
 @pytest.mark.parametrize(("allowed", "among"), [([True] * 4, 6), ([True, False], 12), ([False] * 3, 18)])
 def test_neighbors_to_search_grow_as_fewer_are_allowed(allowed, among):
-    assert count_among(6, np.array(allowed)) == among
+    assert count_unfiltered(6, np.array(allowed)) == among
 
 
 def test_masks_of_another_kind_are_refused():

@@ -7,8 +7,8 @@ from samples import collection, same
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.query.hits import (
-    Asked,
     Hits,
+    Request,
     hits_among,
     in_chunks,
     join_matches,
@@ -117,11 +117,11 @@ def test_each_method_gets_the_queries_that_are_left():
 
     methods, options = {name: method(name) for name in rules}, [Option(name, 0.0) for name in log]
     queries = Queries(code(2, 5, 0, 1, 3, 5))
-    found = try_in_turn(methods, options, Asked(None, None, LIMITS), queries)
+    found = try_in_turn(methods, options, Request(None, None, LIMITS), queries)
     assert asked == [("even", [2, 5, 0, 1, 3, 5]), ("small", [5, 1, 3, 5]), ("all", [5, 5])]
     ids = [2] * 2 + [5] * 5 + [1] + [3] * 3 + [5] * 5
     same(found, RadiusMatches([0, 2, 7, 7, 8, 11, 16], [9] * 16, ids))
-    same(try_in_turn(methods, options, Asked(None, None, LIMITS), Queries(code())), RadiusMatches([0], [], []))
+    same(try_in_turn(methods, options, Request(None, None, LIMITS), Queries(code())), RadiusMatches([0], [], []))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 9])

@@ -16,7 +16,7 @@ from samples import collection, items, same
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.index.hash_index import sizes_of
-from jaxhash.query.hits import Asked
+from jaxhash.query.hits import Request
 from jaxhash.query.nearest import find_nearest
 from jaxhash.query.plan import LIMITS, order_nearest
 from jaxhash.query.probe.host import probe_widening
@@ -111,7 +111,7 @@ def test_methods_leave_some_queries_to_the_next(num_bits):
     for limits, possible in [(SOME_PROBED, range(1, 9)), ({"candidates": 1, "candidate": 1e9}, [0])]:
         chosen = prefer("probe", **limits)
         option = order_nearest(sizes_of(index), 9, 7, 7, method="probe", limits=chosen)[0]
-        _, done = probe_widening(Asked(index, None, chosen, k=7), Queries(queries), option)
+        _, done = probe_widening(Request(index, None, chosen, k=7), Queries(queries), option)
         assert done.sum() in possible
 
 

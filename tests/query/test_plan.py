@@ -45,8 +45,8 @@ def test_slices_are_disjoint_and_bounded(num_bits, num_tables, num_codes):
     numbering = (num_codes - 1).bit_length()
     assert slices[0].first == 0
     for one, other in itertools.pairwise((*slices, Slice(num_bits, 0))):
-        assert 1 <= one.size <= max(LIMITS.largest_table, numbering + LIMITS.least_spare_bits)
-        assert one.size <= max(8, numbering + LIMITS.spare_bits)
+        assert 1 <= one.size <= max(LIMITS.max_table_bits, numbering + LIMITS.min_spare_bits)
+        assert one.size <= max(8, numbering + LIMITS.max_spare_bits)
         assert one.first + one.size <= other.first
 
 
@@ -153,8 +153,8 @@ def test_what_is_beyond_a_limit_is_no_option():
 
 def test_an_accelerator_probes_with_each_room_before_the_host():
     options = order_radius(sizes_for(10**7, 64, on_host=False), 9, 3, "probe")
-    methods = [(option.method, option.room) for option in options]
-    assert methods == [*(("device", room) for room in LIMITS.rooms), ("probe", 0), ("scan", 0)]
+    methods = [(option.method, option.num_slots) for option in options]
+    assert methods == [*(("device", num_slots) for num_slots in LIMITS.slot_counts), ("probe", 0), ("scan", 0)]
     # Tables of more than 2^31 entries are the host's.
     options = order_radius(sizes_for(2**30, 64, on_host=False), 9, 3, "multi_index", 2)
     assert [option.method for option in options] == ["probe", "scan"]
@@ -172,9 +172,9 @@ def test_crowded_addresses_cost_more():
 
 def test_batches_fit_their_memory():
     limits = LIMITS._replace(max_queries=64, query_memory=1000, max_hit_queries=50, compared=1000)
-    sizes = [plan.affordable(size, limits) for size in (1, 15, 16, 125, 126, 500, 501, 10**9)]
+    sizes = [plan.max_batch_size(size, limits) for size in (1, 15, 16, 125, 126, 500, 501, 10**9)]
     assert sizes == [64, 64, 32, 8, 4, 2, 1, 1]
-    sizes = [plan.compared_at_once(sizes_for(n, 20), limits) for n in (0, 20, 21, 500, 501, 10**6)]
+    sizes = [plan.numpy_batch_size(sizes_for(n, 20), limits) for n in (0, 20, 21, 500, 501, 10**6)]
     assert sizes == [50, 50, 47, 2, 1, 1]
 
 
@@ -190,7 +190,7 @@ def test_batches_fit_their_memory():
 def test_batches_of_probes_are_bounded(slices, radii, size):
     limits = LIMITS._replace(probes=100, max_hit_queries=50)
     probed = Plan(tuple(Slice(*bits) for bits in slices), radii, 0.0)
-    assert plan.probed_at_once(probed, limits) == size
+    assert plan.probe_batch_size(probed, limits) == size
 
 
 # The account: the first table takes 1 a code to build, another 10.

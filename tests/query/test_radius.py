@@ -13,7 +13,7 @@ from samples import collection, identical, items, same
 
 import jaxhash as jh
 from jaxhash.index.hash_index import sizes_of
-from jaxhash.query.filters import gather_few
+from jaxhash.query.filters import gather_allowed
 from jaxhash.query.plan import LIMITS, order_radius
 from jaxhash.query.radius import find_matches
 from jaxhash.query.results import RadiusMatches
@@ -201,13 +201,14 @@ def test_a_shard_is_searched_as_the_whole(many):
 def test_codes_of_few_allowed_items_are_gathered(num_bits, multi, compilations):
     codes, ids, queries = items(num_bits, 5000, 6)
     ids = ids // 4 if multi else ids
-    index, limits = jh.build_index(codes, num_bits, ids=ids, multi=multi), {"worth_gathering": 1, "few": 10}
+    index = jh.build_index(codes, num_bits, ids=ids, multi=multi)
+    limits = {"min_gathered_items": 1, "gathered_ratio": 10}
     pairs = np.unique(np.column_stack([codes, ids]), axis=0)  # an item has a code once
     codes, ids = pairs[:, :-1].astype(np.uint32), pairs[:, -1]
 
     def check(share):
         allowed = np.random.default_rng(0).random(15_000) < share
-        assert (gather_few(index, allowed, LIMITS._replace(**limits)) is not None) == (share < 0.3)
+        assert (gather_allowed(index, allowed, LIMITS._replace(**limits)) is not None) == (share < 0.3)
         expected = oracle.within(codes[allowed[ids]], ids[allowed[ids]], queries, 3)
         assert_matches(find(index, queries, 3, "scan", allowed, **limits), ragged(expected))
 

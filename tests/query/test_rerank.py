@@ -133,7 +133,7 @@ WRONG_VECTORS = [
     ({"vectors": np.zeros((4, 2), int)}, TypeError, "vectors must be floating, got dtype int64"),
     ({"vectors": np.zeros(4, np.float32)}, ValueError, r"vectors must have shape \[n, d\], got \(4,\)"),
     ({"queries": np.zeros((3, 2), int)}, TypeError, "queries must be floating"),
-    ({"queries": np.zeros((3, 1), np.float32)}, ValueError, r"shape \[..., 2\], as vectors have"),
+    ({"queries": np.zeros((3, 1), np.float32)}, ValueError, r"shape \[..., 2\], like vectors"),
     ({"queries": np.full((3, 2), np.nan)}, ValueError, "queries must be finite"),
     ({"queries": jnp.full((3, 2), jnp.inf)}, ValueError, "queries must be finite"),
     ({"metric": "manhattan"}, ValueError, "metric must be one of cosine, inner_product, euclidean"),

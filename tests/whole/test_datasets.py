@@ -297,7 +297,7 @@ def test_without_cifar_10_the_error_names_files_and_folders(tmp_path):
 def test_pickled_cifar_10_is_refused_with_the_reason(tmp_path, where):
     (tmp_path / where).mkdir(parents=True)
     (tmp_path / where / "data_batch_1").write_bytes(b"not even looked at")
-    with pytest.raises(ValueError, match="pickled files, which can make code run"):
+    with pytest.raises(ValueError, match="pickled files, which can execute code"):
         jh.load_dataset("cifar-10", tmp_path)
 
 
@@ -474,7 +474,7 @@ def test_cifar_10_is_fetched_in_colour(ask, monkeypatch):
     rows = np.arange(3 * 32 * 32)[None] // 1024 + 10 * np.arange(5)[:, None]  # red planes first
     fetched = SimpleNamespace(data=rows.astype(float), target=np.array(list("01234"), object))
     monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *_, **__: fetched)
-    monkeypatch.setattr(datasets, "TESTED", 2)
+    monkeypatch.setattr(datasets, "NUM_TEST", 2)
     data = jh.load_dataset("cifar-10")
     assert data.train_images[:, 31, 31].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert (data.train_labels.tolist(), data.test_labels.tolist()) == ([0, 1, 2], [3, 4])

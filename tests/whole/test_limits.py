@@ -119,7 +119,7 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
 
 def test_few_allowed_items_are_the_same_in_64_bit_mode(in_modes):
     codes, queries = sample_codes(64, n=500)
-    search = partial(find_nearest, k=3, limits=LIMITS._replace(worth_gathering=1))
+    search = partial(find_nearest, k=3, limits=LIMITS._replace(min_gathered_items=1))
     # An index keeps its filters.
     same(*in_modes(lambda: search(jh.build_index(codes, 64), Queries(queries), np.arange(500) < 2)))
 

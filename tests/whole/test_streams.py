@@ -58,9 +58,9 @@ def test_codes_in_the_same_memory_are_copied(model, images):
     [
         ([], {}, "at least one batch"),
         ([np.zeros((3, 2), np.uint32)], {}, "must have 1 words"),
-        ([np.zeros((3, 1), np.uint32)], {"ids": [1, 2, 3]}, "must come with them"),
+        ([np.zeros((3, 1), np.uint32)], {"ids": [1, 2, 3]}, "ids must be None for batches"),
         ([np.zeros((3, 1), np.uint32), (np.zeros((1, 1), np.uint32), [7])], {}, "all batches must have ids or none"),
-        ([(np.zeros((1, 1), np.uint32), [7]), (np.zeros((1, 1), np.uint32), [7])], {}, "7 came more than once"),
+        ([(np.zeros((1, 1), np.uint32), [7]), (np.zeros((1, 1), np.uint32), [7])], {}, "7 occurs more than once"),
         ([(np.zeros((2, 1), np.uint32), [7])], {}, "ids must have shape"),
     ],
 )

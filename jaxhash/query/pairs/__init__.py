@@ -1,1 +1,1 @@
-"""Comparing a collection with itself: all near pairs, groups of duplicates, and deduplication."""
+"""Comparison of a collection with itself: near pairs, duplicate groups, and deduplication."""

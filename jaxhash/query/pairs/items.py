@@ -1,4 +1,4 @@
-"""All near pairs of items, and what follows from them: groups of near duplicates, and deduplication."""
+"""Near pairs of items, groups of near duplicates, and deduplication."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,19 +13,19 @@ from jaxhash.query.pairs.near_codes import batch_pairs, find_near_codes
 from jaxhash.query.plan import LIMITS, Limits
 from jaxhash.query.results import NeighborPairs, Redundant
 
-# Items, each with a run of items that it is paired with, all at one distance: entries of `ids` int [m], first entries
-# of the runs int [m], their sizes int [m], and distances int32 [m].
+# Items, each paired with a run of items at one distance: entries of `ids` int [m], first entries of the runs int [m],
+# sizes of the runs int [m], and distances int32 [m].
 Runs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def neighbor_pairs(index: HashIndex, *, radius: int, max_pairs: int | None = None) -> NeighborPairs:
     """Finds all pairs of items within a radius of each other, exactly.
 
-    Beside the index and the answer it takes about 8 bytes for each pair and 100 bytes for each code.
+    Takes about 8 bytes per pair and 100 bytes per code beside the index and the result.
 
     Args:
         index: a `HashIndex` of b-bit codes.
-        radius: the largest Hamming distance that counts, inclusive, at least 0. Items of equal codes are 0 apart.
+        radius: the largest Hamming distance that counts, inclusive, at least 0. Items with equal codes have distance 0.
         max_pairs: the largest number of pairs to accept; by default any.
 
     Returns:
@@ -33,9 +33,9 @@ def neighbor_pairs(index: HashIndex, *, radius: int, max_pairs: int | None = Non
         (first, distance, second). No item is paired with itself.
 
     Raises:
-        ValueError: a number is out of range, or items have several codes (`multi`); or there are more than `max_pairs`
-            pairs, which is noticed before they take memory.
-        TypeError: `index` is no `HashIndex`, or a number is not an integer.
+        ValueError: a number is out of range, items have several codes (`multi`), or there are more than `max_pairs`
+            pairs, which is detected before they take memory.
+        TypeError: `index` is not a `HashIndex`, or a number is not an integer.
     """
     _check_one_code_each(index)
     limit = None if max_pairs is None else check_integer("max_pairs", max_pairs, 0, maximum=2**63 - 1)
@@ -60,19 +60,19 @@ def find_pairs(index: HashIndex, radius: int, limit: int | None, limits: Limits 
 def duplicate_groups(index: HashIndex, *, radius: int) -> list[np.ndarray]:
     """Groups items so that each is within a radius of another item of its group.
 
-    Items of one group can be further apart, connected by a chain of others: choose a small radius and long codes.
+    Items of one group may be farther apart, connected by a chain of others: choose a small radius and long codes.
 
     Args:
         index: a `HashIndex` of b-bit codes.
         radius: the largest Hamming distance that counts, inclusive, at least 0.
 
     Returns:
-        The ids of each group of at least two items, int32, ascending; the largest group first, groups of one size by
-        their first ids. Items that are near to no other are in no group.
+        The ids of each group of at least two items, int32, ascending; the largest group first, ties by first id. Items
+        without a near item are in no group.
 
     Raises:
-        ValueError: the radius is negative, or items have several codes (`multi`), so that one near code says little.
-        TypeError: `index` is no `HashIndex`, or the radius is not an integer.
+        ValueError: the radius is negative, or items have several codes (`multi`), for which one near code says little.
+        TypeError: `index` is not a `HashIndex`, or the radius is not an integer.
         ImportError: scipy is not installed.
     """
     _check_one_code_each(index)
@@ -86,7 +86,7 @@ def duplicate_groups(index: HashIndex, *, radius: int) -> list[np.ndarray]:
 
 
 def deduplicate(index: HashIndex, *, radius: int) -> Redundant:
-    """Greedy deduplication: visits items by ascending id and keeps each that is farther than `radius` from all kept.
+    """Deduplicates greedily: visits items by ascending id and keeps each that is farther than `radius` from all kept.
 
     No two kept items are within the radius of each other, and each dropped item is within the radius of the kept one
     that represents it. A chain of near items may keep more than one.
@@ -101,12 +101,12 @@ def deduplicate(index: HashIndex, *, radius: int) -> Redundant:
 
     Raises:
         ValueError: the radius is negative, or items have several codes (`multi`).
-        TypeError: `index` is no `HashIndex`, or the radius is not an integer.
+        TypeError: `index` is not a `HashIndex`, or the radius is not an integer.
     """
     _check_one_code_each(index)
     radius = check_radius(radius, index.num_bits)
     _, offsets, ids = sorted_arrays(index)
-    # Of equal codes only the first item can stay; so it suffices to choose codes, in the order of their first items.
+    # Only the first item of a code can be kept, so it suffices to choose codes in the order of their first items.
     kept = np.repeat(_choose_codes(index, ids[offsets[:-1]], radius), np.diff(offsets))
     dropped = np.flatnonzero(kept != ids)
     by_id = dropped[np.argsort(ids[dropped])]
@@ -117,21 +117,21 @@ def _check_one_code_each(index: HashIndex) -> None:
     """Raises unless the argument is an index of items with one code each."""
     if not isinstance(index, HashIndex):
         raise TypeError(
-            f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index (and load_index, for what "
-            "was saved in parts)"
+            f"index must be a HashIndex, got {type(index).__name__}; see jaxhash.build_index, or load_index for an "
+            "index saved in parts"
         )
     if index.multi:
-        raise ValueError("index must hold one code for each item, got one of items with several codes")
+        raise ValueError("index must hold one code for each item, got an index with multi=True")
 
 
 def _list_runs(index: HashIndex, radius: int, limits: Limits) -> Iterator[Runs]:
-    """Yields all pairs of items within a radius, as items with runs of others."""
+    """Yields all pairs of items within a radius as `Runs`."""
     offsets = sorted_arrays(index)[1].astype(np.int64)
     sizes = np.diff(offsets)
     entries = np.arange(offsets[-1])
-    later = np.repeat(offsets[1:], sizes) - entries - 1  # the items of the same code after each item
-    some = np.flatnonzero(later)
-    yield some, some + 1, later[some], np.zeros(len(some), np.int32)
+    num_later = np.repeat(offsets[1:], sizes) - entries - 1  # items of the same code after each item
+    paired = np.flatnonzero(num_later)
+    yield paired, paired + 1, num_later[paired], np.zeros(len(paired), np.int32)
     for pairs in find_near_codes(index, radius, limits):
         for part in cut_runs(sizes[pairs.first] * sizes[pairs.second], limits.listed):
             first, second, distances = (array[part] for array in pairs)
@@ -145,7 +145,7 @@ def _list_runs(index: HashIndex, radius: int, limits: Limits) -> Iterator[Runs]:
 
 
 def _expand_pairs(index: HashIndex, runs: Runs, radius: int, limits: Limits) -> Iterator[np.ndarray | NeighborPairs]:
-    """Yields the pairs of some runs; as keys, uint64 `[m]`, if these suffice for the ids of the index."""
+    """Yields the pairs of runs, packed into keys, uint64 `[m]`, if the ids fit."""
     ids = np.asarray(index.ids)
     entries, starts, sizes, distances = runs
     for part in cut_runs(sizes, limits.listed):
@@ -156,12 +156,12 @@ def _expand_pairs(index: HashIndex, runs: Runs, radius: int, limits: Limits) -> 
 
 
 def _fits_key(radius: int, largest: int) -> bool:
-    """Whether two ids and a distance fit 64 bits."""
+    """Returns whether two ids and a distance fit 64 bits."""
     return 2 * largest.bit_length() + radius.bit_length() <= 64
 
 
 def _pack(pairs: NeighborPairs, radius: int, largest: int) -> np.ndarray:
-    """Packs pairs into keys, uint64 `[m]`, in whose order they are to come."""
+    """Packs pairs into keys, uint64 `[m]`, that sort by (first, distance, second)."""
     id_bits = np.uint64(largest.bit_length())
     keys = pairs.first.astype(np.uint64) << np.uint64(radius.bit_length())
     keys |= pairs.distances.astype(np.uint64)
@@ -171,7 +171,7 @@ def _pack(pairs: NeighborPairs, radius: int, largest: int) -> np.ndarray:
 
 
 def _sort_pairs(parts: list[Any], radius: int, largest: int) -> NeighborPairs:
-    """Joins and sorts the pairs, and empties the list."""
+    """Joins and sorts the pairs. Empties the list."""
     if not parts:
         return NeighborPairs(*(np.zeros(0, np.int32) for _ in range(3)))
     if not _fits_key(radius, largest):
@@ -179,7 +179,7 @@ def _sort_pairs(parts: list[Any], radius: int, largest: int) -> NeighborPairs:
         order = np.lexsort((second, distances, first))
         return NeighborPairs(first[order], second[order], distances[order])
     keys, end = np.empty(sum(map(len, parts)), np.uint64), 0
-    while parts:  # freed one by one: all keys are two thirds of the answer
+    while parts:  # freed one by one: all keys take two thirds of the memory of the result
         part = parts.pop()
         keys[end : end + len(part)] = part
         end += len(part)
@@ -193,41 +193,41 @@ def _sort_pairs(parts: list[Any], radius: int, largest: int) -> NeighborPairs:
 
 
 def _choose_codes(index: HashIndex, first_ids: np.ndarray, radius: int) -> np.ndarray:
-    """For each code, the id that represents it: that of its own first item if this is kept, int32 `[u]`."""
-    turn = np.empty(len(first_ids), np.uint64)  # when each code is considered
+    """Returns the id that represents each code, the code's own first id if kept: int32 `[u]`."""
+    step = np.empty(len(first_ids), np.uint64)  # at which the greedy loop visits each code
     order = np.argsort(first_ids)
-    turn[order] = np.arange(len(order), dtype=np.uint64)
+    step[order] = np.arange(len(order), dtype=np.uint64)
     edges = [np.zeros(0, np.uint64)]
     for first, second, _ in find_near_codes(index, radius):
-        earlier, later = np.minimum(turn[first], turn[second]), np.maximum(turn[first], turn[second])
+        earlier, later = np.minimum(step[first], step[second]), np.maximum(step[first], step[second])
         edges.append(earlier << np.uint64(32) | later)
     keys = np.sort(np.concatenate(edges))
     del edges
     earlier, later = keys >> np.uint64(32), (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
     starts = find_run_starts(earlier)
-    chosen = np.arange(len(order))
-    decided = np.zeros(len(order), bool)  # whether an earlier code represents this one
+    representative = np.arange(len(order))
+    dropped = np.zeros(len(order), bool)
     ends = np.append(starts, len(keys))[1:]
     for code, start, end in zip(earlier[starts].tolist(), starts.tolist(), ends.tolist(), strict=True):
-        if not decided[code]:
+        if not dropped[code]:
             near = later[start:end]
-            near = near[~decided[near]]
-            decided[near], chosen[near] = True, code
-    found = np.empty(len(order), np.int32)
-    found[order] = first_ids[order][chosen]
-    return found
+            near = near[~dropped[near]]
+            dropped[near], representative[near] = True, code
+    kept_ids = np.empty(len(order), np.int32)
+    kept_ids[order] = first_ids[order][representative]
+    return kept_ids
 
 
 def label_codes(index: HashIndex, radius: int, limits: Limits = LIMITS) -> np.ndarray:
-    """Labels each distinct code with its component of the graph of near codes: int32 `[u]`.
+    """Labels each distinct code with its connected component in the graph of near codes: int32 `[u]`.
 
-    Edges are merged into the labels a few at a time, since all edges may not fit in memory.
+    Edges are merged into the labels in batches, since all edges may not fit in memory.
     """
     try:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
     except ModuleNotFoundError:
-        raise ImportError("groups of duplicates need scipy: pip install 'jaxhash[images]'") from None
+        raise ImportError("duplicate_groups needs scipy: pip install 'jaxhash[images]'") from None
     labels = np.arange(sizes_of(index).num_codes, dtype=np.int32)
     for first, second, _ in batch_pairs(find_near_codes(index, radius, limits), max(limits.listed, len(labels))):
         edges = (labels[first], labels[second])

@@ -1,12 +1,12 @@
-"""All pairs of codes within a radius, each found once.
+"""All pairs of codes within a radius, each once.
 
-Cut the bits into m > r slices: two codes within radius r agree in at least m - r of them. For each choice of m - r
-slices, the codes are sorted by the bits of these slices, and only codes that agree in all of them are compared (Manku,
-Jain and Das Sarma 2007, "Detecting near-duplicates for web crawling"). A pair may agree in more slices than it must: it
-counts for the first choice in which it agrees.
+If the bits are cut into m > r slices, two codes within radius r agree in at least m - r slices. For each choice of
+m - r slices, the codes are sorted by the bits of these slices, and only codes that agree in all of them are compared
+(Manku, Jain and Das Sarma 2007, "Detecting near-duplicates for web crawling"). A pair that agrees in more slices counts
+for the first choice only.
 
-Runs of codes that agree are compared by shifting: each code with the next one, then with the one after that, and so on.
-So neither positions nor pairs are listed before they are near, and nothing is gathered: it takes a quarter of the time.
+Runs of agreeing codes are compared by shifting: each code with the next one, then with the one after that, and so on.
+This lists near pairs only and gathers nothing, in a quarter of the time.
 """
 
 import itertools
@@ -33,14 +33,14 @@ class NearCodes(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Slices of the bits, and in how many of them near codes agree; none if all codes are compared."""
+    """Slices of the bits and the number of slices in which near codes agree; no slices to compare all codes."""
 
     slices: tuple[Slice, ...]
     agreeing: int
 
 
 def find_near_codes(index: HashIndex, radius: int, limits: Limits = LIMITS) -> Iterator[NearCodes]:
-    """Yields all pairs of distinct codes within a radius, each once, some at a time."""
+    """Yields all pairs of distinct codes within a radius, each once, in batches."""
     if radius == 0 or sizes_of(index).num_codes < 2:
         return
     table = sorted_arrays(index)[0]
@@ -59,13 +59,13 @@ def find_near_codes(index: HashIndex, radius: int, limits: Limits = LIMITS) -> I
 
 
 def plan_cut(index: HashIndex, table: np.ndarray, radius: int, limits: Limits) -> Cut | None:
-    """The cut that should be quickest; `None` if a compiled scan is quicker."""
+    """Returns the cheapest cut, or `None` if a compiled scan is cheaper."""
     num_pairs, per_pair = math.comb(len(table), 2), limits.compare_pair * -(-table.shape[1] // 2)
     costs: dict[Cut | None, float] = {
         Cut((), 0): num_pairs * per_pair,
         None: limits.compile + scan_cost(sizes_of(index), len(table), limits),
     }
-    if min(costs.values()) > limits.worth_sampling:
+    if min(costs.values()) > limits.min_sampled_cost:
         sample = table[np.random.default_rng(0).permutation(len(table))[: limits.sample]]
         for agreeing in (1, 2, 3):
             cut = _make_cut(index.num_bits, radius, agreeing, limits)
@@ -77,7 +77,7 @@ def plan_cut(index: HashIndex, table: np.ndarray, radius: int, limits: Limits) -
 
 
 def _make_cut(num_bits: int, radius: int, agreeing: int, limits: Limits) -> Cut | None:
-    """Cuts all bits into `radius + agreeing` slices, if there are as many and the sorts are not too many."""
+    """Cuts all bits into `radius + agreeing` slices; `None` with too few bits or too many sorts."""
     count = radius + agreeing
     if count > num_bits or math.comb(count, agreeing) > limits.max_sorts:
         return None
@@ -100,7 +100,7 @@ def _count_agreeing(sample: np.ndarray, cut: Cut) -> int:
 def _join_addresses(
     addresses: Sequence[np.ndarray], slices: Sequence[Slice], chosen: Sequence[int], count: int
 ) -> np.ndarray:
-    """Joins the bits of the chosen slices to one key for each code: uint64 `[count]`."""
+    """Joins the bits of the chosen slices to one key per code: uint64 `[count]`."""
     keys = np.zeros(count, np.uint64)
     for number in chosen:
         keys = (keys << np.uint64(slices[number].size)) | addresses[number]
@@ -108,19 +108,19 @@ def _join_addresses(
 
 
 def _mask_slice(bits: Slice, width: int) -> np.ndarray:
-    """The bits of a slice, as a code uint32 `[w]`."""
+    """Returns a code uint32 `[w]` with the bits of a slice set."""
     whole = ((1 << bits.size) - 1) << (32 * width - bits.first - bits.size)
     return np.array([whole >> 32 * (width - 1 - i) & 0xFFFFFFFF for i in range(width)], np.uint32)
 
 
 class _Owner(NamedTuple):
-    """Tells the pairs that count for a choice of slices."""
+    """Selects the pairs that count for a choice of slices."""
 
     masks: Words  # uint64 [m] for each word: the bits of each slice
     chosen: tuple[int, ...]
 
     def owns(self, differing: Sequence[np.ndarray]) -> np.ndarray:
-        """Whether pairs agree in the chosen slices, and in no other slice before the last of them: bool `[h]`."""
+        """Marks pairs that agree in the chosen slices and in no other slice before the last of them: bool `[h]`."""
         owned = np.ones(len(differing[0]), bool)
         for number in range(self.chosen[-1] + 1 if self.chosen else 0):
             inside = [word & mask[number] for word, mask in zip(differing, self.masks, strict=True) if mask[number]]
@@ -132,9 +132,9 @@ class _Owner(NamedTuple):
 
 
 def _compare_runs(words: Words, keys: np.ndarray, radius: int, owner: _Owner, limits: Limits) -> Iterator[NearCodes]:
-    """Yields the near pairs among codes that have one key.
+    """Yields the near pairs among codes with equal keys.
 
-    The longest runs come first, so that those of at least a given length are the first ones.
+    Runs are sorted by descending length, so the runs of at least a given length form a prefix.
     """
     packed = np.sort(keys << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
     starts = find_run_starts(packed >> np.uint64(32))
@@ -146,21 +146,20 @@ def _compare_runs(words: Words, keys: np.ndarray, radius: int, owner: _Owner, li
     first = 0
     while first < len(sizes):
         last = max(first + 1, int(np.searchsorted(ends, ends[first] + limits.run_codes, side="right")) - 1)
-        among = ranks[ends[first] : ends[last]]
+        chunk = ranks[ends[first] : ends[last]]
         for shift, near, distances in _compare_shifted(
-            [word[among] for word in words], sizes[first:last], radius, owner
+            [word[chunk] for word in words], sizes[first:last], radius, owner
         ):
-            yield NearCodes(among[near], among[near + shift], distances.astype(np.int32))
+            yield NearCodes(chunk[near], chunk[near + shift], distances.astype(np.int32))
         first = last
 
 
 def _compare_shifted(
     words: Words, sizes: np.ndarray, radius: int, owner: _Owner
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields the near pairs in runs of the given sizes, the largest first: a shift, positions `[h]`, and distances.
+    """Yields the near pairs in runs of descending sizes: a shift, positions `[h]`, and distances.
 
-    Some codes are compared past the end of their run, which takes less time than leaving them out; `owner.owns` filters
-    them out.
+    Comparing a few codes past the end of their run is faster than skipping them; `owner.owns` filters them out.
     """
     ends = np.append(0, np.cumsum(sizes))
     for shift in range(1, int(sizes[0])):
@@ -175,7 +174,7 @@ def _compare_shifted(
 
 
 def batch_pairs(parts: Iterable[NearCodes], size: int) -> Iterator[NearCodes]:
-    """Joins parts until they hold at least `size` pairs."""
+    """Joins consecutive parts into batches of at least `size` pairs."""
     held: list[NearCodes] = []
     for part in parts:
         held.append(part)

@@ -1,1 +1,1 @@
-"""Looking up the codes near a query in address tables, on the host and in compiled programs."""
+"""Lookup of the codes near a query in address tables, on the host and in compiled programs."""

@@ -1,8 +1,8 @@
-"""Probing in a fixed number of slots, in a compiled program that can be traced.
+"""Traceable probing with a fixed number of slots.
 
-Each probe reads a word of a bitmap, in which some addresses are taken. Each taken address has a bucket of codes.
-Running sums number the taken addresses of a query, and then the codes of their buckets. A binary search in the sums
-tells each slot what it holds. The work depends on the number of probes and of slots, not on the number of codes.
+Each probe reads a bitmap word; its set bits are the addresses of non-empty buckets. Running sums number these buckets
+for each query, and then the codes in them. A binary search in the sums finds the content of each slot. The work depends
+on the number of probes and slots, not on the number of codes.
 """
 
 from functools import partial
@@ -21,36 +21,36 @@ from jaxhash.index.hash_index import NO_ID, HashIndex, cache_of, find_words
 from jaxhash.index.probe_tables import ProbeTables, count_words, tables_of_slices
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.query.filters import Filter, find_filter, map_allowed
-from jaxhash.query.hits import Asked, Part, sort_matches
-from jaxhash.query.plan import Option, affordable, count_probes
+from jaxhash.query.hits import Part, Request, sort_matches
+from jaxhash.query.plan import Option, count_probes, max_batch_size
 from jaxhash.query.results import NO_DISTANCE, PaddedMatches
 from jaxhash.query.scan.kernels import items_in_slots, map_queries, merge_padded
 
 
-def matches_on_device(asked: Asked, queries: Queries, option: Option) -> Part:
-    """Finds all allowed items within a radius of queries `[q, w]` on their device, which sends the matches alone.
+def matches_on_device(request: Request, queries: Queries, option: Option) -> Part:
+    """Probes on the device of queries `[q, w]` and transfers only the allowed items within the radius.
 
-    Queries with more candidates or matches than there is room for are left.
+    Leaves queries with more candidates or matches than slots to the next method.
     """
-    kept, slices, room = cache_of(asked.index).device_tables, option.slices, option.room
+    kept, slices, num_slots = cache_of(request.index).device_tables, option.slices, option.num_slots
     if slices not in kept:
-        kept[slices] = tables_of_slices(asked.index, slices)
-    options = {"radius": asked.radius, "max_candidates": room, "max_results": room}
-    found = probe_in_batches((asked.index, kept[slices]), queries, **options)
-    done = found.complete & (found.counts <= room)
-    row, slot = np.nonzero((found.ids != NO_ID) & done[:, None])
-    distances, ids = found.distances[row, slot], found.ids[row, slot]
-    some = np.ones(len(ids), bool) if asked.allowed is None else asked.allowed[ids]
-    return sort_matches(len(done), row[some], distances[some], ids[some]), done
+        kept[slices] = tables_of_slices(request.index, slices)
+    options = {"radius": request.radius, "max_candidates": num_slots, "max_results": num_slots}
+    padded = probe_in_batches((request.index, kept[slices]), queries, **options)
+    done = padded.complete & (padded.counts <= num_slots)
+    row, slot = np.nonzero((padded.ids != NO_ID) & done[:, None])
+    distances, ids = padded.distances[row, slot], padded.ids[row, slot]
+    keep = np.ones(len(ids), bool) if request.allowed is None else request.allowed[ids]
+    return sort_matches(len(done), row[keep], distances[keep], ids[keep]), done
 
 
 def probe_in_batches(
     searched: tuple[AnyIndex, ProbeTables], queries: Queries, allowed: Any = None, **options: int
 ) -> PaddedMatches[Any]:
-    """Runs `probe_in_slots` as a compiled program on known queries `[..., w]`, some at a time."""
+    """Runs `probe_in_slots` as a compiled program on untraced queries `[..., w]` in batches."""
     index, tables = searched
     lead = queries.words.shape[:-1]
-    found: PaddedMatches[Any] = in_batches(
+    matches: PaddedMatches[Any] = in_batches(
         lambda batch: _compiled_probe(searched, batch, allowed, **options),
         queries,
         _batch_size(tables.slices, options["radius"], options["max_candidates"]),
@@ -58,14 +58,14 @@ def probe_in_batches(
         one_at_a_time if isinstance(index, ShardedIndex) else in_parallel,
         axes=len(lead),
     )
-    return found
+    return matches
 
 
 def _batch_size(slices: tuple[Slice, ...], radius: int, max_candidates: int) -> int:
-    """How many queries to probe together so that memory is bounded; a power of two."""
+    """Returns the number of queries probed together so that memory is bounded; a power of two."""
     radii = divide_radius(radius, len(slices))
-    probes = sum(count_probes(bits.size, reach) for bits, reach in zip(slices, radii, strict=True))
-    return affordable(16 * probes + 64 * max_candidates)
+    probes = sum(count_probes(bits.size, table_radius) for bits, table_radius in zip(slices, radii, strict=True))
+    return max_batch_size(16 * probes + 64 * max_candidates)
 
 
 @partial(jax.jit, static_argnames=("radius", "max_candidates", "max_results"))
@@ -78,7 +78,7 @@ def probe_in_slots(
     max_candidates: int,
     max_results: int,
 ) -> PaddedMatches[jax.Array]:
-    """Computes what `radius_search_padded` returns with tables. Queries are `[..., w]`; `allowed` may be a filter."""
+    """Implements `radius_search_padded` with tables, for queries `[..., w]` and a mask or filter. Traceable."""
     index, tables = searched
     options = {"radius": radius, "max_candidates": max_candidates, "max_results": max_results}
     if isinstance(index, ShardedIndex):
@@ -87,10 +87,10 @@ def probe_in_slots(
             return probe_in_slots((shard, part), queries, allowed, **options)
 
         return merge_padded(map_allowed(index, probe_shard, allowed, queries, beside=(tables,)), max_results)
-    chosen = find_filter(index, allowed)
+    mask_filter = find_filter(index, allowed)
 
     def probe_batch(batch: Queries) -> PaddedMatches[jax.Array]:
-        return _probe_batch(index, tables, chosen, batch, **options)
+        return _probe_batch(index, tables, mask_filter, batch, **options)
 
     return map_queries(probe_batch, queries, index.num_bits, _batch_size(tables.slices, radius, max_candidates))
 
@@ -108,12 +108,12 @@ def _probe_batch(
     max_candidates: int,
     max_results: int,
 ) -> PaddedMatches[jax.Array]:
-    """The first matches of queries `[q, w]`."""
+    """Finds the first matches of queries `[q, w]`."""
     candidates = find_candidates(tables, queries.words, radius, max_candidates)
     differing = [word ^ queries.words[:, i, None] for i, word in enumerate(_gather_codes(index, candidates.ranks))]
     distances = sum(lax.population_count(word).astype(jnp.int32) for word in differing)
     near = candidates.found & (distances <= radius)
-    near &= is_first_find(tables, radius, jnp.stack(differing, axis=-1), candidates.tables)
+    near &= is_first_occurrence(tables, radius, jnp.stack(differing, axis=-1), candidates.tables)
     sizes = _count_items(index, allowed, candidates.ranks)
     near &= sizes > 0
     counts = jnp.where(near, sizes, 0).sum(1, dtype=jnp.int32)
@@ -124,16 +124,16 @@ def _probe_batch(
 
 
 def _count_items(index: HashIndex, allowed: Filter | None, ranks: jax.Array) -> jax.Array:
-    """How many allowed items codes have: int32 `[q, c]`."""
+    """Counts the allowed items of codes: int32 `[q, c]`."""
     ends, starts = (index.offsets.at[position].get(mode="promise_in_bounds") for position in (ranks + 1, ranks))
     return ends - starts if allowed is None else rank(allowed.entries, ends) - rank(allowed.entries, starts)
 
 
 def sort_codes(distances: jax.Array, ranks: jax.Array, radius: int, capacity: int) -> tuple[jax.Array, jax.Array]:
-    """Sorts codes by (distance, rank), those of `NO_DISTANCE` last: int32 `[q, c]` both.
+    """Sorts codes by (distance, rank), both int32 `[q, c]`, with `NO_DISTANCE` last.
 
-    Joined in one uint32 where they fit, which they do up to radius 30 and 100 million codes: XLA sorts one key on CPU
-    in a twentieth of the time of two.
+    Distance and rank are packed into one uint32 if they fit, as up to radius 30 and 100 million codes: on CPU, XLA
+    sorts one key in a twentieth of the time of two.
     """
     width = (capacity - 1).bit_length()
     if (radius + 2) << width > 2**32:
@@ -148,10 +148,10 @@ def sort_codes(distances: jax.Array, ranks: jax.Array, radius: int, capacity: in
 
 
 def _gather_codes(index: HashIndex, ranks: jax.Array) -> list[jax.Array]:
-    """The codes of some ranks, int32 `[q, c]`, word by word: uint32 `[q, c]`."""
-    place, plane = find_words(index, ranks), index.capacity
+    """Gathers codes by rank, int32 `[q, c]`: one uint32 `[q, c]` per word."""
+    position, plane = find_words(index, ranks), index.capacity
     flat = index.codes.reshape(-1)
-    return [flat.at[place + word * plane].get(mode="promise_in_bounds") for word in range(index.num_words)]
+    return [flat.at[position + word * plane].get(mode="promise_in_bounds") for word in range(index.num_words)]
 
 
 class Candidates(NamedTuple):
@@ -160,15 +160,15 @@ class Candidates(NamedTuple):
     ranks: jax.Array  # int32 [q, c]; 0 in an empty slot
     tables: jax.Array  # int32 [q, c], the number of the table that led to the code, ascending
     found: jax.Array  # bool [q, c], whether the slot holds a code
-    complete: jax.Array  # bool [q], whether there was room for all codes
+    complete: jax.Array  # bool [q], whether the slots hold all codes
 
 
 def find_candidates(tables: ProbeTables, queries: jax.Array, radius: int, max_candidates: int) -> Candidates:
-    """Finds the codes that have an address near that of queries uint32 `[q, w]` in one of the tables."""
-    words, taken, table = _look_up(tables.bitmap, tables.slices, queries, radius)
-    counts = lax.population_count(taken).astype(jnp.int32)
-    probe, place, found, total = _fill_slots(counts, max_candidates)
-    bit = select_in_words(jnp.take_along_axis(taken, probe, axis=1), place)
+    """Finds the codes with an address near the query's, uint32 `[q, w]`, in at least one table."""
+    words, near_bits, table = _look_up(tables.bitmap, tables.slices, queries, radius)
+    counts = lax.population_count(near_bits).astype(jnp.int32)
+    probe, member, found, total = _fill_slots(counts, max_candidates)
+    bit = select_in_words(jnp.take_along_axis(near_bits, probe, axis=1), member)
     word = jnp.take_along_axis(words, probe, axis=1)
     bucket = jnp.where(found, rank_in_word(Bitmap(tables.bitmap, tables.directory), word, bit), 0)
     table, complete = table[probe], total <= max_candidates
@@ -176,8 +176,8 @@ def find_candidates(tables: ProbeTables, queries: jax.Array, radius: int, max_ca
         return Candidates(bucket, table, found, complete)
     first = tables.starts.at[bucket].get(mode="promise_in_bounds")
     sizes = jnp.where(found, tables.starts.at[bucket + 1].get(mode="promise_in_bounds") - first, 0)
-    slot, place, found, total = _fill_slots(sizes, max_candidates)
-    position = jnp.where(found, jnp.take_along_axis(first, slot, axis=1) + place, 0)
+    slot, member, found, total = _fill_slots(sizes, max_candidates)
+    position = jnp.where(found, jnp.take_along_axis(first, slot, axis=1) + member, 0)
     table, complete = jnp.take_along_axis(table, slot, axis=1), complete & (total <= max_candidates)
     ranks = position if tables.ranks is None else tables.ranks.at[position].get(mode="promise_in_bounds")
     return Candidates(ranks, table, found, complete)
@@ -186,55 +186,55 @@ def find_candidates(tables: ProbeTables, queries: jax.Array, radius: int, max_ca
 def _look_up(
     bitmap: jax.Array, slices: tuple[Slice, ...], queries: jax.Array, radius: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Reads the words of all tables that have addresses near those of the queries.
+    """Reads the words of all tables with addresses near the queries'.
 
     Returns:
-        The numbers of the words in `bitmap`, int32 `[q, m]`; their addresses that are taken and near enough, uint32
+        The positions of the words in `bitmap`, int32 `[q, m]`; the words without addresses beyond the radius, uint32
         `[q, m]`; and the table of each probe, int32 `[m]`.
     """
     words, patterns, tables = [], [], []
     radii, start = divide_radius(radius, len(slices)), 0
-    for number, (bits, reach, size) in enumerate(zip(slices, radii, count_words(slices), strict=True)):
-        if reach >= 0:
-            masks, ends = make_flip_masks(bits.size, reach)
+    for number, (bits, table_radius, size) in enumerate(zip(slices, radii, count_words(slices), strict=True)):
+        if table_radius >= 0:
+            masks, ends = make_flip_masks(bits.size, table_radius)
             address = extract_addresses(queries, bits)
             words.append(((address >> 5)[:, None] ^ masks[None]).astype(jnp.int32) + start)
-            left = [min(reach - flips, 5) for flips in range(len(ends))]  # for the five lowest bits
+            left = [min(table_radius - flips, 5) for flips in range(len(ends))]  # for the five lowest bits
             by_flips = jnp.asarray(LOW_PATTERNS[left].T)[(address & 31).astype(jnp.int32)]
-            flips = np.repeat(np.arange(len(ends)), np.diff((0, *ends)))  # of each mask; `jnp.repeat` would scatter
+            flips = np.repeat(np.arange(len(ends)), np.diff((0, *ends)))  # per mask; `jnp.repeat` would scatter
             patterns.append(by_flips.at[:, flips].get(mode="promise_in_bounds"))
             tables.append(jnp.full(len(masks), number, jnp.int32))
         start += size
     word = jnp.concatenate(words, axis=1)
-    taken = bitmap.at[word].get(mode="promise_in_bounds") & jnp.concatenate(patterns, axis=1)
-    return word, taken, jnp.concatenate(tables)
+    near_bits = bitmap.at[word].get(mode="promise_in_bounds") & jnp.concatenate(patterns, axis=1)
+    return word, near_bits, jnp.concatenate(tables)
 
 
 def _fill_slots(counts: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Assigns consecutive slots to the elements of groups that have `counts` elements, int32 `[q, m]`.
+    """Assigns consecutive slots to the elements of groups with `counts` elements, int32 `[q, m]`.
 
     Returns:
-        For each slot its group and its place in the group, both int32 `[q, num_slots]`, and whether it holds an
-        element, bool; if not, group and place are 0. And the number of elements, int32 `[q]`.
+        The group of each slot and the element of the group, int32 `[q, num_slots]`, 0 for empty slots; whether the slot
+        holds an element, bool `[q, num_slots]`; and the number of elements, int32 `[q]`.
     """
     ends = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     slot = jnp.arange(num_slots, dtype=jnp.int32)
-    # An element's group is the number of groups that end at or before it.
+    # A slot's group is the number of groups that end at or before it.
     group = jax.vmap(lambda row: jnp.searchsorted(row, slot, side="right").astype(jnp.int32))(ends)
     found = slot[None] < ends[:, -1:]
     group = jnp.where(found, group, 0)
-    place = slot[None] - jnp.take_along_axis(ends - counts, group, axis=1)
-    return group, jnp.where(found, place, 0), found, ends[:, -1]
+    element = slot[None] - jnp.take_along_axis(ends - counts, group, axis=1)
+    return group, jnp.where(found, element, 0), found, ends[:, -1]
 
 
-def is_first_find(tables: ProbeTables, radius: int, differing: jax.Array, table: jax.Array) -> jax.Array:
-    """Whether no earlier table than `table`, int32 `[q, c]`, led to a code as well: bool `[q, c]`.
+def is_first_occurrence(tables: ProbeTables, radius: int, differing: jax.Array, table: jax.Array) -> jax.Array:
+    """Marks the codes that no table before `table`, int32 `[q, c]`, leads to: bool `[q, c]`.
 
-    `differing` are the bits in which the code and the query differ, uint32 `[q, c, w]`.
+    `differing` are the bits that differ between code and query, uint32 `[q, c, w]`.
     """
     earlier = jnp.zeros(table.shape, bool)
-    for number, reach in enumerate(divide_radius(radius, len(tables.slices))):
+    for number, table_radius in enumerate(divide_radius(radius, len(tables.slices))):
         if number + 1 < len(tables.slices):
             flips = lax.population_count(extract_addresses(differing, tables.slices[number]))
-            earlier |= (flips.astype(jnp.int32) <= reach) & (number < table)
+            earlier |= (flips.astype(jnp.int32) <= table_radius) & (number < table)
     return ~earlier

@@ -1,4 +1,4 @@
-"""Building address tables ahead of searches, by `prepare`, or for programs, by `build_tables`."""
+"""Explicit construction of address tables: `prepare` for later searches, `build_tables` for compiled programs."""
 
 import math
 from typing import TypeVar
@@ -25,21 +25,21 @@ Index = TypeVar("Index", HashIndex, ShardedIndex)
 def prepare(index: Index, *, radius: int | None = None, k: int | None = None) -> Index:
     """Builds the address tables for `radius` or `k` ahead of the first search.
 
-    Without it, the method "auto" scans until its scans have cost as much as building the tables. Where a scan should be
-    quicker anyway, as for few codes, nothing is built. `describe(index).tables` are the tables there are.
+    Without it, the method "auto" scans until its scans have cost as much as building the tables. If a scan is estimated
+    to be faster, as for few codes, nothing is built. `describe(index).tables` lists the existing tables.
 
     Args:
-        index: a `HashIndex`, or a `ShardedIndex`, of which each process prepares its own shards.
-        radius: the radius of calls of `radius_search`.
-        k: the number of items of calls of `search`. A `ShardedIndex` is scanned for them, without tables.
+        index: a `HashIndex` or `ShardedIndex`; each process prepares its own shards.
+        radius: the radius of later calls of `radius_search`.
+        k: the k of later calls of `search`. These scan a `ShardedIndex` without tables.
 
     Returns:
-        The same index. The tables live as long as this object; copies, and what `add_items` and the like return, have
-        none.
+        The same index. The tables live as long as this object; copies and the results of `add_items` and similar
+        functions have none.
 
     Raises:
         ValueError: neither `radius` nor `k` is given, or one is out of range.
-        TypeError: `index` is no index or is being traced, or a number is not an integer.
+        TypeError: `index` is not an index or is traced, or a number is not an integer.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index):
@@ -57,7 +57,7 @@ def prepare(index: Index, *, radius: int | None = None, k: int | None = None) ->
 
 
 def _build_wanted(index: HashIndex, radius: int | None, k: int | None, limits: Limits = LIMITS) -> None:
-    """Builds the tables with which many queries at a time are answered soonest."""
+    """Builds the tables of the fastest method for large batches."""
     sizes, count = sizes_of(index), limits.max_queries
     orders = [] if radius is None else [order_radius(sizes, count, radius, limits=limits)]
     orders += [] if k is None else [order_nearest(sizes, count, k, k, limits=limits)]
@@ -70,17 +70,16 @@ def build_tables(index: AnyIndex, *, radius: int, num_tables: int | None = None)
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes. All processes that hold shards must make this call.
-        radius: the radius for which the number of tables and their sizes are chosen. The tables serve other radii too,
-            but cost more.
-        num_tables: how many tables to build, from 1 to b; by default what should be quickest.
+        radius: the radius that determines the number of tables and their sizes. Other radii work too, but cost more.
+        num_tables: how many tables to build, from 1 to b; by default the cheapest number.
 
     Returns:
-        `ProbeTables`, which belong to this index: another one, also one with more items, needs tables of its own.
+        `ProbeTables` for this index only; an index with added items needs new tables.
 
     Raises:
-        ValueError: a number is out of range, no table is small enough for the radius, or all tables together have more
-            than 2^31 entries on one device.
-        TypeError: `index` is no index or is being traced, or a number is not an integer.
+        ValueError: a number is out of range, the radius needs too many probes, or all tables together have more than
+            2^31 entries on one device.
+        TypeError: `index` is not an index or is traced, or a number is not an integer.
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index):
@@ -95,7 +94,7 @@ def build_tables(index: AnyIndex, *, radius: int, num_tables: int | None = None)
 
 
 def _choose_plan(index: AnyIndex, radius: int, num_tables: int | None) -> Plan:
-    """The plan with so many tables, or the cheapest. All shards get tables of equal shapes."""
+    """Plans `num_tables` tables, by default the cheapest number. All shards get tables of equal shapes."""
     if isinstance(index, ShardedIndex):
         capacity = capacity_of(index)
         sizes = Sizes(capacity, capacity, index.num_bits, capacity, on_host=False)
@@ -107,17 +106,17 @@ def _choose_plan(index: AnyIndex, radius: int, num_tables: int | None) -> Plan:
 
 
 def check_tables(index: AnyIndex, tables: ProbeTables, radius: int) -> None:
-    """Raises unless tables have the shapes of those of this index, and can be probed with this radius."""
+    """Raises unless tables have the shapes for the index, and the radius needs at most `max_probes`."""
     check_kind("tables", tables, ProbeTables, "jaxhash.build_tables")
     num_shards = index.num_shards if isinstance(index, ShardedIndex) else 1
     expected = (index.num_bits, capacity_of(index), num_shards * sum(count_words(tables.slices)))
     if (tables.num_bits, tables.capacity, *tables.bitmap.shape) != expected:
         raise ValueError(
-            f"tables of {tables.num_bits}-bit codes with room for {tables.capacity} in each shard are not those of "
-            "this index; see jaxhash.build_tables"
+            f"tables must be built from this index, got tables of {tables.num_bits}-bit codes with a capacity of "
+            f"{tables.capacity} per shard; see jaxhash.build_tables"
         )
-    for bits, reach in zip(tables.slices, divide_radius(radius, len(tables.slices)), strict=True):
-        if count_probes(bits.size, reach) > LIMITS.max_probes:
+    for bits, table_radius in zip(tables.slices, divide_radius(radius, len(tables.slices)), strict=True):
+        if count_probes(bits.size, table_radius) > LIMITS.max_probes:
             raise ValueError(
-                f"radius {radius} takes more than {LIMITS.max_probes} probes of these tables: build others"
+                f"radius {radius} takes more than {LIMITS.max_probes} probes of these tables: build tables for it"
             )

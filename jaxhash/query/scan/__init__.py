@@ -1,1 +1,1 @@
-"""Comparing queries with all codes: compiled programs that can be traced, and the same in numpy."""
+"""Comparison of queries with all codes, in traceable programs and in numpy."""

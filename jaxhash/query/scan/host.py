@@ -1,9 +1,8 @@
-"""Comparing queries with all codes in numpy, and selecting in numpy from the minima of a compiled scan.
+"""Scans in numpy, and numpy selection from the group minima of a compiled scan.
 
-A compiled program takes as long to call as numpy takes to compare tens of thousands of codes. And on CPU, XLA's `top_k`
-is a serial loop over rows that takes longer than the scan itself, while numpy reads what the scan has written without a
-copy. What is selected is exact: minima over groups bound the distance of the k-th nearest code, and all codes within
-that bound are found.
+Calling a compiled program takes as long as comparing tens of thousands of codes in numpy. And on CPU, XLA's `top_k` is
+a serial loop over rows that takes longer than the scan, while numpy reads the scan's output without a copy. Selection
+is exact: group minima bound the distance of the k-th nearest code, and all codes within that bound are compared.
 """
 
 from typing import NamedTuple
@@ -18,21 +17,20 @@ from jaxhash.query.hits import Hits, hits_among, sort_hits
 from jaxhash.query.plan import LIMITS, Limits
 from jaxhash.query.scan.kernels import Codes, group_minima, near_groups
 
-# Codes that share a minimum, by which the distance of the k-th nearest code is bounded.
-GROUP = 16
-# Numbers from which on the k-th smallest is found faster by bisection than by counting each value.
-LONG_ROW = 2**13
+# Codes per minimum in the bound on the distance of the k-th nearest code.
+CODES_PER_GROUP = 16
+MIN_BISECTED_ROW = 2**13
 
 
 class KeptWords(NamedTuple):
-    """All codes by rank, two words joined: uint64 or, of a single word, uint32."""
+    """All codes by rank, with two words joined to a uint64; a single word stays uint32."""
 
     rows: list[np.ndarray]  # [1, u] for each joined word
-    groups: list[np.ndarray]  # the same and padding, [groups, g]
+    groups: list[np.ndarray]  # the same with padding, [groups, g]
 
 
 def keep_words(index: HashIndex) -> KeptWords:
-    """The codes of an index as numpy compares them, made once."""
+    """Returns the codes of an index in numpy's layout, from the cache after the first call."""
     cache = cache_of(index)
     words: KeptWords = cache.words or cache.keep("words", lambda: _join_all(index))
     return words
@@ -47,70 +45,71 @@ def _join_all(index: HashIndex) -> KeptWords:
 
 
 def nearest_hits(index: HashIndex, queries: Queries, k: int) -> Hits:
-    """The k nearest codes of each query, of which an index has at least k."""
+    """Finds the k nearest codes of each query; the index must have at least k codes."""
     distances = compare_all(index, queries)
     return _first(_hits_up_to(distances, _bound_kth(distances, k)), k)
 
 
 def hits_within(index: HashIndex, queries: Queries, radius: int) -> Hits:
-    """All codes within a radius of each query."""
+    """Finds all codes within a radius of each query."""
     distances = compare_all(index, queries)
     return _hits_up_to(distances, np.full(len(distances), radius, distances.dtype))
 
 
 def compare_all(index: HashIndex, queries: Queries) -> np.ndarray:
-    """Distances between queries and all codes by rank: unsigned `[q, u]`."""
-    words, wanted = keep_words(index).rows, join_words(queries.words)[:, :, None]
+    """Computes distances between queries and all codes by rank: unsigned `[q, u]`."""
+    words, query_words = keep_words(index).rows, join_words(queries.words)[:, :, None]
     if queries.planes is None:
-        return count_differing(words, wanted)
+        return count_differing(words, query_words)
     planes = [join_words(queries.planes[:, plane])[:, :, None] for plane in range(len(queries.exponents))]
-    return weigh_differing(words, wanted, planes, queries.exponents)
+    return weigh_differing(words, query_words, planes, queries.exponents)
 
 
 def _hits_up_to(distances: np.ndarray, bound: np.ndarray) -> Hits:
-    """The codes whose distances, `[q, u]`, are at most the bound of the query, `[q]`.
+    """Finds the codes with distances, `[q, u]`, up to the query's bound, `[q]`.
 
-    Bounds have the dtype of distances: numpy would convert all distances to a wider one before it compares them.
+    Bounds must have the dtype of distances: numpy would convert all distances to a wider one before comparing.
     """
     num_queries, count = distances.shape
     if num_queries == 1:
         row = distances[0]
         ranks = (row <= bound[0]).nonzero()[0]
-        found = row[ranks]
-        order = found.argsort(kind="stable")  # of few small numbers, quicker than packed hits
-        return Hits(np.array([0, len(ranks)]), found[order], ranks[order])
+        near_distances = row[ranks]
+        order = near_distances.argsort(kind="stable")  # faster than packed hits for a few small numbers
+        return Hits(np.array([0, len(ranks)]), near_distances[order], ranks[order])
     near = np.flatnonzero(distances <= bound[:, None])
-    query = near // max(1, count)  # numpy's divmod is several times slower than its // by one number
+    query = near // max(1, count)  # numpy's divmod is several times slower than its // by a scalar
     return sort_hits(num_queries, query, distances.reshape(-1)[near], near - query * count)
 
 
 def _first(hits: Hits, k: int) -> Hits:
-    """The first k hits of each query, which has at least as many."""
+    """Returns the first k hits of each query; each must have at least k."""
     starts, distances, ranks = hits
     if len(starts) == 2:
         return Hits(np.array([0, k]), distances[:k], ranks[:k])
-    chosen = (starts[:-1, None] + np.arange(k)).reshape(-1)
-    return Hits(np.arange(0, k * len(starts), k), distances[chosen], ranks[chosen])
+    first_k = (starts[:-1, None] + np.arange(k)).reshape(-1)
+    return Hits(np.arange(0, k * len(starts), k), distances[first_k], ranks[first_k])
 
 
 def _bound_kth(distances: np.ndarray, k: int) -> np.ndarray:
-    """A bound on the k-th smallest of each row `[q, u]`, k at most u, that few others lie within: `[q]`.
+    """Computes a tight upper bound on the k-th smallest of each row `[q, u]`, k at most u: `[q]`.
 
-    Of k disjoint groups whose minima are within a bound, each has a code within it.
+    If the minima of k disjoint groups are within a bound, at least k codes are.
     """
     num_queries, count = distances.shape
-    count //= GROUP
+    count //= CODES_PER_GROUP
     if count >= 4 * k:
-        distances = distances[:, : count * GROUP].reshape(num_queries, GROUP, count).min(1)
+        distances = distances[:, : count * CODES_PER_GROUP].reshape(num_queries, CODES_PER_GROUP, count).min(1)
     return _find_kth(distances, k)
 
 
 def _find_kth(rows: np.ndarray, k: int) -> np.ndarray:
-    """The k-th smallest number of each row of unsigned integers `[q, m]`: `[q]`, of their dtype.
+    """Finds the k-th smallest number of each row of unsigned integers `[q, m]`: `[q]`, of their dtype.
 
-    Which of numpy's partitions is fast depends on the processor; counting and comparing are fast on all.
+    Which of numpy's partitions is fast depends on the processor. A histogram is fast on all, and in long rows bisection
+    is faster still.
     """
-    if rows.shape[1] >= LONG_ROW:
+    if rows.shape[1] >= MIN_BISECTED_ROW:
         return np.array([_bisect_kth(row, k) for row in rows], rows.dtype)
     if len(rows) == 1 and rows.itemsize <= 2:
         return np.bincount(rows[0]).cumsum().searchsorted([k]).astype(rows.dtype)
@@ -123,7 +122,7 @@ def _find_kth(rows: np.ndarray, k: int) -> np.ndarray:
 
 
 def _bisect_kth(row: np.ndarray, k: int) -> int:
-    """The k-th smallest number of `[m]`. Each step reads the row at the speed of memory."""
+    """Finds the k-th smallest number of `[m]`. Each step reads the row at the speed of memory."""
     low, high = 0, int(row.max())
     while low < high:
         middle = (low + high) // 2
@@ -135,7 +134,7 @@ def _bisect_kth(row: np.ndarray, k: int) -> int:
 
 
 def _minima(words: jax.Array, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Group minima `[blocks, q, L]` and block minima `[blocks, q]`."""
+    """Computes group minima `[blocks, q, L]` and block minima `[blocks, q]`."""
     minima = group_minima(Codes(words, jax.numpy.int32(0)), Queries(queries))
     return minima, minima.min(-1)
 
@@ -145,33 +144,33 @@ _compiled_near = entry_point(near_groups)
 
 
 def nearest_in_groups(index: HashIndex, queries: np.ndarray, k: int, size: int, limits: Limits = LIMITS) -> Hits | None:
-    """The k nearest codes of queries uint32 `[q, w]`, q at most `size`, by the minima of a compiled scan.
+    """Finds the k nearest codes of queries uint32 `[q, w]`, q at most `size`, by the minima of a compiled scan.
 
     Returns:
         The hits; `None` if too many groups are within the bounds on the k-th distance.
     """
-    padded = np.pad(queries, ((0, size - len(queries)), (0, 0)))  # so that the last batch has the others' program
+    padded = np.pad(queries, ((0, size - len(queries)), (0, 0)))  # so that all batches share one program
     minima, block_minima = (np.asarray(array)[:, : len(queries)] for array in _compiled_minima(index.codes, padded))
     query, group, bound = _find_near_groups(minima, block_minima, sizes_of(index).num_codes, index.codes.shape[2], k)
     if len(group) > limits.groups:
         return None
-    words, wanted = keep_words(index).groups, join_words(queries)
-    distances = count_differing([word[group] for word in words], [word[query][:, None] for word in wanted])
+    words, query_words = keep_words(index).groups, join_words(queries)
+    distances = count_differing([word[group] for word in words], [word[query][:, None] for word in query_words])
     near = np.flatnonzero(distances <= bound[query][:, None])
     size = distances.shape[1]
-    place = near // size
-    rank = group[place] * size + (near - place * size)
+    pair = near // size
+    rank = group[pair] * size + (near - pair * size)
     valid = rank < sizes_of(index).num_codes
-    found = sort_hits(len(queries), query[place[valid]], distances.reshape(-1)[near[valid]], rank[valid])
-    return _first(found, k)
+    hits = sort_hits(len(queries), query[pair[valid]], distances.reshape(-1)[near[valid]], rank[valid])
+    return _first(hits, k)
 
 
 def _find_near_groups(
     minima: np.ndarray, block_minima: np.ndarray, num_codes: int, group_size: int, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The groups that may hold one of the k nearest codes of a query.
+    """Finds the groups that may hold one of the k nearest codes of a query.
 
-    k blocks, or k groups, whose minima are within a bound hold k codes within it, and so the k nearest ones.
+    If the minima of k blocks, or of k groups, are within a bound, so are the k nearest codes.
 
     Returns:
         The query and the number of each group, int64 `[m]`, and the bound of each query, `[q]`.
@@ -198,9 +197,9 @@ def _find_near_groups(
 
 
 def hits_by_scan(index: HashIndex, queries: np.ndarray, radius: int, size: int, limits: Limits = LIMITS) -> list[Hits]:
-    """All codes within a radius of queries uint32 `[q, w]`, q at most `size`, by a compiled scan.
+    """Finds all codes within a radius of queries uint32 `[q, w]`, q at most `size`, by a compiled scan.
 
-    The scan marks the groups that hold such a code.
+    The scan marks the groups with such a code; numpy compares their codes.
 
     Returns:
         The hits of consecutive runs of queries.
@@ -219,7 +218,7 @@ def hits_by_scan(index: HashIndex, queries: np.ndarray, radius: int, size: int, 
         run = slice(starts[first], starts[last])
         ranks = (group[run, None] * group_size + np.arange(group_size)).reshape(-1)
         valid = ranks < sizes_of(index).num_codes
-        asked = np.repeat(query[run] - first, group_size)[valid]
-        parts.append(hits_among(index, queries[first:last], asked, ranks[valid], radius))
+        query_of_rank = np.repeat(query[run] - first, group_size)[valid]
+        parts.append(hits_among(index, queries[first:last], query_of_rank, ranks[valid], radius))
         first = last
     return parts

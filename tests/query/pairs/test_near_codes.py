@@ -23,10 +23,10 @@ def limits_for(way, radius):
     if way == "scan":
         return small._replace(compile=0, program=0, read_word=0, compare_word=0)
     if way == 0:
-        return small._replace(compile=math.inf, worth_sampling=math.inf)
+        return small._replace(compile=math.inf, min_sampled_cost=math.inf)
     # Of the ways with few enough sorts, the one with the most: each of them pays.
     return small._replace(
-        compile=math.inf, worth_sampling=0, sort_code=-1e12, max_sorts=math.comb(radius + way, way), sample=100
+        compile=math.inf, min_sampled_cost=0, sort_code=-1e12, max_sorts=math.comb(radius + way, way), sample=100
     )
 
 

@@ -13,7 +13,7 @@ import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.index.address_table import get_tables
 from jaxhash.index.hash_index import cache_of, sizes_of
-from jaxhash.query.hits import Asked
+from jaxhash.query.hits import Request
 from jaxhash.query.plan import LIMITS, Option, order_radius, plan_tables
 from jaxhash.query.probe.device import matches_on_device, sort_codes
 from jaxhash.query.probe.host import find_buckets
@@ -284,7 +284,7 @@ def test_queries_with_room_are_done_on_the_device(num_tables, masked):
         buckets = find_buckets(table, queries, reach)
         candidates += np.bincount(buckets.queries, buckets.sizes, minlength=len(queries))
     matches, done = matches_on_device(
-        Asked(index, allowed, LIMITS, radius=4), Queries(queries), Option("device", 0.0, (plan,), 24)
+        Request(index, allowed, LIMITS, radius=4), Queries(queries), Option("device", 0.0, (plan,), 24)
     )
     same(done, (candidates <= 24) & (np.diff(everything.offsets) <= 24))
     assert done.any()
@@ -298,9 +298,9 @@ def test_queries_with_room_are_done_on_the_device(num_tables, masked):
 @pytest.mark.parametrize(("method", "num_bits"), [("auto", 41), ("multi_index", 42)])  # to be compiled apart
 def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
     index, queries = on_accelerator(num_bits)
-    limits = LIMITS._replace(rooms=(8, 32), program=1e15)
+    limits = LIMITS._replace(slot_counts=(8, 32), program=1e15)
     options = order_radius(sizes_of(index), len(queries), 4, method=method, limits=limits)
-    names = [(option.method, option.room) for option in options]
+    names = [(option.method, option.num_slots) for option in options]
     assert names[:3] == [("device", 8), ("device", 32), ("probe", 0)]
     expected = jh.radius_search(collection(num_bits)[0], queries, radius=4)
     counts = np.diff(expected.offsets)
@@ -319,7 +319,7 @@ def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
 def test_items_of_one_code_are_all_found_on_the_device():
     index = jh.build_index(np.zeros((50, 1), np.uint32), 20, ids=np.arange(50)[::-1])
     cache_of(index).sizes = sizes_of(index)._replace(on_host=False)
-    for rooms in ((64,), (4,)):
-        limits = LIMITS._replace(rooms=rooms)
+    for slot_counts in ((64,), (4,)):
+        limits = LIMITS._replace(slot_counts=slot_counts)
         found = find_matches(index, np.zeros((1, 1), np.uint32), 1, method="probe", limits=limits)
         assert found.ids.tolist() == [*range(50)]

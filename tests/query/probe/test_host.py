@@ -14,7 +14,7 @@ import jaxhash as jh
 from jaxhash.codes.distances import Queries
 from jaxhash.index.address_table import Slice, build_table, get_tables, list_tables
 from jaxhash.index.hash_index import sizes_of, sorted_arrays
-from jaxhash.query.hits import Asked, join_matches, matches_of_hits
+from jaxhash.query.hits import Request, join_matches, matches_of_hits
 from jaxhash.query.plan import LIMITS, Option, order_radius, plan_tables
 from jaxhash.query.probe.host import find_buckets, probe_hits, probe_matches, probe_one, probe_widening
 from jaxhash.query.radius import find_matches
@@ -113,7 +113,7 @@ def test_a_half_that_is_dearer_than_a_scan_leaves_all(skewed, last):
 def test_queries_with_too_many_candidates_are_left(skewed):
     index, queries, expected = skewed
     limits, plan = LIMITS._replace(candidates=400, candidate=1e9, probes=1), plan_tables(sizes_of(index), 2, 1)
-    matches, done = probe_matches(Asked(index, None, limits, radius=2), Queries(queries), option_of(plan))
+    matches, done = probe_matches(Request(index, None, limits, radius=2), Queries(queries), option_of(plan))
     same(done, np.arange(20) >= 10)  # the first half of the codes is in one bucket
     nothing = np.zeros(0, np.int32)
     same(matches, ragged([row if each else (nothing, nothing) for row, each in zip(expected, done, strict=True)]))
@@ -139,10 +139,10 @@ def test_batches_of_any_size_find_the_same(probes, num_tables):
     allowed = np.random.default_rng(0).random(1200) < 0.5
     limits = LIMITS._replace(probes=probes)
     for mask, keep in ((None, np.ones(400, bool)), (allowed, allowed[ids])):
-        matches, done = probe_matches(Asked(index, mask, limits, radius=3), Queries(queries), option_of(plan))
+        matches, done = probe_matches(Request(index, mask, limits, radius=3), Queries(queries), option_of(plan))
         assert done.all()
         same(matches, ragged(oracle.within(codes[keep], ids[keep], queries, 3)))
-    matches, done = probe_matches(Asked(index, None, limits, radius=3), Queries(queries[:0]), option_of(plan))
+    matches, done = probe_matches(Request(index, None, limits, radius=3), Queries(queries[:0]), option_of(plan))
     assert (matches.offsets.tolist(), done.shape) == ([0], (0,))
 
 
@@ -154,7 +154,7 @@ def test_widening_finds_those_with_enough_items_near(k, radii, masked):
     allowed = np.random.default_rng(0).random(1200) < 0.5 if masked else None
     keep = allowed[ids] if masked else np.ones(400, bool)
     plans = [plan_tables(sizes_of(index), radius, 1) for radius in range(radii)]
-    matches, done = probe_widening(Asked(index, allowed, LIMITS, k=k), Queries(queries), option_of(*plans))
+    matches, done = probe_widening(Request(index, allowed, LIMITS, k=k), Queries(queries), option_of(*plans))
     within = oracle.within(codes[keep], ids[keep], queries, radii - 1)
     same(done, [len(found) >= k for _, found in within])
     same(matches, ragged([(row[:k], found[:k]) if len(found) >= k else (row[:0], found[:0]) for row, found in within]))
@@ -164,7 +164,7 @@ def test_widening_finds_those_with_enough_items_near(k, radii, masked):
 
 
 def ask_one(index, query, radius, plan, allowed=None, **changes):
-    asked = Asked(index, allowed, LIMITS._replace(**changes), radius=radius)
+    asked = Request(index, allowed, LIMITS._replace(**changes), radius=radius)
     return probe_one(asked, Queries(query[None]), option_of(plan))
 
 

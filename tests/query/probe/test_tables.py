@@ -10,7 +10,7 @@ from jaxhash.index.address_table import Slice
 from jaxhash.index.hash_index import sizes_of
 from jaxhash.index.probe_tables import tables_of_slices
 from jaxhash.index.sharding import local_shards
-from jaxhash.query.nearest import take_account
+from jaxhash.query.nearest import choose_options
 from jaxhash.query.plan import LIMITS, order_nearest, order_radius, plan_multi_index, plan_tables
 from jaxhash.query.probe.tables import check_tables
 
@@ -39,7 +39,7 @@ def test_a_prepared_index_probes_from_the_first_query_on(large):
     prepared = fresh(large)
     assert jh.prepare(prepared, radius=2, k=1) is prepared
     for order in (order_radius(sizes_of(prepared), 256, 2), order_nearest(sizes_of(prepared), 256, 1, 1)):
-        assert take_account(prepared, order)[0].method == "probe"
+        assert choose_options(prepared, order)[0].method == "probe"
     tables = jh.describe(prepared).tables
     same(jh.radius_search(prepared, queries, radius=2), expected[0])
     same(jh.search(prepared, queries, k=1), expected[1])
@@ -115,7 +115,7 @@ def test_tables_of_another_index_are_refused():
     check_tables(index, tables, 3)
     others = [jh.build_index(np.zeros((1, 2), np.uint32), 64), collection(40, 5000)[0]]
     for other in others:
-        with pytest.raises(ValueError, match="not those of this index"):
+        with pytest.raises(ValueError, match="tables must be built from this index"):
             check_tables(other, tables, 3)
     with pytest.raises(TypeError, match="tables must be a ProbeTables, got ndarray"):
         check_tables(index, queries, 3)
@@ -127,7 +127,7 @@ def test_a_radius_of_too_many_probes_is_refused():
     with pytest.raises(ValueError, match="a radius of 20 takes too many probes of 1 tables; scan instead"):
         jh.build_tables(index, radius=20, num_tables=1)
     tables = jh.build_tables(index, radius=2, num_tables=1)
-    with pytest.raises(ValueError, match="radius 20 takes more than 65536 probes of these tables: build others"):
+    with pytest.raises(ValueError, match="radius 20 takes more than 65536 probes of these tables: build tables for it"):
         jh.radius_search_padded(index, codes[:1], radius=20, max_results=3, tables=tables)
 
 

@@ -111,7 +111,7 @@ def test_shards_are_probed_as_the_whole(n, num_tables):
     same(found, search(index, queries))
     inside = jax.jit(lambda *args: search(*args[:2], tables=args[2], max_candidates=4096))
     same(inside(sharded, queries, tables), found)
-    with pytest.raises(ValueError, match="not those of this index"):
+    with pytest.raises(ValueError, match="tables must be built from this index"):
         search(index, queries, tables=tables)
 
 
@@ -353,7 +353,7 @@ def test_what_cannot_be_sharded_is_refused():
         (lambda: jh.add_items(sharded, queries), "shard the whole index again"),
         (lambda: jh.remove_items(sharded, [0]), "shard the whole index again"),
         (lambda: jh.merge_indexes(index, sharded), "b must be a HashIndex, got ShardedIndex"),
-        (lambda: jh.duplicate_groups(sharded, radius=2), "load_index, for what was saved in parts"),
+        (lambda: jh.duplicate_groups(sharded, radius=2), "load_index for an index saved in parts"),
         (lambda: jh.save_retriever("x.npz", jh.Retriever(jh.Autoencoder(9, 64, ()), sharded)), "save_index, and make"),
         (lambda: jh.describe(queries), "index must be a HashIndex or a ShardedIndex, got ndarray"),
     ]:
@@ -444,7 +444,7 @@ def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
     whole = mine.read_bytes()
     for content, message in [
         (whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], "damaged|digest"),
-        (theirs.read_bytes(), "is not the file that was saved"),
+        (theirs.read_bytes(), "is not the saved file"),
         (None, "is missing"),
     ]:
         mine.unlink() if content is None else mine.write_bytes(content)
@@ -484,7 +484,7 @@ def test_marks_that_do_not_fit_the_parts_are_refused(tmp_path):
     listing = archive.read_archive(path, parts.PARTS)
     listing.arrays["items"] = np.array([0, 8], np.int32)
     archive.write_archive(path, listing)
-    with pytest.raises(jh.CorruptFileError, match="marks are not those of its parts"):
+    with pytest.raises(jh.CorruptFileError, match="marks don't match its parts"):
         jh.load_sharded_index(path, mesh_of(2))
 
 
