@@ -84,10 +84,8 @@ def search(
     rows = Queries(codes) if weights is None else weigh_queries(codes, weights, index.num_bits)
     mask = None if allowed is None else check_allowed(index, allowed)
     if is_traced(index.codes, index.ids, rows.words, rows.planes, mask):
-        found: Neighbors[Any] = nearest_items(index, rows, mask, k=k)
-    else:
-        found = find_nearest(index, rows, mask, k=k, method=method)
-    return found
+        return nearest_items(index, rows, mask, k=k)
+    return find_nearest(index, rows, mask, k=k, method=method)
 
 
 def find_nearest(
@@ -160,8 +158,7 @@ def _scan(index: AnyIndex, queries: Queries, allowed: Any, k: int, limits: Limit
         searched, options["allowed"] = apply_filter(index, allowed, limits)
         if searched is not index:  # the allowed items alone
             return find_nearest(searched, queries, k=k, method="scan", limits=limits)
-    found: Neighbors[Any] = scan_in_batches(partial(_compiled_search, **options), index, queries, k, limits)
-    return found
+    return scan_in_batches(partial(_compiled_search, **options), index, queries, k, limits)
 
 
 def scan_in_batches(compiled: Callable[..., Any], index: AnyIndex, queries: Queries, k: int, limits: Limits) -> Any:

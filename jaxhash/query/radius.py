@@ -233,8 +233,7 @@ def radius_search_padded(
     searched, mask_filter = apply_filter(index, mask)
     options |= {} if mask_filter is None else {"allowed": mask_filter}
     compiled = partial(_compiled_padded, **options)
-    matches: PaddedMatches[Any] = scan_in_batches(compiled, searched, Queries(codes), max_results, LIMITS)
-    return matches
+    return scan_in_batches(compiled, searched, Queries(codes), max_results, LIMITS)
 
 
 @partial(jax.jit, static_argnames=("radius", "max_results"))

@@ -76,13 +76,9 @@ def rerank(
     ids = _check_candidates(candidate_ids, queries, "long_codes", shape[0])
     rows = _weigh(queries if is_jax(queries) else np.asarray(queries).astype(np.uint32, copy=False), weights)
     if is_traced(long_codes, rows.words, rows.planes, ids):
-        traced: Neighbors[Any] = nearest_candidates(jnp.asarray(long_codes), rows, ids, k=k)
-        return traced
+        return nearest_candidates(jnp.asarray(long_codes), rows, ids, k=k)
     size = max_batch_size(12 * (ids.shape[-1] + 1) * (shape[1] + 2))
-    ranked: Neighbors[Any] = in_batches(
-        lambda batch: _compiled_rerank(long_codes, *batch, k=k), (rows, ids), size, lead, axes=len(lead)
-    )
-    return ranked
+    return in_batches(lambda batch: _compiled_rerank(long_codes, *batch, k=k), (rows, ids), size, lead, axes=len(lead))
 
 
 def _weigh(codes: Any, weights: ArrayLike | None) -> Queries:
@@ -185,14 +181,12 @@ def rerank_vectors(
     ids = _check_candidates(candidate_ids, rows, "vectors", len(table))
     check_slots(math.prod(lead), k)
     if is_traced(table, rows, ids):
-        traced: ScoredNeighbors[Any] = nearest_by_vectors(jnp.asarray(table), rows, ids, k=k, metric=metric)
-        return traced
+        return nearest_by_vectors(jnp.asarray(table), rows, ids, k=k, metric=metric)
     if is_jax(table):
         compiled, size = partial(_compiled_by_vectors, table, k=k, metric=metric), LIMITS.max_queries
     else:
         compiled, size = partial(_rank_on_host, table, k=k, metric=metric), _batch_size(ids.shape[-1], k, table)
-    ranked: ScoredNeighbors[Any] = in_batches(lambda batch: compiled(*batch), (rows, ids), size, lead, axes=len(lead))
-    return ranked
+    return in_batches(lambda batch: compiled(*batch), (rows, ids), size, lead, axes=len(lead))
 
 
 def check_vectors(name: str, vectors: Any) -> None:
@@ -252,8 +246,7 @@ def _rank_on_host(vectors: np.ndarray, queries: Any, ids: Any, *, k: int, metric
     table = vectors if len(vectors) else np.zeros((1, vectors.shape[1]), np.float32)
     with np.errstate(over="ignore"):
         rows = table[np.where(ids == _LAST, 0, ids)].astype(np.float32, copy=False)
-    ranked: ScoredNeighbors[Any] = _compiled_ranking(rows, queries, ids, k=k, metric=metric)
-    return ranked
+    return _compiled_ranking(rows, queries, ids, k=k, metric=metric)
 
 
 def rank_rows(

@@ -50,7 +50,7 @@ def probe_in_batches(
     """Runs `probe_in_slots` as a compiled program on untraced queries `[..., w]` in batches."""
     index, tables = searched
     lead = queries.words.shape[:-1]
-    matches: PaddedMatches[Any] = in_batches(
+    return in_batches(
         lambda batch: _compiled_probe(searched, batch, allowed, **options),
         queries,
         _batch_size(tables.slices, options["radius"], options["max_candidates"]),
@@ -58,7 +58,6 @@ def probe_in_batches(
         one_at_a_time if isinstance(index, ShardedIndex) else in_parallel,
         axes=len(lead),
     )
-    return matches
 
 
 def _batch_size(slices: tuple[Slice, ...], radius: int, max_candidates: int) -> int:
