@@ -98,6 +98,13 @@ def retrieve(
         ValueError: images don't fit the model, a number is out of range, model and index differ in their number of
             bits, or long codes or vectors don't match the model and the index.
         TypeError: an argument has the wrong type.
+
+    Example:
+        >>> images = np.random.default_rng(0).integers(0, 256, (5, 2, 2), dtype=np.uint8)
+        >>> model = jh.Autoencoder(input_dim=4, num_bits=64, hidden_dims=(32,))
+        >>> retriever = jh.Retriever(model, jh.build_index(jh.encode(model, images), num_bits=64))
+        >>> jh.retrieve(retriever, images, k=1).ids.T
+        array([[0, 1, 2, 3, 4]], dtype=int32)
     """
     check_retriever(retriever)
     k = check_integer("k", k, 1)

@@ -47,6 +47,10 @@ def pack_bits(bits: AnyArray) -> AnyArray:
     Raises:
         ValueError: a value is neither 0 nor 1, or `bits` is a scalar.
         TypeError: `bits` is neither bool nor numeric.
+
+    Example:
+        >>> jh.pack_bits([[1, 0, 1]])  # 0b101 and 29 zero bits
+        array([[2684354560]], dtype=uint32)
     """
     array = as_array(bits)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
@@ -70,7 +74,12 @@ def _pack_on_host(bits: np.ndarray) -> np.ndarray:
 
 
 def unpack_bits(codes: AnyArray, num_bits: int) -> AnyArray:
-    """Unpacks codes, uint32 `[..., w]`, into bool `[..., num_bits]`."""
+    """Unpacks codes, uint32 `[..., w]`, into bool `[..., num_bits]`.
+
+    Example:
+        >>> jh.unpack_bits(jh.pack_bits([[1, 0, 1]]), num_bits=3)
+        array([[ True, False,  True]])
+    """
     checked = check_known_codes("codes", codes, check_num_bits(num_bits))
     convert: Any = unpack if is_jax(checked) else _unpack_on_host
     return convert(checked, num_bits)
@@ -124,6 +133,10 @@ def hamming_distance(a: np.ndarray | jax.Array, b: np.ndarray | jax.Array) -> np
     Raises:
         ValueError: widths differ, or leading axes don't broadcast.
         TypeError: codes are not uint32.
+
+    Example:
+        >>> jh.hamming_distance(jh.pack_bits([1, 0, 1]), jh.pack_bits([[1, 1, 1], [0, 1, 0]]))
+        array([1, 3], dtype=int32)
     """
     check_code_array("a", a)
     check_code_array("b", b, np.shape(a)[-1])
@@ -159,6 +172,12 @@ def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
     Raises:
         ValueError: the number of bytes is wrong, or a padding bit is set.
         TypeError: `packed` is not uint8.
+
+    Example:
+        >>> signs = np.array([[0.5, -1.0, 2.0, -0.1, 0.3, 0.2, -0.4, 1.5]]) > 0
+        >>> codes = jh.codes_from_bytes(np.packbits(signs, axis=1), num_bits=8)
+        >>> jh.unpack_bits(codes, 8).astype(int)
+        array([[1, 0, 1, 0, 1, 1, 0, 1]])
     """
     num_bytes = -(-check_num_bits(num_bits) // 8)
     dtype, shape = dtype_of(packed), np.shape(packed)

@@ -40,6 +40,11 @@ def build_index(
         ValueError: the codes have another shape or set padding bits; ids repeat, don't match or are out of range;
             there are more items than one device can address; or an iterable is empty, for example exhausted.
         TypeError: `codes` is not uint32, or `ids` are not integers.
+
+    Example:
+        >>> codes = jh.pack_bits([[0, 0], [0, 1], [0, 1]])
+        >>> jh.build_index(codes, num_bits=2, ids=[7, 8, 9])
+        HashIndex(num_items=3, num_codes=2, num_bits=2)
     """
     if is_stream(codes):
         if ids is not None:

@@ -29,6 +29,12 @@ def add_items(index: HashIndex, codes: ArrayLike, *, ids: ArrayLike | None = Non
     Raises:
         ValueError: as for `build_index`, or an id is already in the index.
         TypeError: `index` is not a `HashIndex`, `codes` is not uint32, or `ids` are not integers.
+
+    Example:
+        >>> codes = jh.pack_bits([[0, 0], [0, 1]])
+        >>> index = jh.add_items(jh.build_index(codes, num_bits=2), codes)  # with the ids 2 and 3
+        >>> jh.search(index, codes[0], k=2).ids
+        array([0, 2], dtype=int32)
     """
     old = _check_index("index", index)
     codes = check_table(codes, index.num_bits, index.multi)
@@ -58,6 +64,11 @@ def remove_items(index: HashIndex, ids: ArrayLike, *, missing: str = "raise") ->
         KeyError: an id is not in the index.
         ValueError: `ids` has another shape, or `missing` is unknown.
         TypeError: `index` is not a `HashIndex`, or `ids` are not integers.
+
+    Example:
+        >>> index = jh.build_index(jh.pack_bits([[0, 0], [0, 1], [1, 1]]), num_bits=2)
+        >>> jh.remove_items(index, [0, 2])
+        HashIndex(num_items=1, num_codes=1, num_bits=2)
     """
     items = _check_index("index", index)
     if missing not in ("raise", "ignore"):

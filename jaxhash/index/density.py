@@ -134,6 +134,10 @@ def suggest_num_bits(num_items: int, items_per_code: float = 0.4) -> int:
     Raises:
         ValueError: `num_items` is below 1, or `items_per_code` is not a positive number.
         TypeError: `num_items` is not an integer.
+
+    Example:
+        >>> jh.suggest_num_bits(60_000)
+        17
     """
     check_integer("num_items", num_items, 1, maximum=2**63 - 1)
     if not (isinstance(items_per_code, (int, float)) and 0 < items_per_code < math.inf):

@@ -45,6 +45,11 @@ def encode(model: AnyModel, images: ArrayLike | Iterable[ArrayLike]) -> jax.Arra
         ValueError: the shape does not fit, or a value is not finite or outside the model's input range, [0, 1] for
             sigmoid outputs (the message gives the row within its batch).
         TypeError: images are neither uint8, bool nor floating, or uint8 for a model of other floats.
+
+    Example:
+        >>> model = jh.Autoencoder(input_dim=4, num_bits=8, hidden_dims=())
+        >>> jh.encode(model, np.zeros((3, 2, 2), np.uint8)).shape
+        (3, 1)
     """
     if is_stream(images):
         check_model(model.model if isinstance(model, Embedded) else model)

@@ -4,18 +4,6 @@
 sorted by (distance, code, id) and do not depend on the batch, device or method. If an index has fewer than k items, the
 remaining slots hold `Neighbors.NO_ID` (-1) and `Neighbors.NO_DISTANCE`.
 
->>> import numpy as np
->>> import jaxhash as jh
->>> codes = jh.pack_bits(np.random.default_rng(0).integers(0, 2, (1000, 16)))
->>> index, queries = jh.build_index(codes, num_bits=16), codes[:5]
->>> distances, ids = jh.search(index, queries, k=3)
->>> ids[:, 0].tolist()
-[0, 1, 2, 3, 4]
->>> matches = jh.radius_search(index, queries, radius=2)
->>> first = matches.ids[matches.offsets[0] : matches.offsets[1]]  # matches of query 0
->>> bool((jh.hamming_distance(codes[first], queries[0]) <= 2).all())
-True
-
 All methods are exact; "auto" picks the one with the lowest estimated cost (`plan`). "scan" compares all codes. "probe"
 looks up the addresses a few flipped bits away in a bitmap of the codes' first bits, "multi_index" in one bitmap for
 each of several slices of the bits. The first table takes 16 to 32 bytes per code; each further slice takes up to as

@@ -73,6 +73,11 @@ def search(
         ValueError: queries, weights or mask don't fit the index, k or a weight is out of range, or the method is
             unknown or does not apply. Inside `jit`, only the four lowest bits of weights count.
         TypeError: queries are not uint32, weights or k are not integers, or the mask is not bool.
+
+    Example:
+        >>> index = jh.build_index(jh.pack_bits([[0, 0], [0, 1], [1, 1]]), num_bits=2)
+        >>> jh.search(index, jh.pack_bits([1, 1]), k=2)
+        Neighbors(distances=array([0, 1], dtype=int32), ids=array([2, 1], dtype=int32))
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     codes = check_known_codes("queries", queries, index.num_bits)

@@ -89,6 +89,11 @@ def radius_search(
     Raises:
         ValueError: queries or mask don't fit the index, a number is out of range, or the method is unknown.
         TypeError: queries are not uint32, a number is not an integer, the mask is not bool, or the call is traced.
+
+    Example:
+        >>> index = jh.build_index(jh.pack_bits([[0, 0], [0, 1], [1, 1]]), num_bits=2)
+        >>> jh.radius_search(index, jh.pack_bits([[0, 0], [1, 1]]), radius=1).ids
+        array([0, 1, 2, 1], dtype=int32)
     """
     check_kind("index", index, AnyIndex, "jaxhash.build_index")
     if is_traced(index.codes, index.ids, queries, allowed):

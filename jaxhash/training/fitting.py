@@ -111,6 +111,13 @@ def fit(
         CodeWarning: bits are the same for all images, or duplicates of each other.
         QualityWarning: the form of the images gives worse codes: flattened for "retrieve", channels first, or a sorted
             stream.
+
+    Example:
+        >>> vectors = np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32)
+        >>> model = jh.Autoencoder(20, num_bits=8, hidden_dims=(), output_activation="linear")
+        >>> model, history = jh.fit(model, vectors, epochs=2, objective="keep_neighbors")
+        >>> len(history.loss)
+        2
     """
     check_model(model)
     epochs = check_integer("epochs", epochs, 1)

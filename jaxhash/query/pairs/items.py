@@ -36,6 +36,11 @@ def neighbor_pairs(index: HashIndex, *, radius: int, max_pairs: int | None = Non
         ValueError: a number is out of range, items have several codes (`multi`), or there are more than `max_pairs`
             pairs, which is detected before they take memory.
         TypeError: `index` is not a `HashIndex`, or a number is not an integer.
+
+    Example:
+        >>> index = jh.build_index(jh.pack_bits([[0, 0], [0, 1], [1, 1]]), num_bits=2)
+        >>> jh.neighbor_pairs(index, radius=1).second
+        array([1, 2], dtype=int32)
     """
     _check_one_code_each(index)
     limit = None if max_pairs is None else check_integer("max_pairs", max_pairs, 0, maximum=2**63 - 1)
@@ -102,6 +107,10 @@ def deduplicate(index: HashIndex, *, radius: int) -> Redundant:
     Raises:
         ValueError: the radius is negative, or items have several codes (`multi`).
         TypeError: `index` is not a `HashIndex`, or the radius is not an integer.
+
+    Example:
+        >>> jh.deduplicate(jh.build_index(jh.pack_bits([[0, 0], [0, 1], [1, 1]]), num_bits=2), radius=1).removed
+        array([1], dtype=int32)
     """
     _check_one_code_each(index)
     radius = check_radius(radius, index.num_bits)
