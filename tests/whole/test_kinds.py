@@ -64,7 +64,7 @@ def test_traced_queries_give_traced_results(name):
 
 
 def test_a_filter_made_inside_a_jit_serves_outside():
-    index, queries = collection(NUM_BITS)
+    index, queries, *_ = collection(NUM_BITS)
     limits = LIMITS._replace(worth_gathering=1, few=2)  # few items are allowed: their codes are gathered
     search = partial(find_nearest, index, Queries(queries), np.arange(1200) < 30, k=3, limits=limits)
     same(jax.jit(search)(), search())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from samples import collection, identical, items, same
+from samples import collection, identical, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -117,15 +117,14 @@ def test_room_is_four_times_the_results_by_default():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_the_smallest_indexes_are_probed(n):
-    index, queries = collection(40, n)
+    index, queries, *_ = collection(40, n)
     identical(
         jh.radius_search_padded(index, queries, tables=jh.build_tables(index, radius=3), **ROOM), scan(index, queries)
     )
 
 
 def test_the_tables_of_one_radius_serve_others():
-    codes, ids, queries = items(64)
-    index = jh.build_index(codes, 64, ids=ids)
+    index, queries, codes, ids = collection(64)
     tables = jh.build_tables(index, radius=3)
     for radius in (0, 4):
         room = {"radius": radius, "max_candidates": 400, "max_results": 20}
@@ -137,7 +136,7 @@ def test_the_tables_of_one_radius_serve_others():
 @pytest.fixture(scope="module")
 def probed():
     """An index, its tables, queries, and a search by them with room for all candidates."""
-    index, queries = collection(40, q=6)
+    index, queries, *_ = collection(40, q=6)
     return index, jh.build_tables(index, radius=3, num_tables=2), queries
 
 
@@ -192,7 +191,7 @@ def test_jax_queries_stay_on_their_device(probed):
 
 
 def test_batches_of_any_size_find_the_same():
-    index, queries = collection(40, q=264)
+    index, queries, *_ = collection(40, q=264)
     tables = jh.build_tables(index, radius=3, num_tables=2)
     search = partial(jh.radius_search_padded, index, tables=tables, **ROOM)
     found = search(queries)
@@ -224,7 +223,7 @@ def test_padding_bits_of_a_traced_query_do_not_count(probed):
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_programs_neither_scatter_nor_sort_all_codes(platform):
-    index, queries = collection(64, 5000)
+    index, queries, *_ = collection(64, 5000)
     tables = jh.build_tables(index, radius=3)
     program = jax.jit(partial(jh.radius_search_padded, **ROOM))
     text = program.trace(index, queries, tables=tables).lower(lowering_platforms=(platform,)).as_text()
@@ -267,7 +266,7 @@ def test_wrong_arguments_are_named(probed):
 
 
 def on_accelerator(num_bits, n=400):
-    index, queries = collection(num_bits, n)
+    index, queries, *_ = collection(num_bits, n)
     cache_of(index).sizes = sizes_of(index)._replace(on_host=False)
     return index, queries
 
@@ -302,7 +301,7 @@ def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
     options = order_radius(sizes_of(index), len(queries), 4, method=method, limits=limits)
     names = [(option.method, option.room) for option in options]
     assert names[:3] == [("device", 8), ("device", 32), ("probe", 0)]
-    expected = jh.radius_search(collection(num_bits)[0], queries, radius=4)
+    expected = jh.radius_search(collection(num_bits).index, queries, radius=4)
     counts = np.diff(expected.offsets)
     assert (counts <= 8).any()
     assert (counts > 32).any()  # left to the host
@@ -311,7 +310,7 @@ def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
         same(find(queries), expected)
     assert compilations.count == 2  # one program for each room, and no scan
     allowed = MASKS[0]
-    chosen = jh.radius_search(collection(num_bits)[0], queries, radius=4, allowed=allowed)
+    chosen = jh.radius_search(collection(num_bits).index, queries, radius=4, allowed=allowed)
     same(find(queries, allowed=allowed), chosen)
     assert find(queries[:0]).offsets.tolist() == [0]
 

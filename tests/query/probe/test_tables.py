@@ -80,7 +80,7 @@ def test_shards_are_prepared(large):
 
 
 def test_wrong_arguments_of_prepare_are_named():
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     for arguments, error, words in [
         ({}, ValueError, "a radius, k, or both"),
         ({"radius": -1}, ValueError, "radius"),
@@ -110,10 +110,10 @@ def test_the_cheapest_number_of_tables_is_built():
 
 
 def test_tables_of_another_index_are_refused():
-    index, queries = collection(40)
+    index, queries, *_ = collection(40)
     tables = jh.build_tables(index, radius=3)
     check_tables(index, tables, 3)
-    others = [jh.build_index(np.zeros((1, 2), np.uint32), 64), collection(40, 5000)[0]]
+    others = [jh.build_index(np.zeros((1, 2), np.uint32), 64), collection(40, 5000).index]
     for other in others:
         with pytest.raises(ValueError, match="not those of this index"):
             check_tables(other, tables, 3)
@@ -132,7 +132,7 @@ def test_a_radius_of_too_many_probes_is_refused():
 
 
 def test_wrong_arguments_of_build_tables_are_named():
-    index, queries = collection(40)
+    index, queries, *_ = collection(40)
     for call, error, words in [
         (lambda: jh.build_tables(index, radius=-1), ValueError, "radius"),
         (lambda: jh.build_tables(index, radius=1.0), TypeError, "radius"),
