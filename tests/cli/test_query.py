@@ -15,8 +15,8 @@ from jaxhash.files.archive import read_archive, write_archive
 
 def test_a_query_prints_distances_in_bits_and_paths_in_the_order_of_weighted_distance(original, capsys, digits):
     collection = load_collection(original / "photos.npz")
-    save_image(original / "outside.png", digits[-1])
-    pixels = np.repeat(digits[-1][..., None], 3, axis=2)
+    save_image(original / "outside.png", digits.train_images[-1])
+    pixels = np.repeat(digits.train_images[-1][..., None], 3, axis=2)
     ids = jh.retrieve(collection.retriever, pixels, k=7, weighted=True).ids
     code = collection.encode(pixels)
     distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)

@@ -88,7 +88,7 @@ def test_noise_grows_linearly_with_the_epochs():
     assert noises[-1] == compute_noise(1, 1) == code_layer.MAX_NOISE
 
 
-def test_each_epoch_has_its_own_noise(monkeypatch):
+def test_each_epoch_has_its_own_noise(monkeypatch, digits):
     noises = []
 
     def record(*arguments):
@@ -97,8 +97,7 @@ def test_each_epoch_has_its_own_noise(monkeypatch):
         return run_epoch(*arguments)
 
     monkeypatch.setattr(fitting, "run_epoch", record)
-    images = jh.load_dataset("digits").train_images[:200]
-    jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
+    jh.fit(jh.Autoencoder(64, 8, (16,)), digits.train_images[:200], epochs=4, binarization="gaussian_noise")
     np.testing.assert_allclose(noises, code_layer.MAX_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
 
 
@@ -130,10 +129,8 @@ def test_the_key_alone_decides_random_bits(binarization):
         pytest.param("retrieve", ("rounding", "stochastic"), marks=pytest.mark.slow),
     ],
 )
-def test_each_binarization_trains_its_own_codes_and_repeats_them_by_seed(objective, binarizations):
-    vectors = (
-        jh.load_dataset("digits").train_images[:400].reshape(400, 64)
-    )  # vectors: warps of images take long to compile
+def test_each_binarization_trains_its_own_codes_and_repeats_them_by_seed(objective, binarizations, digits):
+    vectors = digits.train_images[:400].reshape(400, 64)  # warps of images take long to compile
 
     def trained(binarization):
         options = {"epochs": 4, "batch_size": 64, "objective": objective, "binarization": binarization}

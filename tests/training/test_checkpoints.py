@@ -20,9 +20,9 @@ EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
-def images():
+def images(digits):
     """As vectors, which are not warped: that would take long to compile."""
-    return jh.load_dataset("digits").train_images[:300].reshape(300, 64)
+    return digits.train_images[:300].reshape(300, 64)
 
 
 class KilledError(Exception):

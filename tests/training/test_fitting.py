@@ -12,11 +12,6 @@ SMALL = {"input_dim": 64, "num_bits": 16, "hidden_dims": (48, 32)}
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
 def few(digits):
     """Two batches of 64 images; two epochs of them are one program for all tests."""
     return digits.train_images[:128]

@@ -19,11 +19,6 @@ def code_layer(num_bits):
     return CodeLayer(make_batch_statistics(num_bits), jnp.float32(0), "rounding")
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits")
-
-
 def test_features_train_the_fine_bits_alone(rng):
     bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)

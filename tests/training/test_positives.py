@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxhash as jh
 from jaxhash.training import positives
 from jaxhash.training.positives import (
     compute_basis,
@@ -123,8 +122,7 @@ def test_mutual_neighbors_are_those_of_a_comparison_of_sets(rng, monkeypatch):
     assert 0 < np.mean(shares) < 6
 
 
-def test_neighbors_of_digits_mostly_share_their_label():
-    digits = jh.load_dataset("digits")
+def test_neighbors_of_digits_mostly_share_their_label(digits):
     images = digits.train_images.reshape(-1, 8, 8, 1)
     found = find_neighbors(compute_features(images), 5)
     alike = [(digits.train_labels[rows] == digits.train_labels[:, None]).mean() for rows in (found, keep_mutual(found))]

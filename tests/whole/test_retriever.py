@@ -3,6 +3,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from samples import same
 
 import jaxhash as jh
 from jaxhash.files.archive import read_archive, write_archive
@@ -19,10 +20,6 @@ def retriever():
 @pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(1).integers(0, 256, (37, 12), dtype=np.uint8)
-
-
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_retrieving_is_encoding_and_searching(retriever, images):
