@@ -63,7 +63,7 @@ def test_a_second_build_encodes_only_what_is_new_or_changed(folder, capsys, monk
     assert str(folder / "photos" / "new.png") in again
 
 
-def test_a_build_of_the_same_folder_leaves_the_same_bytes_even_if_it_was_moved_and_back(folder, capsys):
+def test_a_build_of_an_unchanged_folder_keeps_the_bytes(folder, capsys):
     run(capsys, "build", folder / "photos", "-o", folder / "photos.npz")
     content = (folder / "photos.npz").read_bytes()
     (folder / "photos").rename(folder / "moved")
@@ -84,7 +84,7 @@ def test_retrain_starts_anew_with_other_settings(folder, capsys, untrained):
     assert (collection.retriever.index.num_bits, collection.side) == (5, 4)
 
 
-def test_another_folder_by_mistake_does_not_replace_a_collection(folder, capsys, digits):
+def test_another_folder_does_not_replace_a_collection(folder, capsys, digits):
     (folder / "other").mkdir()
     save_image(folder / "other" / "x.png", digits.train_images[900])
     content = (folder / "photos.npz").read_bytes()
@@ -92,7 +92,7 @@ def test_another_folder_by_mistake_does_not_replace_a_collection(folder, capsys,
     assert (folder / "photos.npz").read_bytes() == content
 
 
-def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits, untrained):
+def test_odd_names_are_printed_on_one_line(tmp_path, capsys, digits, untrained):
     names = ["new\nline.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png", "back\\slash.png"]
     (tmp_path / "in").mkdir()
     for name, image in zip(names, digits.train_images, strict=False):
@@ -160,7 +160,7 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
     ],
     ids=str,
 )
-def test_vectors_that_are_none_are_one_line_that_names_the_file(tmp_path, capsys, array, part):
+def test_invalid_vectors_are_one_line_that_names_the_file(tmp_path, capsys, array, part):
     np.save(tmp_path / "v.npy", array, allow_pickle=True)
     err = error_of(capsys, "build", tmp_path / "v.npy", "-o", tmp_path / "v")
     assert "v.npy" in err
@@ -262,7 +262,7 @@ def test_without_pillow_vectors_work_and_images_name_the_extra(original, embeddi
     assert run(capsys, "query", embeddings / "v", 0).out
 
 
-def test_codes_for_duplicates_are_long_and_of_an_objective_of_their_own(original, tmp_path, capsys, monkeypatch):
+def test_codes_for_duplicates_have_64_bits_and_their_objective(original, tmp_path, capsys, monkeypatch):
     asked, output = {}, tmp_path / "f"
 
     def pretend_to_fit(model, values, **options):

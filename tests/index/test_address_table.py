@@ -94,7 +94,7 @@ def test_threads_get_the_same_tables():
     assert {id(table) for tables in found for table in tables} == {id(table) for table in list_tables(index)}
 
 
-def test_a_table_weighs_what_its_arrays_take():
+def test_num_bytes_of_a_table_are_those_of_its_arrays():
     index = collection(60).index
     whole, part = get_tables(index, (Slice(0, 10), Slice(20, 10)))
     assert whole.num_bytes == 2 * 2**10 // 8 + whole.starts.nbytes

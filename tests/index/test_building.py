@@ -35,7 +35,7 @@ def test_no_codes_give_an_empty_index():
     assert [len(array) for array in sorted_arrays(index)] == [0, 1, 0]
 
 
-def test_arrays_of_any_layout_byte_order_or_library_give_the_same_index(rng, tmp_path):
+def test_arrays_of_any_layout_give_the_same_index(rng, tmp_path):
     codes = oracle.pack(rng.random((100, 64)) < 0.5)
     expected = jh.build_index(codes, 64)
     mapped = np.memmap(tmp_path / "codes", np.uint32, "w+", shape=codes.shape)
@@ -108,7 +108,7 @@ def test_collections_past_int32_are_refused_before_any_work():
         jh.build_index(np.broadcast_to(np.uint32(0), (2**26, 32)), 1024)
 
 
-def test_an_index_of_several_codes_an_item_depends_only_on_its_pairs():
+def test_a_multi_index_depends_only_on_its_pairs():
     rng = np.random.default_rng(3)
     codes, ids = collection(9, 200).codes, rng.integers(0, 20, 200)
     index = jh.build_index(codes, 9, ids=ids, multi=True)
@@ -128,7 +128,7 @@ def test_rows_of_codes_and_repeated_ids_give_the_same_index():
     assert set(np.asarray(named.ids)[: int(named.num_items)].tolist()) == {9, 8, 7, 3, 2, 1}
 
 
-def test_batches_of_unequal_numbers_of_codes_an_item_are_refused():
+def test_batches_of_other_numbers_of_codes_are_refused():
     codes = np.zeros((2, 3, 1), np.uint32)
     with pytest.raises(ValueError, match="equally many codes in all batches"):
         jh.build_index(iter([codes, codes[:, :2]]), 8, multi=True)

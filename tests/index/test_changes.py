@@ -243,7 +243,7 @@ def test_an_index_that_went_through_jax_can_be_changed():
     identical(jh.remove_items(more, ids[:5] + 1000), index)
 
 
-def test_searches_between_a_hundred_additions_compile_few_programs(compilations):
+def test_a_hundred_additions_compile_few_programs(compilations):
     codes = collection(42, 4000).codes
     queries = codes[::10][:400]
     index = jh.build_index(codes[:2000], 42)
@@ -269,7 +269,7 @@ class Countdown:
 
 
 @pytest.mark.parametrize("name", ["argsort", "append", "insert"])
-def test_ctrl_c_during_an_addition_is_passed_on_and_changes_nothing(name, monkeypatch):
+def test_ctrl_c_during_an_addition_changes_nothing(name, monkeypatch):
     codes = collection(64, 300).codes
     index = jh.build_index(codes[:150], 64)
     for number in itertools.count(1):
@@ -306,7 +306,7 @@ def test_rows_of_codes_are_added_after_the_largest_id():
     identical(index, jh.build_index(codes, 20, multi=True))
 
 
-def test_indexes_with_and_without_several_codes_an_item_are_not_merged():
+def test_indexes_of_different_multi_are_not_merged():
     codes = np.zeros((2, 1), np.uint32)
     with pytest.raises(ValueError, match="several codes, or neither"):
         jh.merge_indexes(jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True))

@@ -19,7 +19,7 @@ def index():
 
 @pytest.mark.parametrize("num_bits", [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024])
 @pytest.mark.parametrize("n", [0, 1, 1000])
-def test_an_index_comes_back_bit_for_bit_and_saves_to_the_same_bytes(n, num_bits, tmp_path):
+def test_an_index_comes_back_and_saves_to_the_same_bytes(n, num_bits, tmp_path):
     index = collection(num_bits, n).index
     jh.save_index(tmp_path / "a", index)
     loaded = jh.load_index(tmp_path / "a")
@@ -67,7 +67,7 @@ def test_errors_for_missing_files_and_folders_name_them(index, tmp_path):
         jh.save_index(tmp_path / "nowhere" / "index", index)
 
 
-def test_the_error_for_a_file_of_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
+def test_a_file_of_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "VERSION", 2)
     jh.save_index(tmp_path / "i", index)
     monkeypatch.undo()

@@ -107,7 +107,7 @@ def test_wrong_shapes_are_refused():
             jh.encode(model, np.zeros(shape, np.uint8))
 
 
-def test_outputs_start_at_the_mean_colour():
+def test_outputs_start_at_the_mean_color():
     model = jh.ConvAutoencoder((5, 6, 3), 4, (8,))
     mean = np.tile([0.1, 0.5, 0.8], (5, 6, 1))
     model.init_output_bias(mean)

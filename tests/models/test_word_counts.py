@@ -54,7 +54,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_words():
     assert mean_loss(model, logits, counts) == pytest.approx(np.log(2) * bits.sum() / 6, rel=1e-6)
 
 
-def test_its_gradient_is_the_expected_less_the_true_counts(rng):
+def test_the_gradient_is_the_expected_less_the_true_counts(rng):
     model = jh.Autoencoder(6, 2, (), output_activation="softmax")
     logits, counts = rng.normal(size=(4, 6)), rng.integers(0, 5, (4, 6)) + np.eye(4, 6)
     slope = jax.grad(lambda x: item_losses(model, x, jnp.float32(counts)).sum())(jnp.float32(logits))

@@ -35,7 +35,7 @@ def distances(code, others):
 def test_scores_by_hand():
     index = jh.build_index(np.array([[0b0000], [0b1111], [0b0001]], np.uint32) << 28, 4, ids=[7, 7, 3], multi=True)
     query = np.array([[0b0000], [0b0001], [0b0001]], np.uint32) << 28
-    # Item 7: 4 for the same code, 2 and 2 for its neighbours. Item 3: 2, and twice 4.
+    # Item 7: 4 for the same code, 2 and 2 for its neighbors. Item 3: 2, and twice 4.
     scores, ids = jh.bag_search(index, query, radius=2, k=3)
     assert scores.tolist() == [10, 8, 0]
     assert ids.tolist() == [3, 7, -1]

@@ -111,7 +111,7 @@ def test_disabled_jit_changes_nothing():
     same(tuple(found), nearest(codes, ids, queries, masks[0], 7))
 
 
-def test_weighted_search_among_allowed_items():
+def test_weighted_search_among_allowed_items_equals_the_oracle():
     index, queries, codes, ids, masks = with_masks(33)
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 33))
     traced = jax.jit(partial(jh.search, k=9))
@@ -257,7 +257,7 @@ def test_traced_ids_past_the_mask_are_not_allowed(length):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_it_lowers_for_accelerators_without_scatter(platform):
+def test_filtered_search_lowers_without_scatter(platform):
     index, queries, *_, masks = with_masks(64)
     traced = jax.jit(partial(jh.search, k=10)).trace(index, queries, allowed=masks[0])
     assert "scatter" not in traced.lower(lowering_platforms=(platform,)).as_text()

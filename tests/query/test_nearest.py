@@ -238,7 +238,7 @@ def test_batches_of_any_size_agree(method):
         same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
 
 
-def test_more_queries_than_a_key_has_room_for():
+def test_more_queries_than_a_sort_key_holds_are_answered():
     index = jh.build_index(jh.pack_bits([[0] * 8, [1] * 8]), 8, ids=[5, 3])
     queries = jh.pack_bits(np.repeat([[0] * 8, [1] * 8], [2**16, 2], axis=0))
     distances, ids = find(index, queries, 1, prefer("numpy"))

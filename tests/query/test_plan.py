@@ -132,13 +132,13 @@ def test_auto_scans_short_lists_and_probes_long_ones(limits):
         (["numpy", "program"], "probe", "probe"),
     ],
 )
-def test_limits_decide(dear, nearest, within):
+def test_the_limits_decide_the_method(dear, nearest, within):
     sizes, limits = sizes_for(1000, 20), LIMITS._replace(**dict.fromkeys(dear, 1e15))
     assert order_nearest(sizes, 64, 1, 1, limits=limits)[0].method == nearest
     assert order_radius(sizes, 64, 1, limits=limits)[0].method == within
 
 
-def test_what_is_beyond_a_limit_is_no_option():
+def test_methods_beyond_a_limit_are_no_options():
     def methods(**changes):
         limits = LIMITS._replace(probe_table=0.0, **changes)
         orders = order_nearest(sizes, 64, 1, 1, limits=limits), order_radius(sizes, 64, 1, limits=limits)
@@ -244,7 +244,7 @@ def test_compiling_counts_once_for_all_tables():
     assert call(other, spent=account)[1][A, Slice(9, 7)] == 1
 
 
-def test_tables_that_are_there_cost_nothing():
+def test_existing_tables_cost_nothing():
     options = option("probe", 5.0, A, B), option("numpy", 99.0)
     assert call(options, tables=(A, B)) == ("probe", {})
     assert call(options, tables=(B,))[0] == "numpy"
@@ -252,7 +252,7 @@ def test_tables_that_are_there_cost_nothing():
     assert call(options, tables=(A,), spent={(A, B): 1.0})[0] == "numpy"
 
 
-def test_meanwhile_the_tables_there_are_answer():
+def test_existing_tables_answer_until_others_pay_off():
     options = option("probe", 5.0, A, B), option("probe", 50.0, A), option("numpy", 400.0)
     decision = decide(options, {A}, {}, 100, SMALL)
     assert decision.options == options[1:]
@@ -360,7 +360,7 @@ def expected_call(options, num_codes, limits):
 
 
 def check_calls(index, search, number, slices):
-    """Searches `number` times, of which the last builds tables; all find the same."""
+    """Searches `number` times; the last search builds tables, and all find the same."""
     expected = search(fresh(index))
     for _ in range(number - 1):
         same(search(index), expected)

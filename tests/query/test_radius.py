@@ -339,7 +339,7 @@ def test_slots_hold_the_first_allowed_matches(many, share):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_slots_of_the_smallest_indexes(n):
+def test_slots_of_the_smallest_indexes_equal_the_oracle(n):
     index, queries, codes, ids = collection(17, n, 9)
     found = jh.radius_search_padded(index, queries, radius=17, max_results=4)
     identical(found, padded(oracle.within(codes, ids, queries, 17), 4))

@@ -55,7 +55,7 @@ def test_every_method_equals_the_slow_form(num_bits):
 
 
 @pytest.mark.parametrize("num_bits", [33, pytest.param(256, marks=pytest.mark.slow)])
-def test_with_all_weights_one_it_is_plain_search(num_bits):
+def test_weights_of_one_give_plain_search(num_bits):
     index, queries, *_ = collection(num_bits, 300, 9)
     for method in METHODS:
         same(find(index, queries, np.ones(num_bits, int), 20, method), jh.search(index, queries, k=20))
@@ -165,7 +165,7 @@ def test_weights_that_do_not_fit_are_refused(weights, error, message):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_it_lowers_for_accelerators_without_scatter(platform):
+def test_weighted_search_lowers_without_scatter(platform):
     index, queries, *_, weights = with_weights(64)
     search = jax.jit(lambda index, queries, weights: jh.search(index, queries, weights=weights, k=10))
     text = search.trace(index, queries, weights).lower(lowering_platforms=(platform,)).as_text()

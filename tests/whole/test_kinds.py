@@ -1,4 +1,4 @@
-"""Arrays answer in kind: numpy arrays give numpy arrays, JAX arrays and traced ones give JAX arrays."""
+"""Results have the kind of the queries: numpy arrays give numpy arrays, JAX arrays and traced ones JAX arrays."""
 
 import os
 import subprocess

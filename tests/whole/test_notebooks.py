@@ -59,7 +59,7 @@ def test_a_notebook_holds_no_results(path):
 
 
 @each
-def test_the_first_cells_say_what_one_will_see_and_install_without_upgrading(path):
+def test_the_first_cells_install_without_upgrading(path):
     assert "You will see" in cells_of(path, "markdown")[0].source
     first = cells_of(path, "code")[0].source
     assert "jax.__version__, jax.devices()" in first

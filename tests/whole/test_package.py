@@ -67,7 +67,7 @@ def files_of(part):
 
 
 def name_of(path):
-    """The name of a module, such as "jaxhash.query.scan.host"; that of a folder for its `__init__`."""
+    """The name of a module, such as "jaxhash.query.scan.host"; for an `__init__`, the name of its folder."""
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -192,7 +192,7 @@ def test_the_error_of_an_old_name_says_the_new_one(old, new):
         getattr(jh, old)
 
 
-def test_a_wrong_name_is_an_attribute_error_without_matplotlib_too():
+def test_an_unknown_name_is_an_error_without_matplotlib_too():
     code = "import sys; sys.modules['matplotlib'] = None; import jaxhash; assert not hasattr(jaxhash, 'nothing')"
     assert run(code).returncode == 0
 
@@ -202,7 +202,7 @@ def test_packages_are_loaded_when_they_are_used():
     assert not loaded & {"flax", "optax", "matplotlib"}
 
 
-def test_without_its_source_the_package_imports_all_names_at_once():
+def test_a_package_without_source_imports_all_names():
     code = """
 import linecache
 linecache.getlines = lambda *_: []

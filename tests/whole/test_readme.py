@@ -10,14 +10,14 @@ README = ROOT / "README.md"
 PAGES = ["README.md", "notebooks/reference.md", "tests/benchmarks/README.md"]
 
 
-def test_every_example_of_the_readme_runs_and_prints_what_it_says():
+def test_every_example_of_the_readme_runs():
     failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried >= 15
     assert failed == 0
 
 
 @pytest.mark.parametrize("folder", ["codes", "index", "query", "metrics"])
-def test_every_example_of_a_folder_runs_and_prints_what_it_says(folder):
+def test_every_example_of_a_package_runs(folder):
     failed, tried = doctest.testmod(importlib.import_module(f"jaxhash.{folder}"))
     assert tried >= 4
     assert failed == 0

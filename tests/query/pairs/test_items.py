@@ -97,11 +97,11 @@ def test_groups_by_hand():
     assert groups(index, 4) == [[0, 1, 2, 4, 7, 9]]
 
 
-def test_the_largest_group_comes_first_and_then_the_smallest_id():
+def test_groups_are_sorted_by_size_then_by_id():
     assert groups(index_of(5, 5, 6, 6, 7, 7, 7), 0) == [[4, 5, 6], [0, 1], [2, 3]]
 
 
-def test_far_codes_and_an_empty_index_have_no_groups():
+def test_far_codes_have_no_groups():
     assert groups(index_of(0, 255), 3) == []
     assert groups(index_of(), 3) == []
 
@@ -135,7 +135,7 @@ def test_labels_merged_few_edges_at_a_time_are_the_same(bits, radius):
     np.testing.assert_array_equal(np.argsort(np.argsort(first))[found], expected)  # numbered by first codes
 
 
-def test_what_may_go_by_hand():
+def test_deduplication_by_hand():
     # 0 - 1 - 3 is a chain of single bits, 240 comes twice, 15 is near to nothing; ids 7, 2, 9, 4, 1, 0
     index = index_of(0, 1, 3, 240, 240, 15, ids=[7, 2, 9, 4, 1, 0])
     assert [array.tolist() for array in jh.deduplicate(index, radius=0)] == [[4], [1]]
@@ -149,7 +149,7 @@ def test_what_may_go_by_hand():
 
 @pytest.mark.parametrize("bits", [12, 70])
 @pytest.mark.parametrize("radius", RADII)
-def test_what_stays_is_far_apart_and_near_to_what_goes(bits, radius):
+def test_kept_items_are_far_apart_and_near_removed_ones(bits, radius):
     index, _, codes, ids = collection(bits, 300)
     stays, expected = {}, {}
     for item in np.argsort(ids):

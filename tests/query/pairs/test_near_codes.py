@@ -18,7 +18,7 @@ WAYS = (0, 1, 2, 3, "scan")
 
 
 def limits_for(way, radius):
-    """Limits by which all codes are compared, or those that agree in so many slices, or a scan is; in many parts."""
+    """Limits for a way: "scan", 0 to compare all codes, or the number of slices in which compared codes agree."""
     small = LIMITS._replace(listed=50, run_codes=100, max_queries=64, candidates=2**12)
     if way == "scan":
         return small._replace(compile=0, program=0, read_word=0, compare_word=0)

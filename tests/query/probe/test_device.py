@@ -31,10 +31,10 @@ def scan(index, queries, allowed=None, radius=3, max_results=20):
 
 
 def skewed(num_bits, seed):
-    """An index of which a part shares one code or few addresses, and queries near all parts of it."""
+    """An index in which many items share one code or few addresses, and queries near all of it."""
     rng = np.random.default_rng((num_bits, seed))
-    centres = rng.random((3, num_bits)) < 0.5
-    bits = centres[rng.choice(3, 300, p=[0.6, 0.39, 0.01])]
+    centers = rng.random((3, num_bits)) < 0.5
+    bits = centers[rng.choice(3, 300, p=[0.6, 0.39, 0.01])]
     bits ^= (rng.random(bits.shape) < 2 / num_bits) & (rng.random((300, 1)) < rng.random())
     bits[:60] = rng.random((60, num_bits)) < 0.5
     queries = np.concatenate([bits[rng.integers(0, 300, 20)], rng.random((12, num_bits)) < 0.5])
@@ -295,7 +295,7 @@ def test_queries_with_room_are_done_on_the_device(num_tables, masked):
 
 
 @pytest.mark.parametrize(("method", "num_bits"), [("auto", 41), ("multi_index", 42)])  # to be compiled apart
-def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
+def test_queries_without_room_are_left_to_the_host(method, num_bits, compilations):
     index, queries = on_accelerator(num_bits)
     limits = LIMITS._replace(rooms=(8, 32), program=1e15)
     options = order_radius(sizes_of(index), len(queries), 4, method=method, limits=limits)

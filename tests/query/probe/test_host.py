@@ -33,7 +33,7 @@ def ragged(expected):
 
 @pytest.fixture(scope="module")
 def skewed():
-    """Items of which half share one bucket of the first table, queries, and the matches within 2 of each."""
+    """Items, half of them in one bucket of the first table, queries, and the matches within 2 of each."""
     bits = np.random.default_rng(0).random((1000, 60)) < 0.5
     bits[:500, :28] = True
     codes = oracle.pack(bits)
@@ -96,7 +96,7 @@ def test_queries_with_many_candidates_are_split(skewed, num_tables, most):
 
 
 @pytest.mark.parametrize("last", ["many", "few"])
-def test_a_half_that_is_dearer_than_a_scan_leaves_all(skewed, last):
+def test_probing_dearer_than_a_scan_is_not_started(skewed, last):
     index, queries, _ = skewed  # the first half has 500 candidates each
     queries = queries[::-1] if last == "many" else queries
     words = 2 * index.capacity
@@ -147,7 +147,7 @@ def test_batches_of_any_size_find_the_same(probes, num_tables):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("k", "radii"), [(1, 3), (7, 3), (7, 0), (300, 12)])
-def test_widening_finds_those_with_enough_items_near(k, radii, masked):
+def test_widening_answers_queries_with_enough_items_near(k, radii, masked):
     index, queries, codes, ids = collection(30)
     allowed = np.random.default_rng(0).random(1200) < 0.5 if masked else None
     keep = allowed[ids] if masked else np.ones(400, bool)
@@ -207,10 +207,10 @@ def test_one_query_with_many_candidates_is_left(skewed, masked):
 
 
 @pytest.mark.parametrize("few_candidates", [20, 10**6])
-def test_a_search_for_one_query_tries_this_way_first(skewed, few_candidates):
+def test_a_search_for_one_query_tries_probe_one_first(skewed, few_candidates):
     index, queries, expected = skewed
     limits = LIMITS._replace(few_candidates=few_candidates)
-    for number in (0, 19):  # of which the first has 500 candidates
+    for number in (0, 19):  # the first has 500 candidates
         fresh = jax.tree.map(lambda array: array, index)
         options = order_radius(sizes_of(fresh), 1, 2, method="probe", limits=limits)
         assert [option.method for option in options][:2] == ["probe_one", "probe"]

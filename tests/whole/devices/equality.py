@@ -257,13 +257,13 @@ def test_the_filter_of_the_last_mask_is_kept():
 
 
 def several_codes():
-    """Items of which each has some codes, often in different shards, and bags of codes to look for."""
+    """Items with several codes each, often in different shards, and bags of codes to look for."""
     rng = np.random.default_rng(0)
     codes = np.asarray(jh.pack_bits(rng.random((2000, 20)) < 0.2))
     return jh.build_index(codes, 20, ids=rng.integers(0, 1200, 2000), multi=True), codes[:30].reshape(3, 10, 1)
 
 
-def test_shards_of_items_with_several_codes_answer_as_the_whole(tmp_path):
+def test_shards_with_several_codes_an_item_answer_as_the_whole(tmp_path):
     index, bags = several_codes()
     sharded = jh.shard_index(index, mesh_of(3))
     allowed = np.random.default_rng(0).random(1200) < 0.5
