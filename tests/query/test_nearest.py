@@ -233,9 +233,13 @@ def test_batches_of_any_size_agree(method):
     for size in (1, 7, 64, 300, len(queries)):
         found = find(index, queries[:size], 7, prefer(method, compared=1000, max_queries=64))
         same(found, jax.tree.map(lambda array, size=size: array[:size], expected))
-    if method == "scan":
-        same(jax.jit(partial(jh.search, k=7))(index, queries), expected)
-        same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
+
+
+def test_batches_in_a_program_and_in_two_threads_agree():
+    index, queries, *_ = collection(64, 150, 2 * LIMITS.max_queries + 37)
+    expected = find(index, queries, 7, prefer("scan"))
+    same(jax.jit(partial(jh.search, k=7))(index, queries), expected)
+    same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
 
 
 def test_more_queries_than_a_sort_key_holds_are_answered():

@@ -374,12 +374,23 @@ def test_slots_of_a_shard_are_those_of_the_whole(many):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        *(({"radius": radius}, ValueError, "radius must") for radius in (-1, -(2**40))),
-        *(({"radius": radius}, TypeError, "radius must") for radius in (2.7, float("nan"), True, None)),
         *(({"method": method}, ValueError, "auto, scan, probe, multi_index") for method in ("flat", "multi-index", 1)),
         ({"num_tables": 2}, ValueError, "num_tables is for the method multi_index, got method 'auto'"),
         *(({"method": "multi_index", "num_tables": m}, ValueError, "num_tables must") for m in (0, 18)),
         *(({"method": "multi_index", "num_tables": m}, TypeError, "num_tables must") for m in (2.0, True)),
+    ],
+)
+def test_a_wrong_method_or_number_of_tables_is_named(options, error, message):
+    index, queries, *_ = collection(17)
+    with pytest.raises(error, match=message):
+        jh.radius_search(index, queries, radius=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        *(({"radius": radius}, ValueError, "radius must") for radius in (-1, -(2**40))),
+        *(({"radius": radius}, TypeError, "radius must") for radius in (2.7, float("nan"), True, None)),
         ({"index": np.zeros((3, 1), np.uint32)}, TypeError, "index must be a HashIndex"),
         ({"queries": np.zeros((2, 3), np.uint32)}, ValueError, "queries must have 1 words"),
         ({"queries": np.uint32(0)}, ValueError, "got a scalar"),
@@ -392,11 +403,9 @@ def test_slots_of_a_shard_are_those_of_the_whole(many):
 def test_a_wrong_argument_is_named(options, error, message):
     index, queries, *_ = collection(17)
     arguments = {"index": index, "queries": queries, "radius": 1} | options
-    with pytest.raises(error, match=message):
-        jh.radius_search(**arguments)
-    if not {"method", "num_tables"} & set(options):
+    for search in (jh.radius_search, partial(jh.radius_search_padded, max_results=3)):
         with pytest.raises(error, match=message):
-            jh.radius_search_padded(max_results=3, **arguments)
+            search(**arguments)
 
 
 def test_wrong_numbers_of_slots_are_refused():

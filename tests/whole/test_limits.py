@@ -1,6 +1,7 @@
-"""The package in threads, in little memory and in 64-bit mode."""
+"""The package in threads and processes, in little memory and in 64-bit mode."""
 
 import dataclasses
+import multiprocessing
 import threading
 import time
 import tracemalloc
@@ -84,6 +85,19 @@ def test_searches_while_items_are_added_see_old_or_new():
 
     run_together(add, *(partial(search, number % 2) for number in range(4)))
     assert jh.describe(current[0]).num_items == 1500
+
+
+def search_file(path, queries):
+    return jh.search(jh.load_index(path), queries, k=3).ids
+
+
+@pytest.mark.slow  # a new process imports JAX
+def test_a_spawned_process_finds_the_same(tmp_path):
+    index, queries, *_ = collection(32)
+    jh.save_index(tmp_path / "index", index)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(search_file, (tmp_path / "index", queries))
+    same(found, jh.search(index, queries, k=3).ids)
 
 
 @pytest.fixture
