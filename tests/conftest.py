@@ -23,6 +23,8 @@ import jax
 import numpy as np
 import pytest
 
+import jaxhash as jh
+
 # A busy machine is no failure, and the first example compiles.
 hypothesis.settings.register_profile("jaxhash", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("jaxhash")
@@ -82,6 +84,11 @@ def compilations(_counter):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return jh.load_dataset("digits")
 
 
 @pytest.fixture

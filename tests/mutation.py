@@ -32,7 +32,7 @@ SWAPPED = dict(OPERATORS) | {second: first for first, second in OPERATORS}
 
 
 def changes_of(node):
-    """Yields functions, each of which changes a node in one way."""
+    """Yields functions that change a node, each in one way."""
     if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPPED:
         yield lambda node: setattr(node, "op", SWAPPED[type(node.op)]())
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPPED:

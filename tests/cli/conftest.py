@@ -13,16 +13,11 @@ from jaxhash.cli import build
 
 
 @pytest.fixture(scope="session")
-def digits():
-    return jh.load_dataset("digits").train_images
-
-
-@pytest.fixture(scope="session")
 def original(tmp_path_factory, digits):
     """A folder of digits, some in a sub-folder and one of them twice, and the file that was built of it."""
     root = tmp_path_factory.mktemp("original")
     (root / "photos" / "more").mkdir(parents=True)
-    for number, image in enumerate(digits[: COUNT - 1]):
+    for number, image in enumerate(digits.train_images[: COUNT - 1]):
         save_image(root / "photos" / ("more" if number % 10 == 0 else "") / f"{number:03}.png", image)
     shutil.copy(root / "photos" / "003.png", root / "photos" / "same.png")
     (root / "photos" / "notes.txt").write_text("hello")

@@ -40,9 +40,9 @@ def test_what_is_skipped_is_reported_and_strict_raises(folder, capsys):
 
 def test_a_second_build_encodes_only_what_is_new_or_changed(folder, capsys, monkeypatch, digits):
     before = load_collection(folder / "photos.npz")
-    save_image(folder / "photos" / "new.png", digits[500])
-    save_image(folder / "photos" / "more" / "newer.png", digits[501])
-    save_image(folder / "photos" / "005.png", digits[502])
+    save_image(folder / "photos" / "new.png", digits.train_images[500])
+    save_image(folder / "photos" / "more" / "newer.png", digits.train_images[501])
+    save_image(folder / "photos" / "005.png", digits.train_images[502])
     (folder / "photos" / "007.png").unlink()
     os.utime(folder / "photos" / "008.png", (0, 0))
     encoded, real = [], type(before).encode
@@ -63,7 +63,7 @@ def test_a_second_build_encodes_only_what_is_new_or_changed(folder, capsys, monk
     assert str(folder / "photos" / "new.png") in again
 
 
-def test_a_build_of_the_same_folder_leaves_the_same_bytes_even_if_it_was_moved_and_back(folder, capsys):
+def test_a_build_of_an_unchanged_folder_keeps_the_bytes(folder, capsys):
     run(capsys, "build", folder / "photos", "-o", folder / "photos.npz")
     content = (folder / "photos.npz").read_bytes()
     (folder / "photos").rename(folder / "moved")
@@ -84,18 +84,18 @@ def test_retrain_starts_anew_with_other_settings(folder, capsys, untrained):
     assert (collection.retriever.index.num_bits, collection.side) == (5, 4)
 
 
-def test_another_folder_by_mistake_does_not_replace_a_collection(folder, capsys, digits):
+def test_another_folder_does_not_replace_a_collection(folder, capsys, digits):
     (folder / "other").mkdir()
-    save_image(folder / "other" / "x.png", digits[900])
+    save_image(folder / "other" / "x.png", digits.train_images[900])
     content = (folder / "photos.npz").read_bytes()
     assert "--retrain" in error_of(capsys, "build", folder / "other", "-o", folder / "photos.npz")
     assert (folder / "photos.npz").read_bytes() == content
 
 
-def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits, untrained):
+def test_odd_names_are_printed_on_one_line(tmp_path, capsys, digits, untrained):
     names = ["new\nline.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png", "back\\slash.png"]
     (tmp_path / "in").mkdir()
-    for name, image in zip(names, digits, strict=False):
+    for name, image in zip(names, digits.train_images, strict=False):
         with (tmp_path / "in" / name).open("wb") as file:
             Image.fromarray(image).save(file, "PNG")
     run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 4, "--epochs", 1)
@@ -113,7 +113,7 @@ def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys
 
 def test_a_single_image_is_enough(tmp_path, capsys, digits):
     (tmp_path / "in").mkdir()
-    save_image(tmp_path / "in" / "0.png", digits[0])
+    save_image(tmp_path / "in" / "0.png", digits.train_images[0])
     run(capsys, "build", tmp_path / "in", "-o", tmp_path / "f", "--side", 8, "--epochs", 1)
     assert load_collection(tmp_path / "f").retriever.index.num_bits == jh.suggest_num_bits(1)
     assert len(found_in(run(capsys, "query", tmp_path / "f", tmp_path / "in" / "0.png").out)[1]) == 1
@@ -160,7 +160,7 @@ def test_vectors_of_any_width_and_kind_of_number_will_do(tmp_path, capsys, shape
     ],
     ids=str,
 )
-def test_vectors_that_are_none_are_one_line_that_names_the_file(tmp_path, capsys, array, part):
+def test_invalid_vectors_are_one_line_that_names_the_file(tmp_path, capsys, array, part):
     np.save(tmp_path / "v.npy", array, allow_pickle=True)
     err = error_of(capsys, "build", tmp_path / "v.npy", "-o", tmp_path / "v")
     assert "v.npy" in err
@@ -262,7 +262,7 @@ def test_without_pillow_vectors_work_and_images_name_the_extra(original, embeddi
     assert run(capsys, "query", embeddings / "v", 0).out
 
 
-def test_codes_for_duplicates_are_long_and_of_an_objective_of_their_own(original, tmp_path, capsys, monkeypatch):
+def test_codes_for_duplicates_have_64_bits_and_their_objective(original, tmp_path, capsys, monkeypatch):
     asked, output = {}, tmp_path / "f"
 
     def pretend_to_fit(model, values, **options):

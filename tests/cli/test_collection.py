@@ -40,7 +40,7 @@ def vectors():
 
 
 @pytest.mark.parametrize("kind", ["images", "vectors"])
-def test_a_collection_comes_back_with_every_name_and_gives_the_same_bytes(request, tmp_path, kind):
+def test_a_collection_comes_back_and_saves_to_the_same_bytes(request, tmp_path, kind):
     collection = request.getfixturevalue(kind)
     save_collection(tmp_path / "a", collection)
     loaded = load_collection(tmp_path / "a")
@@ -52,7 +52,7 @@ def test_a_collection_comes_back_with_every_name_and_gives_the_same_bytes(reques
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_collection_is_not_taken_for_a_retriever_nor_the_reverse(tmp_path, images):
+def test_collections_and_retrievers_are_told_apart(tmp_path, images):
     save_collection(tmp_path / "a", images)
     with pytest.raises(jh.CorruptFileError, match="expected a saved retriever, but it holds: collection"):
         jh.load_retriever(tmp_path / "a")
@@ -115,7 +115,7 @@ def forged(path, changes):
     [*(("images", change) for change in WRONG_IMAGES.values()), *(("vectors", c) for c in WRONG_VECTORS.values())],
     ids=[*WRONG_IMAGES, *WRONG_VECTORS],
 )
-def test_a_file_with_a_right_digest_and_a_wrong_meaning_is_refused(request, tmp_path, kind, changes):
+def test_wrong_contents_are_refused_despite_a_right_digest(request, tmp_path, kind, changes):
     path = tmp_path / "forged"
     save_collection(path, request.getfixturevalue(kind))
     forged(path, changes)
@@ -151,7 +151,7 @@ def load_with_header(path, images, header):
         ({"embedding": EMBEDDING}, r"a model of items \(4, 4, 3\) is none for these"),
     ],
 )
-def test_a_header_with_a_wrong_meaning_is_refused(tmp_path, images, changes, words):
+def test_a_wrong_header_is_refused(tmp_path, images, changes, words):
     with pytest.raises(jh.CorruptFileError, match=f"forged: .*{words}"):
         load_with_header(tmp_path / "forged", images, HEADER | changes)
 
@@ -217,7 +217,7 @@ def pixels(count):
     return np.random.default_rng(1).integers(0, 256, (count, 4, 4, 3), np.uint8)
 
 
-def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
+def test_an_update_keeps_old_ids_and_appends_new_ones(images):
     values = pixels(2)
     names = ["0.png", "a.png", "deep/größer.png", "new\nline.png"]  # one is new, one changed, two are gone
     new, changes = update_collection(
@@ -238,7 +238,7 @@ def test_an_update_keeps_ids_by_name_and_gives_new_items_the_next_ones(images):
     assert new.retriever.model is images.retriever.model
 
 
-def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
+def test_vectors_with_ids_unlike_row_numbers_are_refused(tmp_path, vectors):
     ids = np.array([0, 1, 2, 4], np.int32)
     retriever = jh.Retriever(vectors.retriever.model, jh.build_index(vectors.find_codes(range(4)), 9, ids=ids))
     save_collection(tmp_path / "forged", replace(vectors, retriever=retriever, ids=ids))
@@ -246,7 +246,7 @@ def test_vectors_whose_ids_are_no_row_numbers_are_refused(tmp_path, vectors):
         load_collection(tmp_path / "forged")
 
 
-def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):
+def test_an_update_without_changes_keeps_the_collection(images, tmp_path):
     order = sorted(range(5), key=lambda place: NAMES[place])
     same, changes = update_collection(
         images, items([NAMES[place] for place in order], order, [False] * 5, pixels(0)), images.source
@@ -257,6 +257,6 @@ def test_an_update_by_nothing_new_is_the_same_collection(images, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_an_update_of_which_nothing_is_known_is_refused(images):
+def test_an_update_without_any_known_item_is_refused(images):
     with pytest.raises(ValueError, match="--retrain"):
         update_collection(images, items(["a.png", "z.png"], [8, 9], [True, True], pixels(2)), "/elsewhere")

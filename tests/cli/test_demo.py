@@ -86,12 +86,12 @@ def nearest(codes, distances):
     return [rank(gaps, items) for gaps, (items, _) in zip(distances, codes, strict=True)]
 
 
-def test_the_demo_ends_well_and_complains_of_nothing(told):
+def test_the_demo_succeeds_without_warnings(told):
     assert told.status == 0
     assert told.err == ""
 
 
-def test_the_demo_leaves_its_page_charts_and_retrievers_and_nothing_else(told):
+def test_the_demo_writes_a_page_charts_and_retrievers_alone(told):
     assert {path.name for path in told.output.iterdir()} == {
         *PICTURES,
         "reconstruct.npz",
@@ -112,7 +112,7 @@ def test_the_demo_prints_the_layers_of_its_model(told):
     assert total.split()[1] == f"{sum((a + 1) * b for a, b in both_ways):,}"
 
 
-def test_the_demo_prints_a_falling_loss_for_each_epoch_of_both_models(told):
+def test_the_demo_prints_a_falling_loss_for_both_models(told):
     found = re.findall(r"epoch +(\d+) of (\d+) +loss (\d+\.\d{4}) ", told.out)
     assert [(int(epoch), int(of)) for epoch, of, _ in found] == [(1, EPOCHS), (2, EPOCHS)] * 2
     losses = [float(loss) for *_, loss in found]
@@ -120,14 +120,14 @@ def test_the_demo_prints_a_falling_loss_for_each_epoch_of_both_models(told):
     assert 0 < losses[3] < losses[2]
 
 
-def test_the_demo_prints_the_losses_of_the_model_that_it_saves(told, page, retrievers, data):
+def test_the_demo_prints_the_losses_of_the_saved_model(told, page, retrievers, data):
     for images in (data.train_images, data.test_images):
         loss = f"{jh.training.reconstruction_loss(retrievers[0].model, images):.4f}"
         assert loss in told.out
         assert any(loss in text for _, text in page.texts)
 
 
-def test_the_table_of_answers_is_that_of_comparing_all_codes(told, nearest, retrievers, data):
+def test_the_table_of_answers_equals_comparing_all_codes(told, nearest, retrievers, data):
     rows = lines_after(told.out, ["trained to, ranked by"])[1:5]
     assert [row[0] for row in rows] == [
         f"{name}, {ranking}" for name in OBJECTIVES for ranking in ("Hamming", "weighted")
@@ -139,7 +139,7 @@ def test_the_table_of_answers_is_that_of_comparing_all_codes(told, nearest, retr
             assert row[1:] == [f"{jh.metrics.precision_at_k(*judged):.1%}", f"{jh.metrics.vote_accuracy(*judged):.1%}"]
 
 
-def test_the_codes_know_more_than_chance(nearest, data):
+def test_votes_of_codes_beat_chance(nearest, data):
     assert jh.metrics.precision_at_k(nearest[1], data.train_labels, data.test_labels) > 0.2  # ten labels: chance is 0.1
 
 
@@ -174,7 +174,7 @@ def test_the_table_of_codes_counts_the_items_on_each(told, codes):
         assert [float(cell) for cell in row[3:]] == pytest.approx(shape, abs=0.005)
 
 
-def test_the_matches_are_those_of_the_rule_by_hand_and_of_comparing_all_codes(told, data, distances):
+def test_the_table_of_matches_equals_the_rule_and_all_distances(told, data, distances):
     rows = lines_after(told.out, ["radius", "rule"])[1:5]
     balls = [1, 1 + 8, 1 + 8 + 28, 1 + 8 + 28 + 56]
     for radius, (row, ball) in enumerate(zip(rows, balls, strict=True)):
@@ -201,7 +201,7 @@ def test_the_dictionary_finds_what_the_index_finds(codes):
 
 
 @pytest.mark.parametrize("name", sorted(PICTURES))
-def test_each_picture_is_a_png_with_something_on_it_and_is_named(told, name):
+def test_each_picture_is_a_named_png_that_is_not_blank(told, name):
     content = (told.output / name).read_bytes()
     assert content.startswith(PNG)
     assert content.endswith(b"IEND\xaeB\x60\x82")
@@ -234,7 +234,7 @@ def test_the_page_has_the_tables_of_the_terminal(told, page):
             assert " ".join(row).split() in printed
 
 
-def test_the_page_tells_results_first_and_in_the_order_of_the_terminal(told, page):
+def test_the_page_has_the_order_of_the_terminal(told, page):
     sections = [text for tag, text in page.texts if tag == "h2"]
     assert sections[:3] == ["What is found", "How fast", "How the codes were learned"]
     places = [told.out.index(f"\n{section}\n") for section in sections]

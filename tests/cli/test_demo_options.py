@@ -46,7 +46,7 @@ def test_the_default_needs_no_network(monkeypatch, tmp_path):
     assert asked == [("mnist-5k", None)]
 
 
-def test_by_default_bits_and_epochs_follow_from_the_number_of_images(monkeypatch, tmp_path, capsys):
+def test_bits_and_epochs_follow_from_the_number_of_images(monkeypatch, tmp_path, capsys):
     asked = {}
 
     def fit(model, images, *, epochs, batch_size, **_):
@@ -63,13 +63,13 @@ def test_by_default_bits_and_epochs_follow_from_the_number_of_images(monkeypatch
     assert capsys.readouterr().err == "jaxhash: error: enough\n"
 
 
-def test_missing_data_files_are_one_line_that_names_files_and_folders(tmp_path, capsys):
+def test_missing_data_files_are_named_on_one_line(tmp_path, capsys):
     options = ("--dataset", "mnist", "--data-dir", tmp_path / "data", "--output", tmp_path / "out")
     assert status_of("demo", *options) == 2
     assert_one_line(capsys, *datasets.IDX_FILES, tmp_path / "data", tmp_path / "data" / "mnist")
 
 
-def test_a_data_set_that_was_asked_for_by_name_is_not_replaced(tmp_path, capsys):
+def test_a_data_set_asked_for_by_name_is_not_replaced(tmp_path, capsys):
     assert status_of("demo", "--dataset", "fashion-mnist", "--output", tmp_path) == 2
     assert_one_line(capsys, "fashion-mnist", "network")
 
@@ -83,14 +83,14 @@ def test_a_damaged_data_file_is_one_line_that_names_it(tmp_path, capsys):
 
 @pytest.mark.parametrize("option", ["--bits", "--epochs"])
 @pytest.mark.parametrize("value", [0, -1, 10**12])
-def test_a_number_out_of_range_is_one_line_and_leaves_no_folder(tmp_path, capsys, option, value):
+def test_a_number_out_of_range_leaves_no_folder(tmp_path, capsys, option, value):
     assert status_of("demo", "--dataset", "digits", option, value, "--output", tmp_path / "out") == 2
     assert_one_line(capsys, option.strip("-"), value)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("output", ["file", "file/folder"])
-def test_an_output_path_that_is_a_file_is_one_line_and_stays_as_it_was(tmp_path, capsys, output):
+def test_an_output_path_that_is_a_file_is_refused(tmp_path, capsys, output):
     (tmp_path / "file").write_text("precious")
     assert status_of("demo", "--dataset", "digits", "--output", tmp_path / output) == 2
     assert_one_line(capsys, tmp_path / "file")
@@ -116,7 +116,7 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
 
 
 @pytest.mark.parametrize(("shape", "words"), [((8, 8), "Both models are the post's"), ((8, 8, 3), "400 learned ones")])
-def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(shape, words):
+def test_the_model_of_colored_images_sees_patches(shape, words):
     images, labels = np.zeros((2, *shape), np.uint8), np.zeros(2, np.int32)
     data = jh.datasets.Dataset("two", images, labels, images, labels)
     models = [demo._make_model(data, 8, objective) for objective in demo.OBJECTIVES]
@@ -127,7 +127,7 @@ def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(
 
 
 @pytest.mark.slow  # all programs of the demo once more, for one small shape
-def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, monkeypatch, capsys):
+def test_a_handful_of_colored_images_is_enough(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (11, 6, 6, 3), dtype=np.uint8)
     labels = np.arange(11, dtype=np.int32) % 3
     few = jh.datasets.Dataset("few", images[:6], labels[:6], images[6:], labels[6:])

@@ -6,7 +6,7 @@ import jaxhash as jh
 from jaxhash.cli import demo_times
 
 
-def test_the_dictionary_flips_all_bits_of_codes_of_several_words():
+def test_the_dictionary_flips_bits_of_every_word():
     bits = np.zeros((3, 70), bool)
     bits[1, [0, 69]] = True
     bits[2, [31, 32, 64]] = True

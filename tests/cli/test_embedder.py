@@ -76,7 +76,7 @@ def options(photos, function="embed", output="f.npz"):
     return ("build", photos, "-o", place, "--embedder", f"networks:{function}", "--side", SIDE, "--epochs", 1)
 
 
-def test_a_collection_is_built_updated_and_queried_by_a_function_of_the_user(photos, capsys):
+def test_an_embedder_builds_updates_and_queries(photos, capsys):
     output, photo = photos.parent / "f.npz", photos / "003.png"
     assert f"{COUNT} images" in run(capsys, *options(photos)).out
     assert counted() == COUNT
@@ -151,7 +151,7 @@ def test_vectors_need_no_embedder(tmp_path, capsys):
     assert "is for a folder of images" in error_of(capsys, *arguments, "--for", "duplicates")
 
 
-def test_after_ctrl_c_a_second_build_goes_on_where_the_first_was(photos, capsys, monkeypatch):
+def test_a_second_build_goes_on_after_ctrl_c(photos, capsys, monkeypatch):
     import_function("networks:embed")
     monkeypatch.setattr(sys.modules["networks"], "stop_after", 128)
     run(capsys, *options(photos), status=130)

@@ -89,7 +89,7 @@ def test_the_nearest_in_a_browser_are_those_of_search(opened, index, bits):
 
 
 @pytest.mark.parametrize("radius", [0, 3, BITS])
-def test_all_within_a_radius_in_a_browser_are_those_of_radius_search(opened, index, bits, radius):
+def test_matches_in_a_browser_are_those_of_radius_search(opened, index, bits, radius):
     asked = [5, 700]
     script = "return given[0].map((id) => { choose(id); set('radius', given[1]); showAll(); return idsIn(document); })"
     matches = jh.radius_search(index, jh.pack_bits(bits[asked]), radius=radius)
@@ -147,7 +147,7 @@ def test_the_first_item_of_a_name_is_chosen_by_the_enter_key(opened):
     assert in_page(opened, "return document.querySelector('.itself').dataset.id") == "77"
 
 
-def test_what_has_the_keyboard_is_seen(opened):
+def test_the_element_in_focus_is_outlined(opened):
     in_page(opened, "byId('name').focus();")
     for tag in ("BUTTON", "INPUT", "INPUT"):
         opened.press("Tab", 9)
@@ -156,7 +156,7 @@ def test_what_has_the_keyboard_is_seen(opened):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_sticks_out_of_a_phone_or_a_desktop(opened, width):
+def test_the_page_fits_a_phone_and_a_desktop(opened, width):
     opened.show(width, 844)
     views = "['near', 'all', 'duplicates']"
     script = f"return {views}.map((view) => {{ document.querySelector(`[data-view=${{view}}]`).click(); " + (
@@ -202,7 +202,7 @@ def test_vectors_are_shown_by_the_numbers_of_their_rows(embeddings, tmp_path, ca
 NASTY = '</script><img src="x" onerror="alert(1)"><!--{0}.png'
 
 
-def test_names_are_text_and_what_is_gone_is_said(folder, capsys):
+def test_names_are_text_and_missing_files_are_named(folder, capsys):
     collection = load_collection(folder / "photos.npz")
     source = str(folder / "photos")
     save_collection(folder / "f", replace(collection, source=source, names=(NASTY, *collection.names[1:])))
@@ -219,7 +219,7 @@ def test_names_are_text_and_what_is_gone_is_said(folder, capsys):
     assert np.flatnonzero((sizes == 0).all(1)).tolist() == [place]
 
 
-def test_a_limit_shows_the_first_by_id_and_says_what_is_left_out(digits_page, tmp_path, capsys, monkeypatch):
+def test_a_limit_shows_the_first_ids_and_names_the_rest(digits_page, tmp_path, capsys, monkeypatch):
     file = digits_page.parent / "index.npz"
     monkeypatch.setattr(explore, "MAX_ITEMS", 1000)
     error = error_of(capsys, "explore", file, "-o", tmp_path / "page.html")
@@ -234,7 +234,7 @@ def test_a_limit_shows_the_first_by_id_and_says_what_is_left_out(digits_page, tm
     assert len(data_of(tmp_path / "page.html")["names"]) == COUNT
 
 
-def test_what_has_no_page_is_one_line(original, digits_page, tmp_path, capsys):
+def test_files_without_a_page_are_one_line(original, digits_page, tmp_path, capsys):
     file, page = digits_page.parent / "index.npz", tmp_path / "page.html"
     assert "--dataset" in error_of(capsys, "explore", original / "photos.npz", "-o", page, "--dataset", "digits")
     assert "limit" in error_of(capsys, "explore", file, "-o", page, "--limit", 0)
@@ -260,7 +260,7 @@ def test_ctrl_c_leaves_the_old_page(digits_page, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "page.html").read_text() == "old"
 
 
-def test_a_sheet_of_noise_in_colour_becomes_a_small_jpeg(rng):
+def test_a_sheet_of_colored_noise_becomes_a_small_jpeg(rng):
     noise = rng.integers(0, 256, (1000, 64, 64, 3), dtype=np.uint8)
     sheets = make_sheets([*noise])
     assert sheets.cell == 64

@@ -37,7 +37,7 @@ def test_an_error_of_many_lines_is_printed_as_one(monkeypatch, capsys, error):
     assert capsys.readouterr().err == "jaxhash: error: one two\n"
 
 
-def test_a_mistake_of_ours_is_not_taken_for_an_error_of_the_user(monkeypatch):
+def test_a_bug_is_not_reported_as_an_error_of_the_user(monkeypatch):
     def fail(*_):
         raise AssertionError("a bug")
 
@@ -63,7 +63,7 @@ for line in sys.stdin:
 """
 
 
-def test_without_the_extras_the_command_starts_and_says_which_one_is_missing(tmp_path):
+def test_missing_extras_are_named_by_the_command(tmp_path):
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(5, 2)))
     lines = [
         "demo",
@@ -109,7 +109,7 @@ def test_ctrl_c_while_packages_load_is_one_line_as_well(monkeypatch, capsys):
     assert capsys.readouterr().err == "jaxhash: interrupted\n"
 
 
-def test_output_that_nobody_reads_any_more_is_no_error(tmp_path):
+def test_a_closed_output_pipe_is_no_error(tmp_path):
     jh.save_index(tmp_path / "a", jh.build_index(np.zeros((1, 1), np.uint32), 1))
     reader, writer = os.pipe()
     os.close(reader)
@@ -160,6 +160,6 @@ def test_the_help_of_the_demo_names_every_option_and_data_set(capsys):
     ],
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )
-def test_a_command_line_that_makes_no_sense_is_one_line(capsys, arguments):
+def test_an_invalid_command_line_is_one_line(capsys, arguments):
     assert status_of(*arguments) == 2
     assert_one_line(capsys)

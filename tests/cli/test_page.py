@@ -132,7 +132,7 @@ def test_thumbnails_stand_in_a_row_above_their_captions():
     assert page.tags.count("figure") == 2
 
 
-def test_a_comparison_shows_a_query_beside_strips_and_marks_what_is_wrong():
+def test_a_comparison_marks_what_is_wrong():
     found = [Thumbnail(b"1", "near"), Thumbnail(b"2", NASTY, wrong=True)]
     page = Page(render_comparison(Thumbnail(b"0", "query"), [("one: 1 of 2", found), ("other", found[:1])]))
     assert [image["alt"] for image in page.images] == ["query", "near", f"{NASTY}, wrong", "near"]
@@ -140,17 +140,17 @@ def test_a_comparison_shows_a_query_beside_strips_and_marks_what_is_wrong():
     assert page.texts == [("p", "one: 1 of 2"), ("p", "other")]
 
 
-def test_greys_are_drawn_as_ink_and_colours_as_they_are(rng):
+def test_gray_values_are_drawn_as_ink_and_colors_kept(rng):
     image = rng.integers(0, 256, (2, 3, 3), dtype=np.uint8)
     assert draw_as_ink(image) is image
-    grey = np.array([[0, 255], [10, 20]], np.uint8)
+    gray = np.array([[0, 255], [10, 20]], np.uint8)
     for shape in ((2, 2), (2, 2, 1)):
-        drawn = draw_as_ink(grey.reshape(shape))
+        drawn = draw_as_ink(gray.reshape(shape))
         assert drawn.dtype == np.uint8
         assert drawn.tolist() == [[[255] * 3, [0] * 3], [[245] * 3, [235] * 3]]
 
 
-def test_a_page_runs_its_own_script_alone_and_has_its_own_style_alone(browser, tmp_path):
+def test_a_page_has_its_own_script_and_style_alone(browser, tmp_path):
     parts = ["<script>window.injected = 1</script>", "<style>body { margin: 77px }</style>"]
     page = render_page("page", parts, style="h1 { margin: 12px }", script="window.own = '</p>';")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")

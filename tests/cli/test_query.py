@@ -13,10 +13,10 @@ from jaxhash.cli.collection import load_collection, save_collection
 from jaxhash.files.archive import read_archive, write_archive
 
 
-def test_a_query_prints_distances_in_bits_and_paths_in_the_order_of_weighted_distance(original, capsys, digits):
+def test_a_query_prints_bits_in_the_order_of_weighted_distance(original, capsys, digits):
     collection = load_collection(original / "photos.npz")
-    save_image(original / "outside.png", digits[-1])
-    pixels = np.repeat(digits[-1][..., None], 3, axis=2)
+    save_image(original / "outside.png", digits.train_images[-1])
+    pixels = np.repeat(digits.train_images[-1][..., None], 3, axis=2)
     ids = jh.retrieve(collection.retriever, pixels, k=7, weighted=True).ids
     code = collection.encode(pixels)
     distances, paths = found_in(run(capsys, "query", original / "photos.npz", original / "outside.png", "-k", 7).out)
@@ -25,7 +25,7 @@ def test_a_query_prints_distances_in_bits_and_paths_in_the_order_of_weighted_dis
     assert all(Path(path).is_file() for path in paths)
 
 
-def test_a_query_within_a_radius_finds_all_and_an_image_finds_itself_and_its_copy(original, capsys):
+def test_an_image_finds_itself_and_its_copy_at_radius_0(original, capsys):
     photo = original / "photos" / "003.png"
     distances, paths = found_in(run(capsys, "query", original / "photos.npz", photo, "--radius", 0).out)
     assert set(distances) == {0}
@@ -58,7 +58,7 @@ def test_vectors_of_one_heap_are_found_by_row_and_by_file(embeddings, tmp_path, 
     assert blocks[1].split("\n", 1)[1] == by_row
 
 
-def test_a_row_whose_vector_is_gone_is_searched_by_its_code_alone(embeddings, tmp_path, capsys):
+def test_a_row_without_its_vector_is_searched_by_its_code(embeddings, tmp_path, capsys):
     np.save(tmp_path / "v.npy", np.load(embeddings / "v.npy"))
     collection = load_collection(embeddings / "v")
     save_collection(tmp_path / "v", replace(collection, source=str(tmp_path / "v.npy")))
@@ -84,7 +84,7 @@ def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
     assert any(copies <= set(block.split("\n")) for block in equal.split("\n\n"))
 
 
-def test_what_to_delete_is_counted_first_and_leaves_the_first_of_each(original, capsys):
+def test_duplicates_to_delete_are_printed_and_counted(original, capsys):
     collection = load_collection(original / "photos.npz")
     found = jh.deduplicate(collection.retriever.index, radius=1)
     out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1, "--keep")

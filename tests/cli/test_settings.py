@@ -12,8 +12,8 @@ def make_photos(count, side=4):
 
 
 def test_settings_follow_from_the_items():
-    photos, greys, vectors = make_photos(200), np.zeros((200, 4, 4, 3), np.uint8), np.zeros((200, 16), np.float32)
-    chosen = [choose_settings(values, 8) for values in (photos, greys, vectors)]
+    photos, grays, vectors = make_photos(200), np.zeros((200, 4, 4, 3), np.uint8), np.zeros((200, 16), np.float32)
+    chosen = [choose_settings(values, 8) for values in (photos, grays, vectors)]
     assert [type(each.model) for each in chosen] == [jh.PatchEncoder, jh.ConvAutoencoder, jh.Autoencoder]
     assert [each.objective for each in chosen] == [
         jh.training.Retrieve(),
@@ -39,7 +39,7 @@ def test_epochs_come_to_the_usual_number_of_steps():
     def epochs(images):
         return choose_settings(images, 8).epochs
 
-    greys = [np.zeros((count, 1, 1, 1), np.uint8) for count in (200, 2000, 10**6)]
-    assert [*map(epochs, greys)] == [400, 50, settings.MIN_EPOCHS]
+    grays = [np.zeros((count, 1, 1, 1), np.uint8) for count in (200, 2000, 10**6)]
+    assert [*map(epochs, grays)] == [400, 50, settings.MIN_EPOCHS]
     photos = [make_photos(count, 1) for count in (2000, 50_000, 200_000, 10**6)]
     assert [*map(epochs, photos)] == [40, 40, 10, settings.MIN_EPOCHS]

@@ -14,14 +14,14 @@ from jaxhash.cli.sources import list_files, read_folder
 
 
 def save(path, value):
-    """A grey image of one value."""
+    """A gray image of one value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         Image.new("L", (3, 3), value).save(file, "PNG")
 
 
 def values_of(items):
-    """Which grey each image is, by name."""
+    """Which gray each image is, by name."""
     return dict(zip(items.names, items.values[:, 0, 0, 0].tolist(), strict=True))
 
 
@@ -43,7 +43,7 @@ def mess(tmp_path):
     return folder
 
 
-def test_a_folder_of_all_kinds_gives_its_images_and_reports_the_rest(mess):
+def test_other_files_than_images_are_reported(mess):
     items = read_folder(str(mess), 4, {})
     assert values_of(items) == {"b.png": 1, "deep/er/a.png": 2}
     reasons = dict(items.skipped)
@@ -66,7 +66,7 @@ def test_strict_raises_with_path_and_reason(mess, tmp_path):
         read_folder(str(tmp_path / "clean"), 4, {}, strict=True)
 
 
-def test_a_sub_folder_that_may_not_be_listed_is_skipped_and_a_folder_that_is_none_raises(tmp_path, monkeypatch):
+def test_an_unreadable_subfolder_is_skipped(tmp_path, monkeypatch):
     save(tmp_path / "a.png", 1)
     (tmp_path / "closed").mkdir()
     real = os.scandir
@@ -85,7 +85,7 @@ def test_a_sub_folder_that_may_not_be_listed_is_skipped_and_a_folder_that_is_non
 
 
 @pytest.mark.parametrize("place", [0, 250, 499])
-def test_after_one_bad_image_among_many_the_others_keep_their_names(tmp_path, place):
+def test_images_after_a_bad_one_keep_their_names(tmp_path, place):
     for number in range(500):
         save(tmp_path / f"{number:03}.png", number % 251)
     (tmp_path / f"{place:03}.png").write_bytes((tmp_path / f"{place:03}.png").read_bytes()[:40])
@@ -106,7 +106,7 @@ def test_odd_names_are_kept_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_order_in_which_a_folder_is_listed_does_not_matter(tmp_path, monkeypatch, backwards):
+def test_the_order_of_listing_does_not_matter(tmp_path, monkeypatch, backwards):
     for value, name in enumerate(["b/a.png", "a.png", "b.png", "a/c.png"]):
         save(tmp_path / name, value)
     real = os.scandir

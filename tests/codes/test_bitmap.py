@@ -72,12 +72,12 @@ def test_rank_in_a_word_counts_the_bits_below_any_bit(words):
 @given(WORDS)
 def test_select_finds_each_set_bit(words):
     places = np.flatnonzero(bits_of(words))
-    numbers = np.arange(32 * len(words), dtype=np.int32)  # of which some are past the last bit
+    numbers = np.arange(32 * len(words), dtype=np.int32)  # some are past the last bit
     np.testing.assert_array_equal(traced(select, words, numbers)[: len(places)], places)
 
 
 @given(WORDS)
-def test_select_in_words_finds_the_bit_with_so_many_below(words):
+def test_select_in_words_finds_the_bit_of_each_number(words):
     rows = np.array(bits_of(words)).reshape(-1, 32)
     word, bit = np.nonzero(rows)
     number = (np.cumsum(rows, axis=1) - rows)[word, bit]

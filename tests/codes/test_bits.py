@@ -22,7 +22,7 @@ def test_bit_zero_is_the_most_significant_bit_of_word_zero():
     assert jh.pack_bits(bits).tolist() == [0x80000001, 0x80000000]
 
 
-def test_golden_code():
+def test_a_golden_code_packs_and_unpacks():
     assert jh.pack_bits([1, 0, 1, 1]).tolist() == [0xB0000000]
     assert jh.unpack_bits(np.array([0xB0000000], np.uint32), 4).tolist() == [True, False, True, True]
 
@@ -64,7 +64,7 @@ def test_bits_that_are_neither_0_nor_1_are_refused(wrong, to_kind):
 @pytest.mark.parametrize(
     ("bits", "error"), [("01", TypeError), (np.array(1), ValueError), (np.zeros((3, 0)), ValueError)]
 )
-def test_what_is_not_bits_is_refused(bits, error):
+def test_bits_of_other_types_and_shapes_are_refused(bits, error):
     with pytest.raises(error, match="bits"):
         jh.pack_bits(bits)
 

@@ -40,7 +40,7 @@ def test_every_conversion_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_arrays_answer_in_kind_and_move_nowhere(name):
+def test_conversions_keep_the_kind_and_device_of_arrays(name):
     convert, arrays, expected = CASES[name]
     on_device = jax.device_put(arrays)
     convert(*on_device)  # compiling may move constants
@@ -80,14 +80,14 @@ def test_lists_give_numpy_arrays():
     assert isinstance(jh.codes.codes_from_integers([5], 3), np.ndarray)
 
 
-def test_a_distance_is_of_jax_if_one_code_is():
+def test_a_distance_to_a_jax_code_is_of_jax():
     _, (a, b), expected = CASES["hamming_distance"]
     check(jh.hamming_distance(jnp.asarray(a), b), expected, jax.Array)
     check(jh.hamming_distance(a, jnp.asarray(b)), expected, jax.Array)
     check(jax.jit(lambda b: jh.hamming_distance(a, b))(b), expected, jax.Array)
 
 
-def test_of_traced_integers_the_last_bits_count():
+def test_traced_integers_keep_their_last_bits():
     found = jax.jit(lambda ints: jh.codes.codes_from_integers(ints, 3))(np.array([-1, 9], np.int32))
     np.testing.assert_array_equal(found, jh.codes.codes_from_integers([7, 1], 3))
 

@@ -55,7 +55,7 @@ def test_positions_are_found_in_parts(rows, monkeypatch):
 
 @pytest.mark.parametrize("num_bits", [20, 64])
 @pytest.mark.parametrize("n", [0, 1, 1024, 5000])
-def test_codes_come_in_runs(n, num_bits, rng, monkeypatch):
+def test_code_runs_hold_all_codes_in_order(n, num_bits, rng, monkeypatch):
     monkeypatch.setattr(hash_index, "CODES_PER_CHUNK", 1500)
     index = jh.build_index(jh.pack_bits(rng.random((n, num_bits)) < 0.5), num_bits)
     runs = list(code_runs(index))

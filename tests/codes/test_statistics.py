@@ -70,7 +70,7 @@ def test_the_threshold_decides_what_is_duplicated(threshold, copies):
     assert statistics_of(bits, threshold=threshold).duplicated_bits.tolist() == copies
 
 
-def test_codes_are_counted_in_parts_without_a_difference(rng, monkeypatch):
+def test_codes_counted_in_parts_have_the_same_statistics(rng, monkeypatch):
     codes = pack(clustered(rng, 1000, 40))
     whole = jh.codes.bit_statistics(jnp.asarray(codes), 40)
     monkeypatch.setattr(statistics, "CODES_PER_CHUNK", 300)
@@ -78,7 +78,7 @@ def test_codes_are_counted_in_parts_without_a_difference(rng, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
-def test_statistics_refuse_what_they_cannot_judge():
+def test_statistics_of_no_codes_are_refused():
     with pytest.raises(ValueError, match="at least one code"):
         jh.codes.bit_statistics(np.zeros((0, 1), np.uint32), 17)
     with pytest.raises(ValueError, match="shape"):

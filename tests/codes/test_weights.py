@@ -20,7 +20,7 @@ def test_planes_are_the_binary_digits_of_weights(num_bits, rng):
     np.testing.assert_array_equal(jax.jit(lambda traced: pack_planes(traced, (1, 3)))(weights), some)
 
 
-def test_weights_for_all_queries_are_repeated_and_their_planes_in_use_named():
+def test_one_row_of_weights_serves_all_queries():
     weights, exponents = check_weights([8, 1], (2, 3), 2)
     assert weights.shape == (2, 3, 2)
     assert exponents == (0, 3)

@@ -75,7 +75,7 @@ def test_every_truncation_and_anything_appended_is_noticed(path):
             jh.load_index(path)
 
 
-def test_flips_and_truncations_of_models_and_retrievers_are_noticed(tmp_path):
+def test_damaged_models_and_retrievers_are_noticed(tmp_path):
     model = jh.Autoencoder(6, 17, (4,))
     retriever = jh.Retriever(model, jh.build_index(np.zeros((3, 1), np.uint32), 17))
     for save, load, thing in ((jh.save_model, jh.load_model, model), (jh.save_retriever, jh.load_retriever, retriever)):
@@ -111,7 +111,7 @@ def foreign_files(canary):
     yield pickle.dumps(Canary(canary))
 
 
-def test_files_of_other_kinds_are_refused_and_nothing_in_them_runs(tmp_path):
+def test_foreign_files_are_refused_and_not_run(tmp_path):
     canary, path = tmp_path / "canary", tmp_path / "f"
     for content in foreign_files(canary):
         for whole in (content, forgery.sealed(content + b"0" * 64)):
@@ -122,7 +122,7 @@ def test_files_of_other_kinds_are_refused_and_nothing_in_them_runs(tmp_path):
     assert not canary.exists()
 
 
-def test_archives_of_numpy_are_refused_and_nothing_in_them_runs(tmp_path):
+def test_pickled_archives_of_numpy_are_refused_and_not_run(tmp_path):
     canary, path = tmp_path / "canary", tmp_path / "f.npz"
     np.savez(path, codes=np.array([Canary(canary)], dtype=object))
     with refused(path):
@@ -140,7 +140,7 @@ def test_an_array_of_pickles_is_refused_unread(path, tmp_path):
     assert not canary.exists()
 
 
-def test_other_than_regular_files_are_refused_unread(tmp_path):
+def test_special_files_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
     (tmp_path / "link").symlink_to(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -218,7 +218,7 @@ def test_invalid_headers_are_refused(path, header, match):
         ("5", "list of integers"),
     ],
 )
-def test_impossible_shapes_are_refused_before_anything_is_allocated(path, shape, match):
+def test_impossible_shapes_are_refused_without_allocation(path, shape, match):
     assert_refused(path, forgery.with_description(path, "index.ids", shape=shape), match)
 
 
@@ -248,7 +248,7 @@ IDS = "{'descr': '<i4', 'fortran_order': False, 'shape': (5,)}"
 
 
 @pytest.mark.parametrize("text", [IDS, IDS + " " * 100, "{'shape': (5,), 'fortran_order': False, 'descr': '<i4'}"])
-def test_headers_of_arrays_may_be_spaced_and_ordered_otherwise(path, text):
+def test_array_headers_may_be_spaced_and_ordered_otherwise(path, text):
     codes = jh.describe(jh.load_index(path))
     path.write_bytes(with_ids(path, npy_header(text)))
     assert jh.describe(jh.load_index(path)) == codes
@@ -276,14 +276,14 @@ def test_headers_of_arrays_may_be_spaced_and_ordered_otherwise(path, text):
         (IDS + " " * 1500, "expected 1556 bytes"),
     ],
 )
-def test_headers_of_arrays_that_differ_from_the_files_are_refused(path, text, match):
+def test_array_headers_unlike_the_description_are_refused(path, text, match):
     assert_refused(path, with_ids(path, npy_header(text)), f"index.ids: .*{match}")
 
 
 @pytest.mark.parametrize(
     "start", [b"", b"\x93NUMPY", npy_header(IDS, b"\2\0"), npy_header(IDS)[:40], b"\x93NUMPY\1\0\xff\xff{}"]
 )
-def test_arrays_without_a_header_of_their_version_are_refused(path, start):
+def test_broken_array_headers_are_refused(path, start):
     assert_refused(path, with_ids(path, start), "index.ids: ")
 
 
@@ -366,7 +366,7 @@ def test_directories_of_very_many_members_are_refused(path):
     assert_refused(path, content, "directory is longer")
 
 
-def test_very_large_files_that_are_not_ours_are_refused_at_once(path):
+def test_very_large_foreign_files_are_refused_at_once(path):
     with path.open("wb") as file:
         file.truncate(2**40)  # sparse: it takes no space on the disk
     with pytest.raises(jh.CorruptFileError, match="not a jaxhash file"):

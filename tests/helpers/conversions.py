@@ -1,4 +1,4 @@
-"""Every conversion that answers in kind, with arguments and what they are to give by the slow exact form."""
+"""Every conversion whose results have the kind of its arguments, with arguments and the results of the slow form."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Every function that answers in kind, with arguments of which the first are queries."""
+"""Every function whose results have the kind of its queries, with arguments."""
 
 from collections.abc import Callable
 from functools import partial

@@ -58,8 +58,8 @@ def within(codes, ids, queries, radius):
 
 
 def clustered(rng, n, num_bits, clusters=5):
-    """Bits `[n, b]` near a few centres, with exact copies among them."""
-    centres = rng.random((clusters, num_bits)) < 0.5
-    bits = centres[rng.integers(0, clusters, n)]
+    """Bits `[n, b]` near a few centers, with exact copies among them."""
+    centers = rng.random((clusters, num_bits)) < 0.5
+    bits = centers[rng.integers(0, clusters, n)]
     flips = rng.random((n, num_bits)) < 1.5 / num_bits
     return bits ^ flips

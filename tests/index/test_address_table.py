@@ -64,7 +64,7 @@ def test_a_table_of_no_codes_is_empty():
 
 
 def test_tables_are_built_once_and_freed_with_their_index():
-    index, _ = collection(60)
+    index = collection(60).index
     slices = (Slice(0, 10), Slice(20, 9), Slice(40, 9))
     first = get_tables(index, slices[1:2])[0]
     both = get_tables(index, slices)
@@ -77,7 +77,7 @@ def test_tables_are_built_once_and_freed_with_their_index():
 
 
 def test_threads_get_the_same_tables():
-    index, _ = collection(60)
+    index = collection(60).index
     slices, found = [Slice(start, 9) for start in range(0, 48, 8)], []
     start = threading.Barrier(6)
 
@@ -94,8 +94,8 @@ def test_threads_get_the_same_tables():
     assert {id(table) for tables in found for table in tables} == {id(table) for table in list_tables(index)}
 
 
-def test_a_table_weighs_what_its_arrays_take():
-    index, _ = collection(60)
+def test_num_bytes_of_a_table_are_those_of_its_arrays():
+    index = collection(60).index
     whole, part = get_tables(index, (Slice(0, 10), Slice(20, 10)))
     assert whole.num_bytes == 2 * 2**10 // 8 + whole.starts.nbytes
     assert part.num_bytes == 2 * 2**10 // 8 + part.starts.nbytes + 4 * jh.describe(index).num_codes

@@ -108,7 +108,7 @@ def test_other_ids_share_what_depends_on_the_codes():
     assert cache_of(other).last_filter is None
 
 
-def test_what_is_kept_is_freed_with_the_index():
+def test_cached_values_are_freed_with_the_index():
     index = index_of(3)
     value = weakref.ref(cache_of(index).keep("numbered", Cache))
     assert value() is not None

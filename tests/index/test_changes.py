@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from methods import prefer
-from samples import identical
+from samples import collection, identical
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -19,12 +19,6 @@ from jaxhash.index.hash_index import sorted_arrays
 from jaxhash.query.nearest import find_nearest
 
 WIDTHS = [1, 2, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024]
-
-
-def sample_items(num_bits, n=300, seed=0):
-    """Clustered codes with copies among them, and ids in no order."""
-    rng = np.random.default_rng((seed, num_bits, n))
-    return oracle.pack(oracle.clustered(rng, n, num_bits)), rng.permutation(2 * n + 1)[:n]
 
 
 def three_items():
@@ -59,29 +53,28 @@ def test_merging_by_hand():
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_adding_in_batches_equals_building_at_once(num_bits):
-    codes, ids = sample_items(num_bits)
+    whole, _, codes, ids = collection(num_bits, 300)
     order = np.random.default_rng(1).permutation(len(codes))
     index = jh.build_index(codes[:0], num_bits)
     for batch in np.array_split(order, 7):
         index = jh.add_items(index, codes[batch], ids=ids[batch])
-    identical(index, jh.build_index(codes, num_bits, ids=ids))
+    identical(index, whole)
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_removing_equals_building_without(num_bits):
-    codes, ids = sample_items(num_bits)
+    index, _, codes, ids = collection(num_bits, 300)
     gone = np.random.default_rng(2).random(len(codes)) < 0.4
-    left = jh.remove_items(jh.build_index(codes, num_bits, ids=ids), ids[gone])
+    left = jh.remove_items(index, ids[gone])
     identical(left, jh.build_index(codes[~gone], num_bits, ids=ids[~gone]))
 
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_merging_equals_building_from_both_in_either_order(num_bits, share):
-    codes, ids = sample_items(num_bits)
+    whole, _, codes, ids = collection(num_bits, 300)
     first = np.random.default_rng(3).random(len(codes)) < share
     a, b = (jh.build_index(codes[part], num_bits, ids=ids[part]) for part in (first, ~first))
-    whole = jh.build_index(codes, num_bits, ids=ids)
     identical(jh.merge_indexes(a, b), whole)
     identical(jh.merge_indexes(b, a), whole)
 
@@ -89,8 +82,7 @@ def test_merging_equals_building_from_both_in_either_order(num_bits, share):
 @settings(deadline=None)
 @given(st.integers(0, 80), st.integers(0, 80), st.sampled_from([1, 3, 33, 70]), st.integers(0, 2**32))
 def test_any_two_collections_merge_as_if_built_together(n, m, num_bits, seed):
-    codes, ids = sample_items(num_bits, n + m, seed)
-    expected = jh.build_index(codes, num_bits, ids=ids)
+    expected, _, codes, ids = collection(num_bits, n + m, 0, seed)
     a, b = jh.build_index(codes[:n], num_bits, ids=ids[:n]), jh.build_index(codes[n:], num_bits, ids=ids[n:])
     identical(jh.merge_indexes(a, b), expected)
     identical(jh.add_items(a, codes[n:], ids=ids[n:]), expected)
@@ -128,8 +120,7 @@ def test_nothing_to_change_gives_the_index_back():
 
 
 def test_all_items_may_leave_and_come_back():
-    codes, ids = sample_items(40)
-    index = jh.build_index(codes, 40, ids=ids)
+    index, _, codes, ids = collection(40)
     empty = jh.remove_items(index, ids)
     identical(empty, jh.build_index(codes[:0], 40))
     identical(jh.add_items(empty, codes, ids=ids), index)
@@ -246,14 +237,14 @@ def test_collections_that_grow_past_int32_are_refused(monkeypatch):
 
 
 def test_an_index_that_went_through_jax_can_be_changed():
-    codes, ids = sample_items(40)
-    index = jax.jit(lambda index: jax.tree.map(lambda leaf: leaf + 0, index))(jh.build_index(codes, 40, ids=ids))
-    more = jh.add_items(index, codes[:5], ids=ids[:5] + 1000)
-    identical(jh.remove_items(more, ids[:5] + 1000), jh.build_index(codes, 40, ids=ids))
+    index, _, codes, ids = collection(40, 300)
+    moved = jax.jit(lambda index: jax.tree.map(lambda leaf: leaf + 0, index))(index)
+    more = jh.add_items(moved, codes[:5], ids=ids[:5] + 1000)
+    identical(jh.remove_items(more, ids[:5] + 1000), index)
 
 
-def test_searches_between_a_hundred_additions_compile_few_programs(compilations):
-    codes, _ = sample_items(42, n=4000)
+def test_a_hundred_additions_compile_few_programs(compilations):
+    codes = collection(42, 4000).codes
     queries = codes[::10][:400]
     index = jh.build_index(codes[:2000], 42)
     with compilations:
@@ -278,8 +269,8 @@ class Countdown:
 
 
 @pytest.mark.parametrize("name", ["argsort", "append", "insert"])
-def test_ctrl_c_during_an_addition_is_passed_on_and_changes_nothing(name, monkeypatch):
-    codes, _ = sample_items(64)
+def test_ctrl_c_during_an_addition_changes_nothing(name, monkeypatch):
+    codes = collection(64, 300).codes
     index = jh.build_index(codes[:150], 64)
     for number in itertools.count(1):
         countdown = Countdown(getattr(np, name), number)
@@ -299,7 +290,7 @@ def test_ctrl_c_during_an_addition_is_passed_on_and_changes_nothing(name, monkey
 @given(st.integers(0, 2**32), st.sampled_from([3, 12, 40]))
 def test_changes_of_items_with_several_codes_equal_a_new_build(seed, num_bits):
     rng = np.random.default_rng(seed)
-    codes, ids = oracle.pack(oracle.clustered(rng, 60, num_bits)), rng.integers(0, 9, 60)
+    codes, ids = collection(num_bits, 60, 0, seed).codes, rng.integers(0, 9, 60)
     whole = jh.build_index(codes, num_bits, ids=ids, multi=True)
     part, rest = (jh.build_index(codes[s], num_bits, ids=ids[s], multi=True) for s in (slice(0, 35), slice(20, 60)))
     identical(whole, jh.merge_indexes(part, rest))
@@ -310,12 +301,12 @@ def test_changes_of_items_with_several_codes_equal_a_new_build(seed, num_bits):
 
 
 def test_rows_of_codes_are_added_after_the_largest_id():
-    codes = oracle.pack(oracle.clustered(np.random.default_rng(5), 12, 20)).reshape(4, 3, 1)
+    codes = collection(20, 12).codes.reshape(4, 3, 1)
     index = jh.add_items(jh.build_index(codes[:1], 20, multi=True), codes[1:])
     identical(index, jh.build_index(codes, 20, multi=True))
 
 
-def test_indexes_with_and_without_several_codes_an_item_are_not_merged():
+def test_indexes_of_different_multi_are_not_merged():
     codes = np.zeros((2, 1), np.uint32)
     with pytest.raises(ValueError, match="a and b must have the same multi, got"):
         jh.merge_indexes(jh.build_index(codes, 8), jh.build_index(codes, 8, ids=[5, 6], multi=True))

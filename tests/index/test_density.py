@@ -13,7 +13,7 @@ from jaxhash.query import search_several
 
 
 @pytest.mark.parametrize("repeats", [1, 7])
-def test_repeated_codes_have_the_density_of_their_repeats(repeats, rng):
+def test_repeated_codes_have_their_repeats_as_density(repeats, rng):
     codes = np.repeat(np.unique(oracle.pack(rng.random((300, 40)) < 0.5), axis=0), repeats, axis=0)
     stats = jh.describe(jh.build_index(codes, 40))
     assert stats.num_items == len(codes)
@@ -30,7 +30,7 @@ def test_tables_are_described_beside_the_densities(rng):
     assert jh.describe(index) == jh.describe(plain)._replace(**kept)
 
 
-def test_what_searches_keep_is_weighed(rng):
+def test_describe_counts_the_bytes_that_searches_keep(rng):
     codes = oracle.pack(rng.random((300, 40)) < 0.5)
     index = jh.build_index(codes, 40)
     assert jh.describe(index).kept_bytes == 0
@@ -48,7 +48,7 @@ def test_what_searches_keep_is_weighed(rng):
 
 
 @pytest.mark.parametrize(("num_items", "bits"), [(60_000, 17), (1, 1), (5_000, 14), (1_000_000, 21), (10**12, 41)])
-def test_suggested_numbers_of_bits(num_items, bits):
+def test_suggested_numbers_of_bits_by_hand(num_items, bits):
     assert jh.suggest_num_bits(num_items) == bits
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 
 import numpy as np
-import oracle
 import pytest
 from samples import collection, identical
 
@@ -15,13 +14,13 @@ from jaxhash.index.hash_index import sorted_arrays
 
 @pytest.fixture
 def index():
-    return collection(40, 200)[0]
+    return collection(40, 200).index
 
 
 @pytest.mark.parametrize("num_bits", [1, 17, 31, 32, 33, 63, 64, 65, 128, 256, 800, 1024])
 @pytest.mark.parametrize("n", [0, 1, 1000])
-def test_an_index_comes_back_bit_for_bit_and_saves_to_the_same_bytes(n, num_bits, tmp_path):
-    index, _ = collection(num_bits, n)
+def test_an_index_comes_back_and_saves_to_the_same_bytes(n, num_bits, tmp_path):
+    index = collection(num_bits, n).index
     jh.save_index(tmp_path / "a", index)
     loaded = jh.load_index(tmp_path / "a")
     identical(loaded, index)
@@ -31,7 +30,7 @@ def test_an_index_comes_back_bit_for_bit_and_saves_to_the_same_bytes(n, num_bits
 
 def test_an_index_of_several_codes_an_item_comes_back(tmp_path):
     rng = np.random.default_rng(6)
-    index = jh.build_index(oracle.pack(oracle.clustered(rng, 40, 28)), 28, ids=rng.integers(0, 5, 40), multi=True)
+    index = jh.build_index(collection(28, 40).codes, 28, ids=rng.integers(0, 5, 40), multi=True)
     jh.save_index(tmp_path / "index", index)
     loaded = jh.load_index(tmp_path / "index")
     identical(index, loaded)
@@ -68,7 +67,7 @@ def test_errors_for_missing_files_and_folders_name_them(index, tmp_path):
         jh.save_index(tmp_path / "nowhere" / "index", index)
 
 
-def test_the_error_for_a_file_of_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
+def test_a_file_of_a_newer_version_asks_for_an_upgrade(index, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "VERSION", 2)
     jh.save_index(tmp_path / "i", index)
     monkeypatch.undo()

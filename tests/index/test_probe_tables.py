@@ -45,7 +45,7 @@ def test_two_tables_by_hand():
 @pytest.mark.parametrize(("num_bits", "num_tables"), [(17, 1), (40, 1), (40, 5), (70, 3)])
 @pytest.mark.parametrize("n", [0, 1, 400])
 def test_each_address_leads_to_its_codes(num_bits, num_tables, n):
-    index, _ = collection(num_bits, n)
+    index = collection(num_bits, n).index
     tables, codes = jh.build_tables(index, radius=3, num_tables=num_tables), sorted_arrays(index)[0]
     sizes = [max(1, 2**bits.size // 32) for bits in tables.slices]
     bitmaps = np.split(np.asarray(tables.bitmap), np.cumsum(sizes)[:-1])
@@ -62,14 +62,14 @@ def test_each_address_leads_to_its_codes(num_bits, num_tables, n):
 
 
 def test_indexes_of_one_capacity_have_tables_of_one_shape():
-    one, other = (jh.build_tables(collection(40, n)[0], radius=3, num_tables=3) for n in (300, 310))
+    one, other = (jh.build_tables(collection(40, n).index, radius=3, num_tables=3) for n in (300, 310))
     shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tables)] for tables in (one, other)]
     assert shapes[0] == shapes[1]
     assert jax.tree.structure(one) == jax.tree.structure(other)
 
 
 def test_a_shard_has_the_tables_of_its_codes():
-    index, _ = collection(40)
+    index = collection(40).index
     sharded = jh.shard_index(index, MESH)
     tables = jh.build_tables(index, radius=3, num_tables=3)
     assert capacity_of(sharded) == capacity_of(index) == index.capacity
@@ -77,7 +77,7 @@ def test_a_shard_has_the_tables_of_its_codes():
 
 
 def test_tables_past_2_to_31_entries_are_refused():
-    index, _ = collection(40)
+    index = collection(40).index
     endless = dataclasses.replace(index, offsets=np.broadcast_to(np.int32(0), (2**30 + 1,)))
     with pytest.raises(ValueError, match="2 tables of 1073741824 codes have more than 2\\^31 entries; ask for fewer"):
         tables_of_slices(endless, (Slice(0, 8), Slice(8, 8)))

@@ -10,7 +10,7 @@ import jaxhash as jh
 MESH = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def test_on_one_device_all_is_one_shard():
+def test_one_device_holds_one_shard():
     index = jh.build_index(np.array([[3], [1], [3]], np.uint32) << 24, 8, ids=[5, 6, 6], multi=True)
     sharded = jh.shard_index(index, MESH)
     assert (sharded.num_shards, sharded.multi) == (1, True)
@@ -21,6 +21,6 @@ def test_on_one_device_all_is_one_shard():
     )
 
 
-def test_ids_that_repeat_are_refused_unless_items_have_several_codes():
+def test_repeated_ids_without_multi_are_refused():
     with pytest.raises(ValueError, match="multi=True allows several codes per item"):
         jh.build_sharded_index(np.zeros((2, 1), np.uint32), 8, MESH, ids=[6, 6])

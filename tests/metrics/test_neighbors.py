@@ -63,7 +63,7 @@ def test_an_unfilled_slot_has_no_vote():
 @pytest.mark.parametrize(
     ("ids", "winner"), [([[0, 1]], 1), ([[1, 0]], 1), ([[2, 2, 1, 0, 0]], 2), ([[2, -1, 0, -1]], 2), ([[2, 1, 0]], 1)]
 )
-def test_of_equal_votes_the_lowest_label_wins_whatever_the_order(ids, winner):
+def test_the_lowest_label_wins_a_tied_vote(ids, winner):
     labels = [2, 1, 3]
     assert [jh.metrics.vote_accuracy(ids, labels, [label]) for label in (1, 2, 3)] == [
         winner == label for label in (1, 2, 3)
@@ -218,7 +218,7 @@ def test_an_item_as_near_as_the_furthest_true_one_is_as_good():
     )  # no more than there are true ones
 
 
-def test_a_search_recalls_itself_and_codes_of_1024_bits_differ_in_all(rng):
+def test_recall_of_a_search_by_itself_is_one(rng):
     index = jh.build_index(jh.pack_bits(rng.random((200, 6)) < 0.5), 6)
     distances, ids = jh.search(index, jh.pack_bits(rng.random((9, 6)) < 0.5), k=300)
     assert (
@@ -233,7 +233,7 @@ def test_a_search_recalls_itself_and_codes_of_1024_bits_differ_in_all(rng):
     assert jh.metrics.recall(ids, [[1, 0]], true_distances=distances, found_distances=[[1024, 1025]]) == 1 / 2
 
 
-def test_recall_refuses_what_does_not_go_together():
+def test_recall_refuses_arrays_that_do_not_match():
     with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):
         jh.metrics.recall([[1], [2]], [[1]])
     with pytest.raises(ValueError, match=r"found_ids must be \[q, k\]"):

@@ -77,7 +77,7 @@ def test_ties_count_as_the_mean_over_all_their_orders(items, k):
     assert jh.metrics.mean_average_precision(distances, relevant, k=k) == pytest.approx(slow)
 
 
-def test_without_ties_it_is_that_of_scikit_learn(rng):
+def test_average_precision_without_ties_equals_scikit_learn(rng):
     distances = np.stack([rng.permutation(200) for _ in range(5)])
     relevant = rng.random((5, 200)) < [[0.02], [0.2], [0.5], [0.9], [1]]
     peer = [average_precision_score(hits, -row) for hits, row in zip(relevant, distances, strict=True)]
@@ -85,7 +85,7 @@ def test_without_ties_it_is_that_of_scikit_learn(rng):
     assert jh.metrics.mean_average_precision(distances / 7, relevant) == pytest.approx(np.mean(peer))
 
 
-def test_among_ties_scikit_learn_gives_the_precision_at_their_end():
+def test_scikit_learn_takes_the_precision_at_the_end_of_ties():
     assert average_precision_score([1, 0, 0, 0], [0, 0, 0, 0]) == 1 / 4
     assert jh.metrics.mean_average_precision([0, 0, 0, 0], [1, 0, 0, 0]) == pytest.approx(
         (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
@@ -103,7 +103,7 @@ def test_the_order_of_the_items_does_not_matter(rng):
         assert there == pytest.approx(here)
 
 
-def test_a_query_with_nothing_to_find_counts_as_zero_beside_others():
+def test_a_query_without_relevant_items_counts_as_zero():
     assert jh.metrics.mean_average_precision([[0, 1], [0, 1]], [[1, 0], [0, 0]]) == 1 / 2
     assert jh.metrics.mean_average_precision(np.zeros((2, 0)), np.zeros((2, 0), bool)) == 0
 
@@ -117,7 +117,7 @@ def test_precision_in_radius_by_hand():
 
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1000, 1])
-def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once, monkeypatch):
+def test_counts_give_the_metrics_of_all_distances(collection, pairs_at_once, monkeypatch):
     monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
     counts = jh.metrics.distance_counts(*collection, 20)
     distances, relevant = dense(*collection)
@@ -135,7 +135,7 @@ def test_counts_of_codes_give_what_all_distances_give(collection, pairs_at_once,
 
 
 @pytest.mark.parametrize("pairs_at_once", [2**22, 1])
-def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collection, pairs_at_once, monkeypatch, rng):
+def test_counts_give_the_metrics_of_all_weighted_distances(collection, pairs_at_once, monkeypatch, rng):
     monkeypatch.setattr(ranking, "PAIRS_PER_CHUNK", pairs_at_once)
     codes, _, queries, _ = collection
     weights = rng.integers(0, 16, (len(queries), 20))
@@ -155,7 +155,7 @@ def test_counts_of_weighted_codes_give_what_all_weighted_distances_give(collecti
     )
 
 
-def test_counts_by_weights_of_one_are_those_of_bits_and_one_row_of_weights_is_for_all(collection):
+def test_weights_of_one_give_the_counts_of_bits(collection):
     plain, ones = (
         jh.metrics.distance_counts(*collection, 20),
         jh.metrics.distance_counts(*collection, 20, weights=np.ones(20, int)),
@@ -183,7 +183,7 @@ def test_codes_of_many_words_are_counted_to_the_last_distance():
     assert counts.relevant.sum() == 1
 
 
-def test_no_items_are_no_error(collection):
+def test_metrics_of_no_items_are_zero(collection):
     codes, _, queries, query_labels = collection
     counts = jh.metrics.distance_counts(codes[:0], np.zeros(0, int), queries, query_labels, 20)
     assert counts.mean_average_precision() == counts.precision_in_radius(radius=20) == 0

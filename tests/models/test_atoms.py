@@ -8,7 +8,7 @@ from jaxhash.models.dictionary import pool_responses
 KEY = jax.random.key(0)
 
 
-def test_atoms_are_the_directions_of_patches_and_of_their_negatives(rng):
+def test_atoms_are_directions_of_patches_up_to_sign(rng):
     directions = np.eye(8, dtype=np.float32)[:3]
     signs = rng.choice(np.float32([-1, 1]), (600, 1))
     patches = signs * directions[rng.integers(3, size=600)] + rng.normal(size=(600, 8)).astype(np.float32) / 100
@@ -19,12 +19,12 @@ def test_atoms_are_the_directions_of_patches_and_of_their_negatives(rng):
     assert nearest.max(axis=1).min() > 0.999
 
 
-def test_atoms_that_no_patch_is_near_start_anew():
+def test_atoms_without_patches_are_drawn_again():
     patches = jnp.tile(jnp.eye(4, dtype=jnp.float32)[:1], (40, 1))  # all the same, so that one atom takes all
     np.testing.assert_allclose(jnp.abs(find_atoms(patches, 4, KEY)), np.eye(4)[[0, 0, 0, 0]], atol=1e-6)
 
 
-def test_components_are_the_principal_ones_over_roots_of_deviations(rng):
+def test_components_are_divided_by_the_root_of_the_deviation(rng):
     spread = np.float32([8, 4, 2, 1, 0.5, 0.2])
     values = rng.normal(size=(3000, 6)).astype(np.float32) * spread + 7
     found = find_components(jnp.asarray(values), 3, KEY)
@@ -34,7 +34,7 @@ def test_components_are_the_principal_ones_over_roots_of_deviations(rng):
     np.testing.assert_allclose(np.abs(found["components"]), np.abs(expected), atol=0.02)
 
 
-def test_components_that_are_lacking_are_zero(rng):
+def test_missing_components_are_zero(rng):
     found = find_components(jnp.asarray(rng.normal(size=(4, 9)), jnp.float32), 6, KEY)["components"]
     assert found.shape == (9, 6)
     assert jnp.isfinite(found).all()

@@ -43,7 +43,7 @@ def test_vectors_train_alike_whatever_their_mean_and_scale():
     np.testing.assert_allclose(jh.reconstruct(other, moved), 4 * jh.reconstruct(one, vectors) + 64, atol=1e-3)
 
 
-def test_a_model_is_scaled_by_the_first_vectors_it_is_trained_on():
+def test_the_first_vectors_scale_a_model():
     vectors = np.random.default_rng(0).normal(3, 0.5, (64, 6)).astype(np.float32)
     model, _ = jh.fit(jh.Autoencoder(6, 5, (), output_activation="linear"), vectors, epochs=1)
     np.testing.assert_allclose(model.input_shift[...], vectors.mean(0), rtol=1e-6)

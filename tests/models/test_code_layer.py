@@ -31,7 +31,7 @@ def test_values_are_rounded_exactly():
     np.testing.assert_array_equal(straight_through_round(x), [0, 0, 0, 0, 1, 1, 1, -1, 2, 2])
 
 
-def test_straight_through_values_are_exact_where_the_common_form_is_not():
+def test_straight_through_values_are_exact():
     x = jnp.linspace(0, 1, 100_001, dtype=jnp.float32)
     signs = -jnp.ones_like(x)
     assert (x + (signs - x) != signs).any()
@@ -46,7 +46,7 @@ def test_the_gradient_of_rounding_is_the_identitys():
     np.testing.assert_array_equal(jax.grad(lambda x: (weights * straight_through_round(x)).sum())(x), weights)
 
 
-def test_gradients_pass_through_rounding_to_what_it_is_given():
+def test_gradients_pass_through_rounding():
     slope = jax.grad(lambda x: straight_through_round(jax.nn.sigmoid(x)))
     np.testing.assert_array_equal(slope(0.4), jax.grad(jax.nn.sigmoid)(0.4))
 
@@ -60,7 +60,7 @@ def test_stochastic_bits_are_set_with_their_probabilities():
     np.testing.assert_array_equal(bits[:, [0, 4]], probabilities[:, [0, 4]])
 
 
-def test_the_gradient_of_stochastic_bits_is_that_of_the_expectation():
+def test_stochastic_bits_have_the_gradient_of_their_mean():
     weights, probabilities = jnp.float32([3.0, -1.0, 0.5]), jnp.float32([0.2, 0.5, 0.9])
     slope = jax.grad(lambda p: (weights * stochastic_round(p, KEY)).sum())(probabilities)
     np.testing.assert_array_equal(slope, weights)
@@ -88,7 +88,7 @@ def test_noise_grows_linearly_with_the_epochs():
     assert noises[-1] == compute_noise(1, 1) == code_layer.MAX_NOISE
 
 
-def test_each_epoch_has_its_own_noise(monkeypatch):
+def test_each_epoch_has_its_own_noise(monkeypatch, digits):
     noises = []
 
     def record(*arguments):
@@ -97,8 +97,7 @@ def test_each_epoch_has_its_own_noise(monkeypatch):
         return run_epoch(*arguments)
 
     monkeypatch.setattr(fitting, "run_epoch", record)
-    images = jh.load_dataset("digits").train_images[:200]
-    jh.fit(jh.Autoencoder(64, 8, (16,)), images, epochs=4, binarization="gaussian_noise")
+    jh.fit(jh.Autoencoder(64, 8, (16,)), digits.train_images[:200], epochs=4, binarization="gaussian_noise")
     np.testing.assert_allclose(noises, code_layer.MAX_NOISE * np.array([0.25, 0.5, 0.75, 1.0]))
 
 
@@ -130,10 +129,8 @@ def test_the_key_alone_decides_random_bits(binarization):
         pytest.param("retrieve", ("rounding", "stochastic"), marks=pytest.mark.slow),
     ],
 )
-def test_each_binarization_trains_its_own_codes_and_repeats_them_by_seed(objective, binarizations):
-    vectors = (
-        jh.load_dataset("digits").train_images[:400].reshape(400, 64)
-    )  # vectors: warps of images take long to compile
+def test_each_binarization_trains_codes_of_its_own(objective, binarizations, digits):
+    vectors = digits.train_images[:400].reshape(400, 64)  # warps of images take long to compile
 
     def trained(binarization):
         options = {"epochs": 4, "batch_size": 64, "objective": objective, "binarization": binarization}
@@ -167,7 +164,7 @@ def test_unknown_binarizations_are_refused():
             jh.fit(jh.Autoencoder(4, 2, ()), np.zeros((4, 4), np.uint8), epochs=1, binarization=wrong)
 
 
-def test_logits_are_standardised_unless_noise_is_added():
+def test_logits_are_standardized_unless_noise_is_added():
     logits = 5 + 3 * jax.random.normal(KEY, (500, 4), jnp.float32)
     for binarization, deviation in (("rounding", 1.0), ("stochastic", 1.0), ("gaussian_noise", 3.0)):
         normalized = CodeLayer(make_batch_statistics(4), jnp.float32(1.0), binarization).normalize(logits)

@@ -107,7 +107,7 @@ def test_wrong_shapes_are_refused():
             jh.encode(model, np.zeros(shape, np.uint8))
 
 
-def test_outputs_start_at_the_mean_colour():
+def test_outputs_start_at_the_mean_color():
     model = jh.ConvAutoencoder((5, 6, 3), 4, (8,))
     mean = np.tile([0.1, 0.5, 0.8], (5, 6, 1))
     model.init_output_bias(mean)
@@ -115,8 +115,7 @@ def test_outputs_start_at_the_mean_colour():
     np.testing.assert_allclose(jh.reconstruct(model, np.zeros((5, 6, 3), np.uint8)), mean, atol=1e-5)
 
 
-def test_a_trained_model_is_saved_and_loaded(tmp_path):
-    digits = jh.load_dataset("digits")
+def test_a_trained_model_is_saved_and_loaded(tmp_path, digits):
     model = jh.ConvAutoencoder((8, 8), 16, (16,), (64,), rngs=nnx.Rngs(1))
     trained, history = jh.fit(model, digits.train_images[:512], epochs=15, batch_size=64)
     assert history.loss[-1] < 0.75 * history.loss[0]
@@ -126,8 +125,7 @@ def test_a_trained_model_is_saved_and_loaded(tmp_path):
     assert loaded.config == trained.config
 
 
-def test_a_model_retrieves_in_one_program():
-    digits = jh.load_dataset("digits")
+def test_a_model_retrieves_in_one_program(digits):
     model = jh.ConvAutoencoder((8, 8), 16, (8,), (32,))
     index = jh.build_index(jh.encode(model, digits.train_images), 16)
     found = jax.jit(lambda r, images: jh.retrieve(r, images, k=3))(jh.Retriever(model, index), digits.test_images[:9])

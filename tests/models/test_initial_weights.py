@@ -10,7 +10,7 @@ from jaxhash.models.initial_weights import BLOCK, he_normal
 
 
 @pytest.mark.parametrize("shape", [(784, 100), (3, 2 * BLOCK), (BLOCK, 1)])
-def test_the_variance_is_that_of_he(shape):
+def test_weights_have_the_variance_of_he(shape):
     kernel = np.asarray(he_normal(jax.random.key(0), shape))
     assert kernel.shape == shape
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / shape[0]), rtol=0.02)
@@ -18,12 +18,12 @@ def test_the_variance_is_that_of_he(shape):
     assert np.abs(kernel).max() <= 2 / 0.8796 * np.sqrt(2 / shape[0])
 
 
-def test_blocks_differ():
+def test_the_weights_of_blocks_differ():
     first, second = np.asarray(he_normal(jax.random.key(0), (2, BLOCK)))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
 
 
-def test_a_key_decides():
+def test_the_key_decides_the_weights():
     kernels = [np.asarray(he_normal(jax.random.key(seed), (5, 7))) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])

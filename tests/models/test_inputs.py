@@ -20,7 +20,7 @@ def test_floats_of_any_width_and_bools_are_taken(model, dtype):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_images_with_a_value_that_is_not_finite_are_refused_by_row(model, value):
+def test_the_row_of_a_nonfinite_image_is_named(model, value):
     images = np.zeros((5, 3, 4), np.float32)
     images[3, 1, 2] = value
     for call in (jh.encode, jh.reconstruct, jh.training.reconstruction_loss):
@@ -35,7 +35,7 @@ def test_floats_that_overflow_float32_are_refused():
 
 
 @pytest.mark.parametrize("value", [255.0, -0.5])
-def test_floats_outside_the_range_of_a_sigmoid_model_are_refused(model, value):
+def test_floats_outside_the_range_of_a_model_are_refused(model, value):
     images = np.zeros((5, 12), np.float32)
     images[2, 0] = value
     with pytest.raises(ValueError, match=r"\[0, 1\].*row 2"):
@@ -83,7 +83,7 @@ def test_values_on_an_accelerator_are_checked_there(model, accelerator, dtype):
 
 
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "row 3 holds NaN"), (1.5, "row 3 spans"), (-1, "row 3 spans")])
-def test_wrong_values_on_an_accelerator_are_refused_by_row(model, accelerator, value, message):
+def test_wrong_values_on_an_accelerator_are_named_by_row(model, accelerator, value, message):
     images = jnp.zeros((5, 12), jnp.float32).at[3, 7].set(value)
     with pytest.raises(ValueError, match=message):
         inputs.check_items(model, images)
@@ -94,7 +94,7 @@ def test_no_images_on_an_accelerator_are_taken(model, accelerator):
     assert inputs.check_items(model, jnp.zeros((0, 3, 4), jnp.float32))[0].shape == (0, 12)
 
 
-def test_items_to_train_on_are_float32_or_bytes_and_may_have_any_range():
+def test_training_items_become_float32_or_stay_bytes():
     model = jh.Autoencoder(12, 4, (), output_activation="linear")
     model.input_rule[...] = jnp.float32([-1, 1, 0])
     for dtype, expected in ((np.uint8, np.uint8), (bool, bool), (np.float64, np.float32), (jnp.bfloat16, np.float32)):

@@ -54,7 +54,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_words():
     assert mean_loss(model, logits, counts) == pytest.approx(np.log(2) * bits.sum() / 6, rel=1e-6)
 
 
-def test_its_gradient_is_the_expected_less_the_true_counts(rng):
+def test_the_gradient_is_the_expected_less_the_true_counts(rng):
     model = jh.Autoencoder(6, 2, (), output_activation="softmax")
     logits, counts = rng.normal(size=(4, 6)), rng.integers(0, 5, (4, 6)) + np.eye(4, 6)
     slope = jax.grad(lambda x: item_losses(model, x, jnp.float32(counts)).sum())(jnp.float32(logits))
@@ -103,8 +103,9 @@ def test_training_separates_topics(trained, counts):
     assert jh.metrics.precision_at_k(found.ids, topics[:100], topics[100:]) > 0.9
 
 
-def test_codes_do_not_depend_on_the_length_of_a_document(trained, counts):
-    np.testing.assert_array_equal(jh.encode(trained, counts), jh.encode(trained, 16 * counts))
+@pytest.mark.parametrize("factor", [16, 2**20])  # powers of four, whose roots are exact
+def test_codes_do_not_depend_on_the_length_of_a_document(trained, counts, factor):
+    np.testing.assert_array_equal(jh.encode(trained, counts), jh.encode(trained, factor * counts))
 
 
 def test_documents_train_to_retrieve(model, counts):
@@ -123,10 +124,6 @@ def test_empty_documents_alone_train_without_nan(model):
     trained, history = jh.fit(model, np.zeros((3, WORDS), np.float32), epochs=2)
     assert history.loss == (0, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nnx.state(trained)))
-
-
-def test_documents_may_be_longer_than_in_training(trained, counts):
-    jh.encode(trained, 1e6 * counts)
 
 
 def test_retrievers_are_saved_with_the_input_rule(trained, counts, tmp_path):

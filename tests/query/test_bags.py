@@ -4,11 +4,10 @@ from collections import defaultdict
 
 import jax
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.query.bags import find_best
@@ -33,14 +32,10 @@ def distances(code, others):
     return [sum((int(a) ^ b).bit_count() for a, b in zip(code, other, strict=True)) for other in others]
 
 
-def random_codes(rng, count, num_bits):
-    return oracle.pack(oracle.clustered(rng, count, num_bits, clusters=3))
-
-
 def test_scores_by_hand():
     index = jh.build_index(np.array([[0b0000], [0b1111], [0b0001]], np.uint32) << 28, 4, ids=[7, 7, 3], multi=True)
     query = np.array([[0b0000], [0b0001], [0b0001]], np.uint32) << 28
-    # Item 7: 4 for the same code, 2 and 2 for its neighbours. Item 3: 2, and twice 4.
+    # Item 7: 4 for the same code, 2 and 2 for its neighbors. Item 3: 2, and twice 4.
     scores, ids = jh.bag_search(index, query, radius=2, k=3)
     assert scores.tolist() == [10, 8, 0]
     assert ids.tolist() == [3, 7, -1]
@@ -56,21 +51,20 @@ def test_scores_by_hand():
     st.integers(0, 2**32),
 )
 def test_scores_equal_those_from_a_dictionary_of_sets(num_bits, n, p, radius, k, seed):
-    rng = np.random.default_rng(seed)
-    codes, query = random_codes(rng, n, num_bits), random_codes(rng, 2 * p, num_bits).reshape(2, p, -(-num_bits // 32))
-    ids = rng.choice(np.array([0, 1, 5, 1000, 2**31 - 1]), n)
+    _, queries, codes, _ = collection(num_bits, n, 2 * p, seed)
+    bags = queries.reshape(2, p, -(-num_bits // 32))
+    ids = np.random.default_rng(seed).choice(np.array([0, 1, 5, 1000, 2**31 - 1]), n)
     index = jh.build_index(codes, num_bits, ids=ids, multi=True)
-    scores, found = jh.bag_search(index, query, radius=radius, k=k)
+    scores, found = jh.bag_search(index, bags, radius=radius, k=k)
     for row in range(2):
-        expected = by_sets(codes, ids, query[row], radius, k)
+        expected = by_sets(codes, ids, bags[row], radius, k)
         assert (scores[row].tolist(), found[row].tolist()) == expected
 
 
 def many_items(n=900, p=36):
     """An index of items with 15 codes each, their codes and ids, and one bag of codes, some of them twice."""
-    rng = np.random.default_rng(0)
-    codes, bag = random_codes(rng, n, 20), random_codes(rng, p, 20)
-    ids = rng.permutation(np.repeat(np.arange(n // 15) * 1000, 15))
+    _, bag, codes, _ = collection(20, n, p)
+    ids = np.random.default_rng(0).permutation(np.repeat(np.arange(n // 15) * 1000, 15))
     return jh.build_index(codes, 20, ids=ids, multi=True), codes, ids, np.concatenate([bag, bag[: p // 3]])
 
 
@@ -105,9 +99,7 @@ def test_shards_score_as_the_whole():
 
 
 def test_queries_keep_their_leading_shape():
-    rng = np.random.default_rng(2)
-    codes = random_codes(rng, 50, 17)
-    index = jh.build_index(codes, 17)
+    index, _, codes, _ = collection(17, 50)
     query = codes[:12].reshape(2, 3, 2, 1)
     scores, ids = jh.bag_search(index, query, radius=2, k=5)
     assert scores.shape == ids.shape == (2, 3, 5)

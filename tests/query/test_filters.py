@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import prefer
-from samples import identical, items, same
+from samples import collection, identical, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -24,11 +24,10 @@ SHARES = (0.5, 0.0, 1.0, 0.02)
 FEW = LIMITS._replace(min_gathered_items=1)
 
 
-def example(num_bits, n=300, seed=0):
-    """Clustered codes with copies, ids with gaps, queries, and masks that allow some, none, all and few."""
-    codes, ids, queries = items(num_bits, n, 6, seed)
+def with_masks(num_bits, n=300, seed=0):
+    """A collection and masks that allow some of its items, none, all and few."""
     rng = np.random.default_rng(seed)
-    return codes, ids, queries, np.stack([rng.random(3 * n + 1) < share for share in SHARES])
+    return *collection(num_bits, n, 6, seed), np.stack([rng.random(3 * n + 1) < share for share in SHARES])
 
 
 def nearest(codes, ids, queries, allowed, k):
@@ -57,8 +56,7 @@ def test_items_of_one_code_by_hand():
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 2**32), st.sampled_from([9, 64]), st.sampled_from([LIMITS, FEW]))
 def test_any_collection_is_searched_among_allowed_items(n, seed, num_bits, limits):
-    codes, ids, queries, masks = example(num_bits, n, seed)
-    index = jh.build_index(codes, num_bits, ids=ids)
+    index, queries, codes, ids, masks = with_masks(num_bits, n, seed)
     for allowed in masks:
         expected = nearest(codes, ids, queries, allowed, 7)
         for method in ("scan", "probe", "auto"):
@@ -72,8 +70,8 @@ def test_any_collection_is_searched_among_allowed_items(n, seed, num_bits, limit
 
 
 def test_what_probing_leaves_is_scanned_among_allowed_items():
-    codes, ids, queries, masks = example(64)
-    index, limits = jh.build_index(codes, 64, ids=ids), prefer("probe", "scan", max_probes=9)
+    index, queries, codes, ids, masks = with_masks(64)
+    limits = prefer("probe", "scan", max_probes=9)
     for allowed in masks:
         found = find_nearest(index, Queries(queries), allowed, k=7, method="probe", limits=limits)
         same(tuple(found), nearest(codes, ids, queries, allowed, 7))
@@ -81,7 +79,7 @@ def test_what_probing_leaves_is_scanned_among_allowed_items():
 
 @pytest.mark.parametrize("copies", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_masks_may_be_traced(copies):
-    codes, ids, queries, masks = example(33)
+    _, queries, codes, ids, masks = with_masks(33)
     if not copies:
         first = np.unique(codes, axis=0, return_index=True)[1]
         codes, ids = codes[first], ids[first]
@@ -107,16 +105,14 @@ def test_masks_may_be_traced(copies):
 
 @pytest.mark.slow  # each operation is compiled by itself
 def test_disabled_jit_changes_nothing():
-    codes, ids, queries, masks = example(33)
-    index = jh.build_index(codes, 33, ids=ids)
+    index, queries, codes, ids, masks = with_masks(33)
     with jax.disable_jit():
         found = jh.search(index, queries, k=7, allowed=masks[0])
     same(tuple(found), nearest(codes, ids, queries, masks[0], 7))
 
 
-def test_weighted_search_among_allowed_items():
-    codes, ids, queries, masks = example(33)
-    index = jh.build_index(codes, 33, ids=ids)
+def test_weighted_search_among_allowed_items_equals_the_oracle():
+    index, queries, codes, ids, masks = with_masks(33)
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 33))
     traced = jax.jit(partial(jh.search, k=9))
     for allowed in masks:
@@ -130,8 +126,7 @@ def test_weighted_search_among_allowed_items():
 @pytest.mark.parametrize("mask_kind", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 def test_results_are_of_the_kind_of_the_queries(kind, mask_kind, limits):
-    codes, ids, queries, masks = example(64)
-    index = jh.build_index(codes, 64, ids=ids)
+    index, queries, codes, ids, masks = with_masks(64)
     for allowed in (masks[0], masks[3]):
         for method in ("scan", "probe"):
             rows = Queries(kind(queries))
@@ -141,7 +136,7 @@ def test_results_are_of_the_kind_of_the_queries(kind, mask_kind, limits):
 
 
 def test_items_with_several_codes_are_found_by_all_or_none():
-    codes, _, queries, _ = example(17)
+    _, queries, codes, _ = collection(17, 300, 6)
     ids = np.repeat(np.arange(60), 5)
     index = jh.build_index(codes, 17, ids=ids, multi=True)
     for share in SHARES:
@@ -171,8 +166,8 @@ def test_few_allowed_items_are_searched_alone(multi, rng):
 
 
 def test_items_are_gathered_where_few_enough_are_allowed():
-    codes, ids, _, _ = example(64)
-    index, allowed = jh.build_index(codes, 64, ids=ids), np.zeros(901, bool)
+    index, _, codes, ids = collection(64, 300)
+    allowed = np.zeros(901, bool)
     allowed[ids[:4]] = True  # of 300, one in 64 or fewer
     assert gather_allowed(index, allowed) is None  # the index is small
     few = gather_allowed(index, allowed, FEW)
@@ -185,8 +180,8 @@ def test_items_are_gathered_where_few_enough_are_allowed():
 
 
 def test_one_program_serves_all_masks(compilations):
-    codes, ids, queries, masks = example(64)
-    index, limits = jh.build_index(codes, 64, ids=ids), prefer("scan", min_gathered_items=1)
+    index, queries, *_, masks = with_masks(64)
+    limits = prefer("scan", min_gathered_items=1)
     search = partial(find_nearest, index, Queries(queries), k=3, limits=limits)
     for allowed in masks:  # some and few: two programs
         search(allowed)
@@ -197,8 +192,7 @@ def test_one_program_serves_all_masks(compilations):
 
 
 def test_the_filter_of_the_last_mask_is_kept():
-    codes, ids, _, masks = example(17)
-    index = jh.build_index(codes, 17, ids=ids)
+    index, *_, masks = with_masks(17)
     filters = [apply_filter(index, mask)[1] for mask in (masks[0], masks[0].copy(), masks[2], masks[0])]
     assert isinstance(filters[0], Filter)
     assert filters[1] is filters[0]
@@ -207,8 +201,8 @@ def test_the_filter_of_the_last_mask_is_kept():
 
 
 def test_a_mask_that_was_changed_in_place_is_seen():
-    codes, ids, queries, masks = example(17)
-    index, allowed = jh.build_index(codes, 17, ids=ids), masks[0].copy()
+    index, queries, codes, ids, masks = with_masks(17)
+    allowed = masks[0].copy()
     jh.search(index, queries, k=5, allowed=allowed, method="scan")
     allowed[ids] = ~allowed[ids]
     found = jh.search(index, queries, k=5, allowed=allowed, method="scan")
@@ -234,8 +228,8 @@ def test_neighbors_to_search_grow_as_fewer_are_allowed(allowed, among):
 
 
 def test_masks_of_another_kind_are_refused():
-    codes, ids, queries, masks = example(17)
-    index, largest = jh.build_index(codes, 17, ids=ids), ids.max()
+    index, queries, _, ids, masks = with_masks(17)
+    largest = ids.max()
     searches = [
         partial(jh.search, k=1),
         partial(jh.search, weights=np.ones(17, int), k=1),
@@ -256,15 +250,14 @@ def test_masks_of_another_kind_are_refused():
 
 @pytest.mark.parametrize("length", [0, 500])
 def test_traced_ids_past_the_mask_are_not_allowed(length):
-    codes, ids, queries, masks = example(17)
-    index, short = jh.build_index(codes, 17, ids=ids), masks[0][:length]
+    index, queries, codes, ids, masks = with_masks(17)
+    short = masks[0][:length]
     found = jax.jit(partial(jh.search, k=5))(index, queries, allowed=short)
     same(tuple(found), nearest(codes, ids, queries, np.append(short, np.zeros(901 - length, bool)), 5))
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_it_lowers_for_accelerators_without_scatter(platform):
-    codes, ids, queries, masks = example(64)
-    search = jax.jit(partial(jh.search, k=10))
-    traced = search.trace(jh.build_index(codes, 64, ids=ids), queries, allowed=masks[0])
+def test_filtered_search_lowers_without_scatter(platform):
+    index, queries, *_, masks = with_masks(64)
+    traced = jax.jit(partial(jh.search, k=10)).trace(index, queries, allowed=masks[0])
     assert "scatter" not in traced.lower(lowering_platforms=(platform,)).as_text()

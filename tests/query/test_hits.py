@@ -141,7 +141,7 @@ def test_chunks_are_joined_and_mark_what_is_left(size):
 @pytest.mark.parametrize("method", ["probe", "multi_index", "scan"])
 @pytest.mark.parametrize("candidates", [16, 48, 800])
 def test_any_number_of_candidates_at_once_gives_the_same(method, candidates):
-    index, queries = collection(17, 3000, q=20)
+    index, queries, *_ = collection(17, 3000, q=20)
     limits = LIMITS._replace(numpy=1e12, candidates=candidates, candidate=0.0)
     expected = find_matches(index, queries, 4, limits=LIMITS._replace(program=1e12))
     assert expected.offsets[-1] > 800

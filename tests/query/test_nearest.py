@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import prefer
-from samples import collection, items, same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -45,12 +45,6 @@ TURNS = [
 ]
 
 
-def example(num_bits=64, **sizes):
-    """Codes, ids and queries, and their index."""
-    codes, ids, queries = items(num_bits, **SIZES | sizes)
-    return codes, ids, queries, jh.build_index(codes, num_bits, ids=ids)
-
-
 def find(index, queries, k, limits=LIMITS, method="auto"):
     return find_nearest(index, Queries(queries), k=k, method=method, limits=limits)
 
@@ -76,7 +70,7 @@ def test_three_codes_by_hand(method):
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_search_equals_the_oracle(num_bits):
-    codes, ids, queries, index = example(num_bits)
+    index, queries, codes, ids = collection(num_bits, **SIZES)
     expected = oracle.nearest(codes, ids, queries, 7)
     assert_neighbors(jh.search(index, queries, k=7), expected)
     assert_neighbors(jh.search(index, queries, k=7, method="probe"), expected)
@@ -86,7 +80,7 @@ def test_search_equals_the_oracle(num_bits):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("num_bits", [17, 65])
 def test_every_method_equals_the_oracle(method, num_bits):
-    codes, ids, queries, index = example(num_bits)
+    index, queries, codes, ids = collection(num_bits, **SIZES)
     for k in (1, 7):
         assert order(index, queries, k, prefer(method))[0] == method
         assert_neighbors(find(index, queries, k, prefer(method)), oracle.nearest(codes, ids, queries, k))
@@ -95,7 +89,7 @@ def test_every_method_equals_the_oracle(method, num_bits):
 @pytest.mark.parametrize("num_bits", [17, 64])
 @pytest.mark.parametrize(("methods", "limits"), TURNS)
 def test_methods_in_turn_equal_the_oracle(methods, limits, num_bits):
-    codes, ids, queries, index = example(num_bits, n=2000)
+    index, queries, codes, ids = collection(num_bits, 2000, 9)
     named = "probe" if methods[0] == "probe" else "auto"  # by its cost, it would come later where it finds few
     chosen = prefer(*methods, **limits)
     assert order(index, queries, 7, chosen, named) == methods
@@ -104,7 +98,7 @@ def test_methods_in_turn_equal_the_oracle(methods, limits, num_bits):
 
 @pytest.mark.parametrize("num_bits", [17, 64])
 def test_methods_leave_some_queries_to_the_next(num_bits):
-    _, _, queries, index = example(num_bits, n=2000)
+    index, queries, *_ = collection(num_bits, 2000, 9)
     grouped = prefer("groups", **SOME_GROUPED)
     hits = [nearest_in_groups(index, query[None], 7, 1, grouped) for query in queries]
     assert 0 < hits.count(None) < 9
@@ -117,7 +111,7 @@ def test_methods_leave_some_queries_to_the_next(num_bits):
 
 @pytest.mark.parametrize("k", [1, 3, 16, 20])
 def test_ties_are_ordered_by_code_then_id(k):
-    codes, ids, queries, index = example(4, n=2000, q=3)
+    index, queries, codes, ids = collection(4, 2000, 3)
     expected = oracle.nearest(codes, ids, queries, k)
     for method in METHODS:
         assert_neighbors(find(index, queries, k, prefer(method)), expected)
@@ -128,7 +122,7 @@ def test_ties_are_ordered_by_code_then_id(k):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("k", [100, 150, MORE_THAN_ALL])
 def test_k_beyond_codes_or_items_gives_all_there_are(method, k):
-    codes, ids, queries, index = example(9)  # 150 items with fewer than 100 codes
+    index, queries, codes, ids = collection(9, **SIZES)  # 150 items with fewer than 100 codes
     assert int(index.num_codes) < 100
     assert_neighbors(find(index, queries, k, prefer(method)), oracle.nearest(codes, ids, queries, k))
 
@@ -142,7 +136,7 @@ def test_k_beyond_codes_or_items_gives_all_there_are(method, k):
     st.integers(0, 2**32),
 )
 def test_any_collection_is_searched_exactly(n, num_bits, k, way, seed):
-    codes, ids, queries, index = example(num_bits, n=n, seed=seed)
+    index, queries, codes, ids = collection(num_bits, n, 9, seed)
     method, limits = way
     found = find(index, queries, k, limits, method)
     assert_neighbors(found, oracle.nearest(codes, ids, queries, k))
@@ -150,7 +144,7 @@ def test_any_collection_is_searched_exactly(n, num_bits, k, way, seed):
 
 @pytest.mark.parametrize("n", [1, 16, 1024, 1025, 5000])
 def test_groups_and_blocks_of_any_number_equal_the_oracle(n):
-    codes, ids, queries, index = example(20, n=n, q=3)
+    index, queries, codes, ids = collection(20, n, 3)
     expected = oracle.nearest(codes, ids, queries, 40)
     for method in ("scan", "numpy", "groups"):
         assert_neighbors(find(index, queries, 40, prefer(method)), expected)
@@ -158,7 +152,7 @@ def test_groups_and_blocks_of_any_number_equal_the_oracle(n):
 
 @pytest.mark.parametrize("num_bits", TRACED_WIDTHS)
 def test_jit_and_vmap_equal_the_oracle(num_bits):
-    codes, ids, queries, index = example(num_bits)
+    index, queries, codes, ids = collection(num_bits, **SIZES)
     expected = oracle.nearest(codes, ids, queries, 7)
     assert_neighbors(jax.jit(partial(jh.search, k=7))(index, queries), expected)
     assert_neighbors(jax.vmap(partial(jh.search, k=7), in_axes=(None, 0))(index, queries), expected)
@@ -166,7 +160,7 @@ def test_jit_and_vmap_equal_the_oracle(num_bits):
 
 @pytest.mark.slow  # each operation is compiled by itself
 def test_disabled_jit_changes_nothing():
-    codes, ids, queries, index = example(n=60, q=1)
+    index, queries, codes, ids = collection(64, 60, 1)
     with jax.disable_jit():
         for method in METHODS:
             assert_neighbors(find(index, queries, 7, prefer(method)), oracle.nearest(codes, ids, queries, 7))
@@ -176,7 +170,7 @@ def test_disabled_jit_changes_nothing():
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("lead", [(), (1,), (1, 2), (2, 3, 2), (0,), (2, 0, 2)])
 def test_queries_keep_their_kind_and_leading_shape(method, kind, lead):
-    codes, ids, queries, index = example(q=12)
+    index, queries, codes, ids = collection(64, 150, 12)
     asked = queries[: int(np.prod(lead))]
     found = find(index, kind(asked.reshape(*lead, 2)), 7, prefer(method))
     assert all(isinstance(array, jax.Array if kind is jnp.asarray else np.ndarray) for array in found)
@@ -186,14 +180,14 @@ def test_queries_keep_their_kind_and_leading_shape(method, kind, lead):
 
 @pytest.mark.parametrize("lead", [(), (2, 3, 2), (2, 0, 2)])
 def test_traced_queries_keep_their_leading_shape(lead):
-    codes, ids, queries, index = example(q=12)
+    index, queries, codes, ids = collection(64, 150, 12)
     asked = queries[: int(np.prod(lead))]
     found = jax.jit(partial(jh.search, k=7))(index, asked.reshape(*lead, 2))
     assert_neighbors(found, [array.reshape(*lead, 7) for array in oracle.nearest(codes, ids, asked, 7)])
 
 
 def test_results_of_jax_queries_are_on_their_device():
-    index, queries = collection(64, **SIZES)
+    index, queries, *_ = collection(64, **SIZES)
     asked = jnp.asarray(queries)
     for method in METHODS:
         for array in find(index, asked, 7, prefer(method)):
@@ -201,7 +195,7 @@ def test_results_of_jax_queries_are_on_their_device():
 
 
 def test_numpy_queries_make_no_program_and_no_jax_array(compilations):
-    index, queries = collection(64, **SIZES)
+    index, queries, *_ = collection(64, **SIZES)
     with jax.transfer_guard("disallow"), compilations:
         jh.search(index, queries[0], k=7)
         before = len(jax.live_arrays())
@@ -223,7 +217,7 @@ def test_jax_queries_stay_on_their_device(num_bits, rng):
 
 
 def test_one_shape_is_compiled_once(compilations):
-    index, queries = collection(64, **SIZES)
+    index, queries, *_ = collection(64, **SIZES)
     for _ in range(2):
         with compilations:
             find(index, queries, 7, prefer("scan"))
@@ -234,17 +228,21 @@ def test_one_shape_is_compiled_once(compilations):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_of_any_size_agree(method):
-    index, queries = collection(64, 150, 2 * LIMITS.max_queries + 37)
+    index, queries, *_ = collection(64, 150, 2 * LIMITS.max_queries + 37)
     expected = find(index, queries, 7, prefer("scan"))
     for size in (1, 7, 64, 300, len(queries)):
         found = find(index, queries[:size], 7, prefer(method, compared=1000, max_queries=64))
         same(found, jax.tree.map(lambda array, size=size: array[:size], expected))
-    if method == "scan":
-        same(jax.jit(partial(jh.search, k=7))(index, queries), expected)
-        same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
 
 
-def test_more_queries_than_a_key_has_room_for():
+def test_batches_in_a_program_and_in_two_threads_agree():
+    index, queries, *_ = collection(64, 150, 2 * LIMITS.max_queries + 37)
+    expected = find(index, queries, 7, prefer("scan"))
+    same(jax.jit(partial(jh.search, k=7))(index, queries), expected)
+    same(find(index, queries, 7, prefer("scan", two_threads=0)), expected)
+
+
+def test_more_queries_than_a_sort_key_holds_are_answered():
     index = jh.build_index(jh.pack_bits([[0] * 8, [1] * 8]), 8, ids=[5, 3])
     queries = jh.pack_bits(np.repeat([[0] * 8, [1] * 8], [2**16, 2], axis=0))
     distances, ids = find(index, queries, 1, prefer("numpy"))
@@ -253,10 +251,9 @@ def test_more_queries_than_a_key_has_room_for():
 
 
 def test_threads_that_search_a_fresh_index_agree():
-    codes, ids, queries, _ = example(n=400, q=16)
+    index, queries, codes, ids = collection(64, q=16)
     allowed = np.random.default_rng(0).random((16, 1200)) < 0.5
     ways = [prefer(method) for method in METHODS]
-    index = jh.build_index(codes, 64, ids=ids)
 
     def search(number):
         rows = Queries(queries[number : number + 1])
@@ -297,13 +294,13 @@ def test_an_empty_index_finds_nothing(num_bits):
 
 
 def test_a_larger_k_only_adds_results():
-    index, queries = collection(64, **SIZES)
+    index, queries, *_ = collection(64, **SIZES)
     more, fewer = jh.search(index, queries, k=MORE_THAN_ALL), jh.search(index, queries, k=7)
     np.testing.assert_array_equal(more.ids[:, :7], fewer.ids)
 
 
 def test_moving_and_flipping_bits_keeps_distances(rng):
-    codes, ids, queries, index = example(45)
+    index, queries, codes, ids = collection(45, **SIZES)
     order, flip = rng.permutation(45), rng.random(45) < 0.5
     moved, asked = (oracle.pack(np.asarray(jh.unpack_bits(c, 45))[:, order] ^ flip) for c in (codes, queries))
     found = jh.search(jh.build_index(moved, 45, ids=ids), asked, k=7)
@@ -312,16 +309,16 @@ def test_moving_and_flipping_bits_keeps_distances(rng):
 
 def test_distances_are_those_of_faiss():
     faiss = pytest.importorskip("faiss")
-    codes, _, queries = items(64, 2000, 9)
+    index, queries, codes, _ = collection(64, 2000, 9)
     flat = faiss.IndexBinaryFlat(64)
     packed, asked = (np.asarray(jh.codes_to_bytes(array, 64)) for array in (codes, queries))
     flat.add(packed)
-    found = jh.search(jh.build_index(codes, 64), queries, k=50)
+    found = jh.search(index, queries, k=50)
     np.testing.assert_array_equal(found.distances, flat.search(asked, 50)[0])
 
 
 def test_constants_of_a_jit_are_searched_like_its_arguments():
-    codes, ids, queries, index = example(q=12)
+    index, queries, codes, ids = collection(64, 150, 12)
     expected = oracle.nearest(codes, ids, queries, 7)
     assert_neighbors(jax.jit(lambda q: jh.search(index, q, k=7))(queries), expected)
     assert_neighbors(jax.jit(lambda i: jh.search(i, queries, k=7))(index), expected)
@@ -334,7 +331,7 @@ def test_constants_of_a_jit_are_searched_like_its_arguments():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_queries_may_have_any_memory_layout(method):
-    codes, ids, queries, index = example(65)
+    index, queries, codes, ids = collection(65, **SIZES)
     expected = oracle.nearest(codes, ids, queries, 7)
     for layout in (np.asfortranarray(queries), np.repeat(queries, 2, axis=1)[:, ::2]):
         assert_neighbors(find(index, layout, 7, prefer(method)), expected)
@@ -355,7 +352,7 @@ def test_traced_padding_bits_never_count():
     ],
 )
 def test_a_wrong_k_is_refused(k, error, message):
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     with pytest.raises(error, match=message):
         jh.search(index, queries, k=k)
 
@@ -363,7 +360,7 @@ def test_a_wrong_k_is_refused(k, error, message):
 def test_results_of_more_than_2_to_31_slots_are_refused():
     endless = np.broadcast_to(np.uint32(0), (2**20, 1))
     with pytest.raises(ValueError, match="ask for fewer"):
-        jh.search(collection(17)[0], endless, k=2**12)
+        jh.search(collection(17).index, endless, k=2**12)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +376,7 @@ def test_results_of_more_than_2_to_31_slots_are_refused():
 def test_queries_that_do_not_fit_are_refused(queries, error, message):
     for kind in (np.asarray, jnp.asarray):
         with pytest.raises(error, match=message):
-            jh.search(collection(17)[0], kind(queries), k=1)
+            jh.search(collection(17).index, kind(queries), k=1)
 
 
 def test_another_type_than_an_index_is_refused():
@@ -389,13 +386,13 @@ def test_another_type_than_an_index_is_refused():
 
 @pytest.mark.parametrize("method", ["flat", "numpy", "multi_index", None, 1])
 def test_a_method_that_search_does_not_have_is_refused(method):
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     with pytest.raises(ValueError, match="method must be one of auto, scan, probe"):
         jh.search(index, queries, k=1, method=method)
 
 
 def test_probing_with_weights_or_shards_is_refused():
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     shards = jh.shard_index(index, jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,)))
     for call in (partial(jh.search, shards), partial(jh.search, index, weights=np.ones(17, int))):
         with pytest.raises(ValueError, match="the method probe is for a HashIndex and unweighted distances"):

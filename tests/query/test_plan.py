@@ -113,13 +113,14 @@ def test_a_named_method_with_too_many_probes_gives_way():
     assert [option.method in ANSWERS_ALL for option in options] == [True]
 
 
-def test_auto_scans_short_lists_and_probes_long_ones():
+@pytest.mark.parametrize("limits", [SLOW_COUNT, FAST_COUNT])
+def test_auto_scans_short_lists_and_probes_long_ones(limits):
     short, long = sizes_for(1000, 64), sizes_for(7 * 10**7, 28)
-    assert not order_nearest(short, 1, 10, 10)[0].slices
-    assert not order_radius(short, 4096, 30)[0].slices
-    assert order_nearest(long, 1, 10, 10)[0].method == "probe"
-    assert order_radius(long, 1, 2)[0].plans[0].radii == (2,)
-    assert len(order_radius(sizes_for(10**7, 64), 256, 3)[0].slices) >= 2
+    assert not order_nearest(short, 1, 10, 10, limits=limits)[0].slices
+    assert not order_radius(short, 4096, 30, limits=limits)[0].slices
+    assert order_nearest(long, 1, 10, 10, limits=limits)[0].method == "probe"
+    assert order_radius(long, 1, 2, limits=limits)[0].plans[0].radii == (2,)
+    assert len(order_radius(sizes_for(10**7, 64), 256, 3, limits=limits)[0].slices) >= 2
 
 
 @pytest.mark.parametrize(
@@ -131,13 +132,13 @@ def test_auto_scans_short_lists_and_probes_long_ones():
         (["numpy", "program"], "probe", "probe"),
     ],
 )
-def test_limits_decide(dear, nearest, within):
+def test_the_limits_decide_the_method(dear, nearest, within):
     sizes, limits = sizes_for(1000, 20), LIMITS._replace(**dict.fromkeys(dear, 1e15))
     assert order_nearest(sizes, 64, 1, 1, limits=limits)[0].method == nearest
     assert order_radius(sizes, 64, 1, limits=limits)[0].method == within
 
 
-def test_what_is_beyond_a_limit_is_no_option():
+def test_methods_beyond_a_limit_are_no_options():
     def methods(**changes):
         limits = LIMITS._replace(probe_table=0.0, **changes)
         orders = order_nearest(sizes, 64, 1, 1, limits=limits), order_radius(sizes, 64, 1, limits=limits)
@@ -243,7 +244,7 @@ def test_compiling_counts_once_for_all_tables():
     assert call(other, spent=account)[1][A, Slice(9, 7)] == 1
 
 
-def test_tables_that_are_there_cost_nothing():
+def test_existing_tables_cost_nothing():
     options = option("probe", 5.0, A, B), option("numpy", 99.0)
     assert call(options, tables=(A, B)) == ("probe", {})
     assert call(options, tables=(B,))[0] == "numpy"
@@ -251,7 +252,7 @@ def test_tables_that_are_there_cost_nothing():
     assert call(options, tables=(A,), spent={(A, B): 1.0})[0] == "numpy"
 
 
-def test_meanwhile_the_tables_there_are_answer():
+def test_existing_tables_answer_until_others_pay_off():
     options = option("probe", 5.0, A, B), option("probe", 50.0, A), option("numpy", 400.0)
     decision = decide(options, {A}, {}, 100, SMALL)
     assert decision.options == options[1:]
@@ -350,7 +351,7 @@ def fresh(index):
     return jax.tree.map(lambda array: array, index)
 
 
-def expected_call(options, num_codes, limits=LIMITS):
+def expected_call(options, num_codes, limits):
     """The number of the call that builds the tables, if all are of one kind."""
     ready = next(each for each in options if not each.slices)
     compiled = limits.compile if ready.method in ("scan", "groups") else 0.0
@@ -359,7 +360,7 @@ def expected_call(options, num_codes, limits=LIMITS):
 
 
 def check_calls(index, search, number, slices):
-    """Searches `number` times, of which the last builds tables; all find the same."""
+    """Searches `number` times; the last search builds tables, and all find the same."""
     expected = search(fresh(index))
     for _ in range(number - 1):
         same(search(index), expected)
@@ -368,18 +369,19 @@ def check_calls(index, search, number, slices):
     assert tuple(Slice(table.first, table.size) for table in jh.describe(index).tables) == slices
 
 
+@pytest.mark.parametrize("limits", [SLOW_COUNT, FAST_COUNT])
 @pytest.mark.parametrize(("num_queries", "at_most"), [(1, 100), (256, 3)])
-def test_radius_searches_get_their_tables_soon(large, num_queries, at_most):
+def test_radius_searches_get_their_tables_soon(large, num_queries, at_most, limits):
     index, queries = fresh(large[0]), large[1][:num_queries]
-    number, slices = expected_call(order_radius(sizes_of(index), num_queries, 2), 100_000)
+    number, slices = expected_call(order_radius(sizes_of(index), num_queries, 2, limits=limits), 100_000, limits)
     assert number <= at_most
-    check_calls(index, lambda index: jh.radius_search(index, queries, radius=2), number, slices)
+    check_calls(index, lambda index: find_matches(index, queries, 2, limits=limits), number, slices)
 
 
 def test_searches_for_the_nearest_build_tables_when_due(large):
     codes = np.asarray(large[1][:, :1]) >> np.uint32(12) << np.uint32(12)
     index = jh.build_index(np.arange(0, 2**20, 8, dtype=np.uint32)[:, None] << np.uint32(12), 20)
-    limits = LIMITS._replace(program=1e12, compile=0.0, build_first=100.0)  # numpy compares
+    limits = SLOW_COUNT._replace(program=1e12, compile=0.0, build_first=100.0)  # numpy compares
     options = order_nearest(sizes_of(index), 8, 1, 1, limits=limits)
     number, slices = expected_call(options, 2**17, limits)
     assert (options[0].method, options[-1].method) == ("probe", "numpy")
@@ -388,7 +390,7 @@ def test_searches_for_the_nearest_build_tables_when_due(large):
 
 
 def test_a_scan_dearer_than_the_tables_builds_them_first(large, compilations):
-    index, limits = fresh(large[0]), LIMITS._replace(numpy=1e12)
+    index, limits = fresh(large[0]), SLOW_COUNT._replace(numpy=1e12)
     with compilations:
         find_matches(index, large[1][:2], 1, limits=limits)
     assert jh.describe(index).tables != ()
@@ -401,7 +403,7 @@ def test_crowded_tables_are_left_again(num_queries):
     values = np.random.default_rng(0).choice(np.array([0, 0x0F, 0xF0, 0xFF], np.uint8), (60_000, 8))
     codes = values.view(np.uint32)
     index, queries = jh.build_index(codes, 64), codes[:num_queries]
-    limits = LIMITS._replace(build=2.0, build_first=2.0, candidate=300.0)
+    limits = SLOW_COUNT._replace(build=2.0, build_first=2.0, candidate=300.0)
     expected = jh.radius_search(index, queries, radius=2, method="scan")
     assert order_radius(sizes_of(index), num_queries, 2, limits=limits)[0].slices
     for _ in range(30):

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import collection, identical, items, same
+from samples import collection, identical, same
 
 import jaxhash as jh
 from jaxhash.index.hash_index import sizes_of
@@ -77,12 +77,12 @@ def test_three_codes_by_hand():
 @pytest.fixture(scope="module")
 def many():
     """An index, 300 queries, and masks with the matches within 4 among what each allows."""
-    codes, ids, queries = items(40, 300, 300)
+    index, queries, codes, ids = collection(40, 300, 300)
     everything, masks = oracle.within(codes, ids, queries, 4), {}
     for name, share in SHARES.items():
         allowed = np.ones(900, bool) if share is None else np.random.default_rng(0).random(900) < share
         masks[name] = None if share is None else allowed, [(d[allowed[i]], i[allowed[i]]) for d, i in everything]
-    return jh.build_index(codes, 40, ids=ids), queries, masks
+    return index, queries, masks
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -111,8 +111,7 @@ def test_results_are_of_numpy_for_all_queries(many, method, share):
 @pytest.mark.parametrize("num_bits", WIDTHS)
 @pytest.mark.parametrize("n", [0, 1, 150])
 def test_codes_of_any_width_are_found(num_bits, n):
-    codes, ids, queries = items(num_bits, n, 9)
-    index = jh.build_index(codes, num_bits, ids=ids)
+    index, queries, codes, ids = collection(num_bits, n, 9)
     for radius in sorted({0, 1, 3, num_bits - 1, num_bits}):
         expected = ragged(oracle.within(codes, ids, queries, radius))
         for method in METHODS:
@@ -126,9 +125,8 @@ def test_codes_of_any_width_are_found(num_bits, n):
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 2**32), st.data())
 def test_any_number_of_tables_finds_every_match(num_bits, n, seed, data):
-    codes, ids, queries = items(num_bits, n, 6, seed)
+    index, queries, codes, ids = collection(num_bits, n, 6, seed)
     radius, num_tables = data.draw(st.integers(0, num_bits)), data.draw(st.integers(1, num_bits))
-    index = jh.build_index(codes, num_bits, ids=ids)
     found = jh.radius_search(index, queries, radius=radius, method="multi_index", num_tables=num_tables)
     same(found, ragged(oracle.within(codes, ids, queries, radius)))
 
@@ -136,15 +134,15 @@ def test_any_number_of_tables_finds_every_match(num_bits, n, seed, data):
 @settings(max_examples=40)
 @given(st.integers(0, 150), st.sampled_from([3, 17, 64]), st.sampled_from(["numpy", "scan"]), st.data())
 def test_any_collection_is_searched_exactly(n, num_bits, way, data):
-    codes, ids, queries = items(num_bits, n, 6, data.draw(st.integers(0, 2**32)))
-    index, radius = jh.build_index(codes, num_bits, ids=ids), data.draw(st.integers(0, num_bits))
+    index, queries, codes, ids = collection(num_bits, n, 6, data.draw(st.integers(0, 2**32)))
+    radius = data.draw(st.integers(0, num_bits))
     same(find(index, queries, radius, way), ragged(oracle.within(codes, ids, queries, radius)))
 
 
 @pytest.mark.parametrize("n", [1, 16, 1024, 1025, 5000])
 def test_groups_and_blocks_of_any_number_are_found(n):
-    codes, ids, queries = items(20, n, 3)
-    index, expected = jh.build_index(codes, 20, ids=ids), oracle.within(codes, ids, queries, 5)
+    index, queries, codes, ids = collection(20, n, 3)
+    expected = oracle.within(codes, ids, queries, 5)
     for way in ("numpy", "scan", "probe"):
         same(find(index, queries, 5, way), ragged(expected))
     identical(jh.radius_search_padded(index, queries, radius=5, max_results=30), padded(expected, 30))
@@ -199,7 +197,7 @@ def test_a_shard_is_searched_as_the_whole(many):
 
 @pytest.mark.parametrize(("num_bits", "multi"), [(70, False), (100, True)])  # widths that no other test compiles
 def test_codes_of_few_allowed_items_are_gathered(num_bits, multi, compilations):
-    codes, ids, queries = items(num_bits, 5000, 6)
+    _, queries, codes, ids = collection(num_bits, 5000, 6)
     ids = ids // 4 if multi else ids
     index = jh.build_index(codes, num_bits, ids=ids, multi=multi)
     limits = {"min_gathered_items": 1, "gathered_ratio": 10}
@@ -226,7 +224,7 @@ def test_codes_of_few_allowed_items_are_gathered(num_bits, multi, compilations):
 
 
 def test_numpy_compiles_nothing_and_makes_no_jax_array(compilations):
-    index, queries = collection(64, 150)
+    index, queries, *_ = collection(64, 150)
     allowed = np.arange(450) % 2 == 0
     jh.radius_search(index, queries[0], radius=2, allowed=allowed)
     before = len(jax.live_arrays())
@@ -239,7 +237,7 @@ def test_numpy_compiles_nothing_and_makes_no_jax_array(compilations):
 
 
 def test_probing_compiles_nothing(compilations):
-    index, queries = collection(64, 150)
+    index, queries, *_ = collection(64, 150)
     with jax.transfer_guard("disallow"), compilations:
         for method in ("probe", "multi_index"):
             jh.radius_search(index, queries, radius=2, method=method)
@@ -248,7 +246,7 @@ def test_probing_compiles_nothing(compilations):
 
 
 def test_one_program_scans_for_all_radii(compilations):
-    index, queries = collection(64, 150, 9)
+    index, queries, *_ = collection(64, 150, 9)
     find(index, queries, 1, "scan")
     with compilations:
         for radius in (0, 2, 64):
@@ -258,8 +256,8 @@ def test_one_program_scans_for_all_radii(compilations):
 
 @pytest.mark.slow  # each operation is compiled by itself
 def test_disabled_jit_changes_nothing():
-    codes, ids, queries = items(64, 60, 2)
-    index, expected = jh.build_index(codes, 64, ids=ids), oracle.within(codes, ids, queries, 3)
+    index, queries, codes, ids = collection(64, 60, 2)
+    expected = oracle.within(codes, ids, queries, 3)
     with jax.disable_jit():
         for way in ("numpy", "scan", "probe"):
             same(find(index, queries, 3, way), ragged(expected))
@@ -277,7 +275,7 @@ def test_a_larger_radius_only_adds_results(many):
 
 
 def test_every_radius_past_the_bits_means_all():
-    index, queries = collection(17, 150, 9)
+    index, queries, *_ = collection(17, 150, 9)
     everything = jh.radius_search(index, queries, radius=17)
     assert everything.offsets[-1] == 150 * 9
     for radius in (18, 10**9, 2**62):
@@ -285,10 +283,10 @@ def test_every_radius_past_the_bits_means_all():
 
 
 def test_moving_and_flipping_bits_reorders_only_ties(rng):
-    codes, ids, queries = items(45, 150, 9)
+    index, queries, codes, ids = collection(45, 150, 9)
     order, flip = rng.permutation(45), rng.random(45) < 0.5
     moved, asked = (oracle.pack(np.asarray(jh.unpack_bits(c, 45))[:, order] ^ flip) for c in (codes, queries))
-    plain = jh.radius_search(jh.build_index(codes, 45, ids=ids), queries, radius=9)
+    plain = jh.radius_search(index, queries, radius=9)
     other = jh.radius_search(jh.build_index(moved, 45, ids=ids), asked, radius=9)
     same((plain.offsets, plain.distances), (other.offsets, other.distances))
     for start, end in zip(plain.offsets[:-1], plain.offsets[1:], strict=True):
@@ -298,7 +296,7 @@ def test_moving_and_flipping_bits_reorders_only_ties(rng):
 
 def test_matches_are_those_of_faiss():
     faiss = pytest.importorskip("faiss")
-    codes, _, queries = items(64, 2000, 9)
+    _, queries, codes, _ = collection(64, 2000, 9)
     index, flat = jh.build_index(codes, 64), faiss.IndexBinaryFlat(64)
     packed, asked = (np.asarray(jh.codes_to_bytes(array, 64)) for array in (codes, queries))
     flat.add(packed)
@@ -324,8 +322,8 @@ def test_empty_full_and_overflowing_rows_do_not_see_each_other():
 
 @pytest.mark.parametrize("num_bits", [17, 64, pytest.param(1024, marks=pytest.mark.slow)])
 def test_slots_hold_the_first_matches(num_bits):
-    codes, ids, queries = items(num_bits, 150, 9)
-    index, expected = jh.build_index(codes, num_bits, ids=ids), padded(oracle.within(codes, ids, queries, 3), 4)
+    index, queries, codes, ids = collection(num_bits, 150, 9)
+    expected = padded(oracle.within(codes, ids, queries, 3), 4)
     search = partial(jh.radius_search_padded, radius=3, max_results=4)
     identical(search(index, queries), expected)
     same(jax.jit(search)(index, queries), expected)
@@ -342,9 +340,8 @@ def test_slots_hold_the_first_allowed_matches(many, share):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_slots_of_the_smallest_indexes(n):
-    codes, ids, queries = items(17, n, 9)
-    index = jh.build_index(codes, 17, ids=ids)
+def test_slots_of_the_smallest_indexes_equal_the_oracle(n):
+    index, queries, codes, ids = collection(17, n, 9)
     found = jh.radius_search_padded(index, queries, radius=17, max_results=4)
     identical(found, padded(oracle.within(codes, ids, queries, 17), 4))
 
@@ -378,12 +375,23 @@ def test_slots_of_a_shard_are_those_of_the_whole(many):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        *(({"radius": radius}, ValueError, "radius must") for radius in (-1, -(2**40))),
-        *(({"radius": radius}, TypeError, "radius must") for radius in (2.7, float("nan"), True, None)),
         *(({"method": method}, ValueError, "auto, scan, probe, multi_index") for method in ("flat", "multi-index", 1)),
         ({"num_tables": 2}, ValueError, "num_tables is for the method multi_index, got method 'auto'"),
         *(({"method": "multi_index", "num_tables": m}, ValueError, "num_tables must") for m in (0, 18)),
         *(({"method": "multi_index", "num_tables": m}, TypeError, "num_tables must") for m in (2.0, True)),
+    ],
+)
+def test_a_wrong_method_or_number_of_tables_is_named(options, error, message):
+    index, queries, *_ = collection(17)
+    with pytest.raises(error, match=message):
+        jh.radius_search(index, queries, radius=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        *(({"radius": radius}, ValueError, "radius must") for radius in (-1, -(2**40))),
+        *(({"radius": radius}, TypeError, "radius must") for radius in (2.7, float("nan"), True, None)),
         ({"index": np.zeros((3, 1), np.uint32)}, TypeError, "index must be a HashIndex"),
         ({"queries": np.zeros((2, 3), np.uint32)}, ValueError, "queries must have 1 words"),
         ({"queries": np.uint32(0)}, ValueError, "got a scalar"),
@@ -394,17 +402,15 @@ def test_slots_of_a_shard_are_those_of_the_whole(many):
     ],
 )
 def test_a_wrong_argument_is_named(options, error, message):
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     arguments = {"index": index, "queries": queries, "radius": 1} | options
-    with pytest.raises(error, match=message):
-        jh.radius_search(**arguments)
-    if not {"method", "num_tables"} & set(options):
+    for search in (jh.radius_search, partial(jh.radius_search_padded, max_results=3)):
         with pytest.raises(error, match=message):
-            jh.radius_search_padded(max_results=3, **arguments)
+            search(**arguments)
 
 
 def test_wrong_numbers_of_slots_are_refused():
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     for count, error in [(0, ValueError), (2.0, TypeError), (True, TypeError), (2**31, ValueError)]:
         with pytest.raises(error, match="max_results must"):
             jh.radius_search_padded(index, queries, radius=1, max_results=count)
@@ -413,7 +419,7 @@ def test_wrong_numbers_of_slots_are_refused():
 
 
 def test_the_error_inside_jit_names_the_padded_search():
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     with pytest.raises(TypeError, match="inside jit use radius_search_padded"):
         jax.jit(partial(jh.radius_search, radius=1))(index, queries)
     with pytest.raises(TypeError, match="inside jit use radius_search_padded"):

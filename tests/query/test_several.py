@@ -66,14 +66,14 @@ def test_any_cut_into_indexes_gives_the_results_of_one(n, seed, num_bits, multi)
             same(within, jh.radius_search(whole, queries, radius=3, allowed=allowed))
 
 
-def test_queries_of_any_shape_and_number(rng):
+def test_queries_of_any_shape_are_searched(rng):
     whole, parts, offsets, queries = parts_of(rng, 300, 20, False)
     search = partial(search_several, parts, id_offsets=offsets)
     expected = jh.search(whole, queries, k=4)
     same(search(queries, k=4), expected)
     same(search(queries[2], k=4), jax.tree.map(lambda array: array[2], expected))
     assert search(queries[:0].reshape(0, 5, 1), k=4).ids.shape == (0, 5, 4)
-    few_at_a_time = LIMITS.listed // (2 * len(parts))  # so many results that two queries are searched together
+    few_at_a_time = LIMITS.listed // (2 * len(parts))  # results enough to search two queries at a time
     same(search(queries, k=few_at_a_time), jh.search(whole, queries, k=few_at_a_time))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import prefer
-from samples import items, same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.codes.weights import weigh_queries
@@ -24,11 +24,9 @@ METHODS = ["scan", "numpy"]
 KINDS = [np.asarray, jnp.asarray]
 
 
-def example(num_bits, n=300, q=9, seed=0):
-    """Codes, ids, queries and weights, and the index of the codes."""
-    codes, ids, queries = items(num_bits, n, q, seed)
-    weights = np.random.default_rng((seed, num_bits)).integers(0, 16, (q, num_bits))
-    return codes, ids, queries, weights, jh.build_index(codes, num_bits, ids=ids)
+def with_weights(num_bits, q=9):
+    """A collection and weights for its queries."""
+    return *collection(num_bits, 300, q), np.random.default_rng(num_bits).integers(0, 16, (q, num_bits))
 
 
 def find(index, queries, weights, k, method):
@@ -48,7 +46,7 @@ def test_three_codes_by_hand():
 
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_every_method_equals_the_slow_form(num_bits):
-    codes, ids, queries, weights, index = example(num_bits)
+    index, queries, codes, ids, weights = with_weights(num_bits)
     for k in (20, 310) if num_bits == 33 else (20,):
         expected = oracle.nearest_weighted(codes, ids, queries, weights, k)
         for method in METHODS:
@@ -57,8 +55,8 @@ def test_every_method_equals_the_slow_form(num_bits):
 
 
 @pytest.mark.parametrize("num_bits", [33, pytest.param(256, marks=pytest.mark.slow)])
-def test_with_all_weights_one_it_is_plain_search(num_bits):
-    _, _, queries, _, index = example(num_bits)
+def test_weights_of_one_give_plain_search(num_bits):
+    index, queries, *_ = collection(num_bits, 300, 9)
     for method in METHODS:
         same(find(index, queries, np.ones(num_bits, int), 20, method), jh.search(index, queries, k=20))
 
@@ -67,7 +65,7 @@ def test_with_all_weights_one_it_is_plain_search(num_bits):
 @given(st.integers(0, 40), st.integers(0, 2**32), st.sampled_from(LEVELS), st.sampled_from(METHODS))
 def test_any_planes_may_be_unused(n, seed, levels_and_k, method):
     levels, k = levels_and_k
-    codes, ids, queries, _, index = example(40, n, 5, seed)
+    index, queries, codes, ids = collection(40, n, 5, seed)
     weights = np.random.default_rng(seed).choice(levels, (5, 40))
     found = find_nearest(index, weigh_queries(queries, weights, 40), k=k, limits=prefer(method))
     same(tuple(found), oracle.nearest_weighted(codes, ids, queries, weights, k))
@@ -98,7 +96,7 @@ def test_the_heaviest_distances_are_exact(num_queries):
 @pytest.mark.parametrize("weights_kind", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_of_the_kind_of_the_queries(kind, weights_kind, method):
-    codes, ids, queries, weights, index = example(33)
+    index, queries, codes, ids, weights = with_weights(33)
     found = find(index, kind(queries), weights_kind(weights), 20, method)
     assert all(isinstance(array, jax.Array if kind is jnp.asarray else np.ndarray) for array in found)
     same(tuple(found), oracle.nearest_weighted(codes, ids, queries, weights, 20))
@@ -107,7 +105,7 @@ def test_results_are_of_the_kind_of_the_queries(kind, weights_kind, method):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_queries_keep_their_leading_shape(kind):
-    codes, ids, queries, weights, index = example(33, q=12)
+    index, queries, codes, ids, weights = with_weights(33, q=12)
     flat = oracle.nearest_weighted(codes, ids, queries, weights, 20)
     cube = jh.search(index, kind(queries.reshape(2, 6, 2)), weights=weights.reshape(2, 6, 33), k=20)
     same(tuple(cube), tuple(array.reshape(2, 6, 20) for array in flat))
@@ -117,7 +115,7 @@ def test_queries_keep_their_leading_shape(kind):
 
 
 def test_jit_and_vmap_change_nothing():
-    codes, ids, queries, weights, index = example(33, q=16)
+    index, queries, codes, ids, weights = with_weights(33, q=16)
     expected = oracle.nearest_weighted(codes, ids, queries, weights, 20)
 
     def search(index, query, weights):
@@ -131,7 +129,7 @@ def test_jit_and_vmap_change_nothing():
 
 
 def test_numpy_queries_make_no_program(compilations):
-    _, _, queries, weights, index = example(33)
+    index, queries, *_, weights = with_weights(33)
     with jax.transfer_guard("disallow"), compilations:
         jh.search(index, queries[0], weights=weights[0], k=3)
         jh.search(index, queries[:4], weights=[3] * 33, k=3)
@@ -139,7 +137,7 @@ def test_numpy_queries_make_no_program(compilations):
 
 
 def test_weights_on_a_device_stay_there():
-    _, _, queries, weights, index = example(64, q=16)
+    index, queries, *_, weights = with_weights(64, q=16)
     expected = jh.search(index, queries, weights=weights, k=20)
     asked, heavy = jnp.asarray(queries), jnp.asarray(weights.astype(np.uint8))
     find(index, asked, heavy, 20, "scan")
@@ -161,14 +159,14 @@ def test_weights_on_a_device_stay_there():
     ],
 )
 def test_weights_that_do_not_fit_are_refused(weights, error, message):
-    _, _, queries, _, index = example(17)
+    index, queries, *_ = collection(17, 300, 9)
     with pytest.raises(error, match=message):
         jh.search(index, queries, weights=weights, k=1)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_it_lowers_for_accelerators_without_scatter(platform):
-    _, _, queries, weights, index = example(64)
+def test_weighted_search_lowers_without_scatter(platform):
+    index, queries, *_, weights = with_weights(64)
     search = jax.jit(lambda index, queries, weights: jh.search(index, queries, weights=weights, k=10))
     text = search.trace(index, queries, weights).lower(lowering_platforms=(platform,)).as_text()
     assert "scatter" not in text

@@ -38,7 +38,7 @@ def quality_warnings(model, images, **options):
 
 
 @pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 3)])
-def test_flat_pictures_are_recognised_by_their_bytes_or_by_smoothness(rng, shape):
+def test_flat_pictures_are_known_by_bytes_or_smoothness(rng, shape):
     flat = make_pictures(rng, *shape[2:]).reshape(64, -1)
     assert find_picture_shape(flat) == shape
     assert find_picture_shape(flat / np.float32(255)) == shape
@@ -62,7 +62,7 @@ def test_fit_tells_of_flat_pictures_and_takes_their_shape(rng):
     assert quality_warnings(jh.Autoencoder(SIDE * SIDE, 8, ()), flat, objective="reconstruct") == []
 
 
-def test_a_model_that_knows_the_shape_trains_on_flat_pictures_as_on_pictures(rng):
+def test_flat_pictures_of_known_shape_train_as_pictures(rng):
     pictures = make_pictures(rng)
     told = jh.Autoencoder(SIDE * SIDE, 8, (), image_shape=(SIDE, SIDE))
     codes = [jh.encode(jh.fit(told, images, **FAST)[0], pictures) for images in (pictures, pictures.reshape(64, -1))]
@@ -75,16 +75,16 @@ def test_a_model_keeps_the_shape_in_its_file(rng, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [(SIDE, SIDE + 1), (SIDE * SIDE,), (SIDE, SIDE, 3), 16])
-def test_a_shape_that_does_not_suit_the_number_of_values_is_refused(wrong):
+def test_a_shape_of_another_number_of_values_is_refused(wrong):
     with pytest.raises((ValueError, TypeError), match="image_shape"):
         jh.Autoencoder(SIDE * SIDE, 8, (), image_shape=wrong)
 
 
 def test_fit_tells_of_channels_first(rng):
     model = jh.Autoencoder(SIDE * SIDE * 3, 8, ())
-    colour = make_pictures(rng, 3)
-    assert quality_warnings(model, colour) == []
-    (message,) = quality_warnings(model, colour.transpose(0, 3, 1, 2))
+    color = make_pictures(rng, 3)
+    assert quality_warnings(model, color) == []
+    (message,) = quality_warnings(model, color.transpose(0, 3, 1, 2))
     assert "channels" in message
     assert "last axis" in message
 

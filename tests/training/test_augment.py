@@ -48,8 +48,8 @@ def test_a_shift_moves_a_spot_within_its_limit():
     image = spot(10, 10)
     warped = apply(jh.training.AffineWarp(**{**STILL, "shift": 0.2}), np.tile(image, (100, 1, 1, 1)))
     rows, columns = np.indices((21, 21), dtype=np.float32)
-    centre = [(warped[..., 0] * axis[None]).sum((1, 2)) / warped.sum((1, 2, 3)) - 10 for axis in (rows, columns)]
-    for moved in centre:
+    center = [(warped[..., 0] * axis[None]).sum((1, 2)) / warped.sum((1, 2, 3)) - 10 for axis in (rows, columns)]
+    for moved in center:
         assert np.abs(moved).max() < 0.2 * 21 + 0.01
         assert moved.min() < -2
         assert moved.max() > 2
@@ -121,7 +121,7 @@ def test_crops_are_enlarged_parts_at_all_places():
     assert np.ptp(down[:, 0, 0, 0]) > 0.3
 
 
-def test_colours_change_by_the_rule_of_their_names(photos):
+def test_colors_change_by_the_rule_of_their_names(photos):
     dark = np.float32(0.2) + np.float32(0.3) * photos  # so that nothing is clipped
     many = np.tile(dark, (40, 1, 1, 1))
 

@@ -20,9 +20,9 @@ EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
-def images():
+def images(digits):
     """As vectors, which are not warped: that would take long to compile."""
-    return jh.load_dataset("digits").train_images[:300].reshape(300, 64)
+    return digits.train_images[:300].reshape(300, 64)
 
 
 class KilledError(Exception):
@@ -49,7 +49,7 @@ def undisturbed(images):
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
-def test_a_resumed_training_ends_bit_equal_to_an_undisturbed_one(epoch, images, undisturbed, tmp_path):
+def test_a_resumed_training_equals_an_undisturbed_one(epoch, images, undisturbed, tmp_path):
     path = tmp_path / "checkpoint"
     with pytest.raises(KilledError):
         fit(images, path, die_after=epoch)
@@ -165,7 +165,7 @@ def test_another_kind_of_file_is_refused_and_left_as_it_is(images, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_costs_neither_the_model_nor_the_last_checkpoint(images, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_model_and_the_last_checkpoint(images, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint"
     with pytest.raises(KilledError):
         fit(images, path, die_after=1)

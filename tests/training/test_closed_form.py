@@ -22,7 +22,7 @@ def test_the_projection_has_orthonormal_columns_or_rows(num_bits):
     np.testing.assert_allclose(gram, np.eye(min(num_bits, 6)), atol=1e-5)
 
 
-def test_projected_values_lie_nearer_to_their_signs_than_principal_components():
+def test_itq_values_are_nearer_to_their_signs_than_those_of_pca():
     vectors = correlated(500, 6)
     projection, size = find_itq(vectors, 3, np.random.default_rng(0))
     axes = np.linalg.svd(vectors, full_matrices=False)[2][:3].T
@@ -31,7 +31,7 @@ def test_projected_values_lie_nearer_to_their_signs_than_principal_components():
     assert size == pytest.approx(np.abs(vectors @ projection).mean(), rel=1e-5)
 
 
-def test_the_decoder_matches_the_encoder_in_the_vectors_own_units():
+def test_vectors_are_decoded_in_their_own_units():
     vectors = 5 + correlated(400, 8)
     model = jh.Autoencoder(8, 8, (), output_activation="linear")
     model.init_scaling(vectors)

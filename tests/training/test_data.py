@@ -236,9 +236,7 @@ def test_a_mapped_file_is_never_copied_whole(images, dtype, as_stream, tmp_path,
 @pytest.mark.parametrize(
     ("objective", "bytes_at_once"), [("reconstruct", 5000), ("retrieve", 5000), ("reconstruct", 2**28)]
 )
-def test_an_array_trains_the_same_on_the_device_and_in_parts_from_the_host(
-    images, objective, bytes_at_once, monkeypatch
-):
+def test_arrays_train_the_same_from_the_device_and_the_host(images, objective, bytes_at_once, monkeypatch):
     monkeypatch.setattr(data, "BYTES_PER_CHUNK", bytes_at_once)
     expected, history = fit(images, objective=objective)
     monkeypatch.setattr(data, "BYTES_ON_DEVICE", 1)

@@ -12,11 +12,6 @@ SMALL = {"input_dim": 64, "num_bits": 16, "hidden_dims": (48, 32)}
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
 def few(digits):
     """Two batches of 64 images; two epochs of them are one program for all tests."""
     return digits.train_images[:128]
@@ -63,14 +58,14 @@ def test_the_last_epoch_keeps_the_mean_it_started_with(digits):
     assert not equal(once, twice)
 
 
-def test_retrieve_keeps_no_mean_as_warped_items_have_another(digits):
+def test_retrieve_measures_the_mean_after_training(digits):
     vectors = digits.train_images.reshape(-1, 64)
     model, _ = jh.fit(jh.Autoencoder(**SMALL), vectors, epochs=2, optimizer=OPTIMIZER, objective="retrieve")
     logits = model.code_logits(np.float32(vectors) / 255)
     np.testing.assert_allclose(model.logit_mean[...], logits.mean(0), rtol=1e-4, atol=1e-4)
 
 
-def test_reconstruction_loss_is_the_cross_entropy_of_reconstructions(trained, digits):
+def test_reconstruction_loss_is_the_mean_cross_entropy(trained, digits):
     model, history = trained
     x = np.float64(digits.test_images) / 255
     p = np.clip(np.asarray(jh.reconstruct(model, digits.test_images), np.float64), 1e-7, 1 - 1e-7)

@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 
 
 def test_contrast_of_two_pairs_by_hand():
-    # Items (1, 1) and (-1, -1), each its own positive: their similarity is 1 / T, that of other pairs -1 / T.
+    # Items (1, 1) and (-1, -1), each its own positive: their similarity is 1 / T, other pairs have -1 / T.
     signs = jnp.array([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
     assert contrast(signs, 0.5) == pytest.approx(np.log(1 + np.exp(-4.0)), rel=1e-4)
 
@@ -46,8 +46,8 @@ def test_correlations_are_those_of_numpy(rng):
 def test_unexplained_variance_is_the_residual_of_least_squares(rng):
     signs = rng.choice([-1.0, 1.0], (200, 6))
     points = signs @ rng.normal(size=(6, 9)) + rng.normal(size=(200, 9)) * np.arange(1, 10)
-    centred = points - points.mean(0)
-    weighted = centred / np.sqrt(centred.std(0))
+    centered = points - points.mean(0)
+    weighted = centered / np.sqrt(centered.std(0))
     fit = np.linalg.lstsq(signs - signs.mean(0), weighted, rcond=None)[0]
     expected = ((weighted - (signs - signs.mean(0)) @ fit) ** 2).sum() / (weighted**2).sum()
     found = unexplained_variance(jnp.asarray(signs, jnp.float32), jnp.asarray(points, jnp.float32))
@@ -65,9 +65,9 @@ def test_signs_explain_their_linear_maps_and_nothing_else():
     )  # a single item has no variance
 
 
-def test_no_gradient_is_needed_through_the_best_map(rng, monkeypatch):
+def test_the_best_map_needs_no_gradient(rng, monkeypatch):
     monkeypatch.setattr(losses, "RIDGE", 0.0)
-    # At the best map the gradient through it is zero, so that of a solved least-squares problem must be the same.
+    # At the best map the gradient through it is zero, so solving the least-squares problem gives the same gradient.
     signs = jnp.asarray(rng.uniform(-1, 1, (50, 5)), jnp.float32)
     points = jnp.asarray(rng.normal(size=(50, 4)), jnp.float32)
 

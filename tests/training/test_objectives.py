@@ -19,11 +19,6 @@ def code_layer(num_bits):
     return CodeLayer(make_batch_statistics(num_bits), jnp.float32(0), "rounding")
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits")
-
-
 def test_features_train_the_fine_bits_alone(rng):
     bits = jnp.asarray(rng.uniform(0, 1, (40, 20)), jnp.float32)
     features = jnp.asarray(rng.normal(size=(40, 4)), jnp.float32)
@@ -305,7 +300,7 @@ def test_short_codes_have_a_contrast_of_their_own():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::jaxhash.training.CodeWarning")
-def test_training_with_short_bits_makes_the_first_bits_a_better_code(digits):
+def test_short_bits_make_the_first_bits_a_better_code(digits):
     def short_precision(objective):
         model = jh.Autoencoder(64, 48, (128, 64))
         model, _ = jh.fit(model, digits.train_images, epochs=8, batch_size=64, objective=objective)

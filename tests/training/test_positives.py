@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxhash as jh
 from jaxhash.training import positives
 from jaxhash.training.positives import (
     compute_basis,
@@ -17,7 +16,7 @@ from jaxhash.training.positives import (
 compute_raw_features = jax.jit(positives.compute_raw_features)
 
 
-def test_principal_components_are_the_directions_of_the_greatest_variance(rng):
+def test_principal_components_have_the_greatest_variance(rng):
     spread = np.zeros(100)
     spread[[7, 3, 50]] = 9.0, 4.0, 2.0
     vectors = (rng.normal(size=(4000, 100)) * (spread + 0.01) + 5).astype(np.float32)
@@ -49,7 +48,7 @@ def test_images_of_any_size_have_features():
         assert jnp.isfinite(compute_raw_features(images)).all()
 
 
-def test_principal_components_keep_distances_where_nothing_is_left_out(rng):
+def test_all_principal_components_keep_distances(rng):
     vectors = rng.normal(size=(40, 12)).astype(np.float32)  # fewer dimensions than components
     features, raw = compute_features(vectors), np.asarray(compute_raw_features(jnp.asarray(vectors)))
     for found in (features, raw):
@@ -92,7 +91,7 @@ def test_copies_are_neighbors_and_no_item_is_its_own(rng):
     assert (found != np.arange(100)[:, None]).all()
 
 
-def test_the_seed_chooses_candidates_where_there_are_many_items(rng, monkeypatch):
+def test_the_seed_draws_candidates_from_many_items(rng, monkeypatch):
     monkeypatch.setattr(positives, "MAX_CANDIDATES", 64)
     vectors = rng.normal(size=(300, 6)).astype(np.float32)
     found = find_neighbors(vectors, 4, seed=1)
@@ -123,8 +122,7 @@ def test_mutual_neighbors_are_those_of_a_comparison_of_sets(rng, monkeypatch):
     assert 0 < np.mean(shares) < 6
 
 
-def test_neighbors_of_digits_mostly_share_their_label():
-    digits = jh.load_dataset("digits")
+def test_neighbors_of_digits_mostly_share_their_label(digits):
     images = digits.train_images.reshape(-1, 8, 8, 1)
     found = find_neighbors(compute_features(images), 5)
     alike = [(digits.train_labels[rows] == digits.train_labels[:, None]).mean() for rows in (found, keep_mutual(found))]

@@ -15,9 +15,9 @@ from jaxhash.training.vector_objectives import compare, disagreement, find_neare
 def vectors():
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, 49) ** -0.5
-    centres = spectrum * rng.standard_normal((150, 48))
+    centers = spectrum * rng.standard_normal((150, 48))
     noise = 0.5 * spectrum * rng.standard_normal((2200, 48))
-    return (3 + centres[rng.integers(150, size=2200)] + noise).astype(np.float32)
+    return (3 + centers[rng.integers(150, size=2200)] + noise).astype(np.float32)
 
 
 def linear(num_bits=16):
@@ -32,14 +32,14 @@ def kept(model, vectors, k=10):
     return jh.metrics.recall(true, np.asarray(jh.search(index, jh.encode(model, queries), k=k).ids))
 
 
-def test_distances_of_pairs_are_those_of_their_difference_over_the_mean():
+def test_pair_distances_are_divided_by_their_mean():
     views = np.random.default_rng(0).normal(1000, 1, (7, 3)).astype(np.float32)
     expected = ((views[:, None] - views[None]) ** 2).sum(2)
     np.testing.assert_allclose(jax.jit(compare)(jnp.asarray(views)), expected / expected.mean(), atol=1e-4)
     np.testing.assert_array_equal(compare(jnp.ones((3, 2))), np.zeros((3, 3)))
 
 
-def test_codes_agree_that_are_the_less_similar_the_further_vectors_are():
+def test_disagreement_of_similarities_by_hand():
     distances = jnp.asarray(np.random.default_rng(0).random((5, 5)), jnp.float32)
     weights, zeros = jnp.full((5, 5), 0.2, jnp.float32), jnp.zeros((5, 5), jnp.float32)
     for similarities, expected in [(3 - 2 * distances, 0), (distances, 2), (zeros, 1)]:

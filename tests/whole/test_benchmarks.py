@@ -22,11 +22,6 @@ def scale(benchmark_named):
     return benchmark_named("scale")
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return jh.load_dataset("digits")
-
-
 def test_itq_finds_a_rotation_and_never_raises_the_loss(baselines, rng):
     components = rng.standard_normal((500, 6)).astype(np.float32) * np.float32([5, 3, 2, 1, 1, 0.5])
     start = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
@@ -56,7 +51,7 @@ def test_principal_axes_are_those_of_scikit_learn(baselines, digits):
 
 
 @pytest.mark.parametrize("name", ["lsh", "pca_sign", "itq"])
-def test_baselines_give_codes_that_use_their_bits_and_depend_on_the_seed_alone(baselines, digits, name):
+def test_baselines_give_codes_that_depend_on_the_seed_alone(baselines, digits, name):
     learner = getattr(baselines, name)
     codes, again = (learner(digits.train_images, 12, 3)(digits.test_images) for _ in range(2))
     np.testing.assert_array_equal(codes, again)
@@ -108,7 +103,7 @@ def test_the_quality_tables_hold_a_row_for_each_method(quality, capsys):
     assert all(float(number.replace(",", "")) >= 0 for number in rows[-1][1:])
 
 
-def test_large_collections_on_paper(scale, capsys):
+def test_memory_of_large_collections_by_hand(scale, capsys):
     scale.paper(per_code_word=0.01, per_build=100)
     head, *rows = capsys.readouterr().out.splitlines()
     table = [dict(zip(head.split(), row.replace(",", "").split(), strict=True)) for row in rows]
@@ -122,7 +117,7 @@ def test_large_collections_on_paper(scale, capsys):
 
 
 @pytest.mark.slow  # trains and measures; nothing in the package depends on it
-def test_the_benchmark_of_scale_measures_small_sizes_too(scale, capsys, monkeypatch):
+def test_the_benchmark_of_scale_runs_at_toy_size(scale, capsys, monkeypatch):
     monkeypatch.setattr(scale, "ROUNDS", 1)
     scale.items(2000)
     scale.billion(2000)
@@ -174,14 +169,14 @@ def rows_of(capsys):
     return [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_benchmark_of_search_runs_at_toy_size_without_peers(in_a_hurry, capsys):
+def test_the_benchmark_of_search_runs_at_toy_size(in_a_hurry, capsys):
     search, table = in_a_hurry("search")
     for case in (search.overhead, search.threads, search.options):
         case(table)
     assert len(rows_of(capsys)) == 1 + 2 + 2
 
 
-def test_the_benchmark_of_radii_runs_at_toy_size_without_peers(in_a_hurry, capsys):
+def test_the_benchmark_of_radii_runs_at_toy_size(in_a_hurry, capsys):
     radius, table = in_a_hurry("radius")
     for case in (radius.small, radius.scan, radius.short_codes, radius.growth, radius.in_jit):
         case(table)

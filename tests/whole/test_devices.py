@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "devices"
 
 
 def find_free_port():
-    """A port below those of which the system gives one to whoever asks for any, so that it stays free."""
+    """A free port below those that the system hands out, so that it stays free."""
     for port in random.sample(range(20_000, 32_768), 100):
         with socket.socket() as free:
             if free.connect_ex(("127.0.0.1", port)):
@@ -41,7 +41,7 @@ def hosts(cases, folder, count=2, limit=480):
 
 
 @pytest.mark.slow  # a minute; two hosts of two devices search and save in any run
-def test_shards_on_eight_devices_answer_as_the_whole():
+def test_shards_on_eight_devices_answer_as_one_index():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", FOLDER / "equality.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Arrays answer in kind: numpy arrays give numpy arrays, JAX arrays and traced ones give JAX arrays."""
+"""Results have the kind of the queries: numpy arrays give numpy arrays, JAX arrays and traced ones JAX arrays."""
 
 import os
 import subprocess
@@ -64,7 +64,7 @@ def test_traced_queries_give_traced_results(name):
 
 
 def test_a_filter_made_inside_a_jit_serves_outside():
-    index, queries = collection(NUM_BITS)
+    index, queries, *_ = collection(NUM_BITS)
     limits = LIMITS._replace(min_gathered_items=1, gathered_ratio=2)  # few items are allowed: their codes are gathered
     search = partial(find_nearest, index, Queries(queries), np.arange(1200) < 30, k=3, limits=limits)
     same(jax.jit(search)(), search())
@@ -156,7 +156,9 @@ print(nearest(index, codes).sharding, jh.bag_search(index, codes, radius=2, k=3)
 
 @pytest.mark.parametrize("program", [OF_NUMPY, OF_JAX])
 def test_users_programs_run(program):
-    exec(program, {})  # noqa: S102
+    variables = {}
+    exec(program, variables)  # noqa: S102
+    assert variables["index"].num_bits == 32
 
 
 @pytest.mark.slow  # reads the types of JAX, numpy and flax
@@ -164,7 +166,7 @@ def test_users_programs_have_the_types_of_their_arrays(tmp_path):
     pytest.importorskip("mypy")
     for name, program in (("of_numpy.py", OF_NUMPY), ("of_jax.py", OF_JAX)):
         (tmp_path / name).write_text(program)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "of_numpy.py", "of_jax.py"]
-    environment = os.environ | {"MYPYPATH": str(Path(jh.__file__).parents[1])}
+    command = [sys.executable, "-m", "mypy", "--strict", "of_numpy.py", "of_jax.py"]
+    environment = os.environ | {"PYTHONPATH": str(Path(jh.__file__).parents[1])}  # as if installed: py.typed counts
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

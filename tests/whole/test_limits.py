@@ -1,6 +1,7 @@
-"""The package in threads, in little memory and in 64-bit mode."""
+"""The package in threads and processes, in little memory and in 64-bit mode."""
 
 import dataclasses
+import multiprocessing
 import threading
 import time
 import tracemalloc
@@ -12,7 +13,7 @@ import numpy as np
 import oracle
 import pytest
 from jax.experimental import checkify
-from samples import same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -20,12 +21,6 @@ from jaxhash.models.atoms import learn_dictionary
 from jaxhash.query.nearest import find_nearest
 from jaxhash.query.plan import LIMITS
 from jaxhash.query.radius import find_matches
-
-
-def sample_codes(num_bits, n=2000, q=16):
-    rng = np.random.default_rng((num_bits, n))
-    codes = oracle.pack(oracle.clustered(rng, n + q, num_bits))
-    return codes[:n], codes[n:]
 
 
 def run_together(*jobs):
@@ -49,10 +44,9 @@ def run_together(*jobs):
 
 
 def test_eight_threads_that_compile_at_once_find_the_nearest():
-    codes, queries = sample_codes(43, n=7000)  # of a size that no other test searches
-    index = jh.build_index(codes, 43)
-    expected = oracle.nearest(codes, np.arange(len(codes)), queries, 11)
-    within = oracle.within(codes, np.arange(len(codes)), queries, 4)
+    index, queries, codes, ids = collection(43, 7000, 16)  # of a size that no other test searches
+    expected = oracle.nearest(codes, ids, queries, 11)
+    within = oracle.within(codes, ids, queries, 4)
 
     def work(number):
         for turn in range(20):
@@ -68,7 +62,7 @@ def test_eight_threads_that_compile_at_once_find_the_nearest():
 
 
 def test_searches_while_items_are_added_see_old_or_new():
-    codes, queries = sample_codes(44, n=1500)
+    _, queries, codes, _ = collection(44, 1500)
     current = [jh.build_index(codes[:1000], 44)]
     stages = [1000 + 50 * turn for turn in range(11)]
     expected = [
@@ -93,6 +87,19 @@ def test_searches_while_items_are_added_see_old_or_new():
     assert jh.describe(current[0]).num_items == 1500
 
 
+def search_file(path, queries):
+    return jh.search(jh.load_index(path), queries, k=3).ids
+
+
+@pytest.mark.slow  # a new process imports JAX
+def test_a_spawned_process_finds_the_same(tmp_path):
+    index, queries, *_ = collection(32)
+    jh.save_index(tmp_path / "index", index)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(search_file, (tmp_path / "index", queries))
+    same(found, jh.search(index, queries, k=3).ids)
+
+
 @pytest.fixture
 def in_modes():
     """Calls a function in 32-bit and in 64-bit mode and returns both results; `tests/stacks.sh` starts JAX in each."""
@@ -110,7 +117,7 @@ def in_modes():
 
 
 def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
-    codes, queries = sample_codes(64, n=500)
+    _, queries, codes, _ = collection(64, 500)
     names = iter(("narrow", "wide"))
     in_modes(lambda: jh.save_index(tmp_path / next(names), jh.build_index(codes, 64)))
     assert (tmp_path / "narrow").read_bytes() == (tmp_path / "wide").read_bytes()
@@ -118,7 +125,7 @@ def test_files_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
 
 
 def test_few_allowed_items_are_the_same_in_64_bit_mode(in_modes):
-    codes, queries = sample_codes(64, n=500)
+    _, queries, codes, _ = collection(64, 500)
     search = partial(find_nearest, k=3, limits=LIMITS._replace(min_gathered_items=1))
     # An index keeps its filters.
     same(*in_modes(lambda: search(jh.build_index(codes, 64), Queries(queries), np.arange(500) < 2)))
@@ -149,7 +156,7 @@ def test_models_pass_between_32_and_64_bit_mode(tmp_path, in_modes):
 
 
 def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
-    index = jh.build_index(sample_codes(40)[0], 40)
+    index = collection(40).index
     jh.save_index(tmp_path / "now", index)
     monkeypatch.setattr(time, "time", lambda: 1e9)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(1e9))
@@ -159,9 +166,9 @@ def test_files_do_not_depend_on_the_time_of_the_save(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["scan", "auto", "probe"])
 def test_memory_beside_the_result_is_bounded(method):
-    codes, queries = sample_codes(20, n=4000, q=250)
+    index, queries, *_ = collection(20, 4000, 250)
     limits = LIMITS._replace(candidates=2**15, compared=2**15, probes=2**15, max_queries=32)
-    search = partial(find_matches, jh.build_index(codes, 20), queries, 20, method=method, limits=limits)
+    search = partial(find_matches, index, queries, 20, method=method, limits=limits)
     search()  # compiling takes memory of its own
     tracemalloc.start()
     found = search()
@@ -177,18 +184,17 @@ def test_memory_beside_the_result_is_bounded(method):
     [(3000, partial(jh.search, k=5000)), (0, partial(jh.radius_search_padded, radius=40, max_results=9))],
 )
 def test_no_gather_of_a_search_reaches_out_of_bounds(n, function):
-    codes, queries = sample_codes(40, n=n)
-    index = jh.build_index(codes, 40)
+    index, queries, *_ = collection(40, n, 16)
     error, found = jax.jit(checkify.checkify(function, errors=checkify.index_checks))(index, queries)
     error.throw()
     same(found, function(index, queries))
 
 
 def test_an_index_of_donated_buffers_is_an_error():
-    index = jh.build_index(sample_codes(40)[0], 40)
+    index, _, codes, _ = collection(40)
     copy = jax.tree.map(jnp.copy, index)
     moved = jax.jit(lambda index: dataclasses.replace(index, ids=index.ids + 1), donate_argnums=0)(copy)
     same(moved.codes, index.codes)
-    np.testing.assert_array_equal(moved.ids[:2000], index.ids[:2000] + 1)
+    np.testing.assert_array_equal(moved.ids[:400], index.ids[:400] + 1)
     with pytest.raises(RuntimeError, match="deleted"):
-        jh.add_items(copy, sample_codes(40)[0])
+        jh.add_items(copy, codes)

@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-def test_seventeen_bits_after_five_epochs():
+def test_seventeen_bits_of_mnist_retrieve_their_digit():
     data = jh.load_dataset("mnist")
     model, _ = jh.fit(jh.Autoencoder(784, 17), data.train_images, epochs=5)
     loss = jh.training.reconstruction_loss(model, data.train_images)

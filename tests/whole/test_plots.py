@@ -64,13 +64,13 @@ def ink(figure):
     return (pixels(figure)[..., :3] < 1).any(-1)
 
 
-def test_every_function_is_tried_here():
+def test_every_plot_has_a_case():
     public = {name for name in vars(plots) if callable(getattr(plots, name)) and not name.startswith("_")}
     assert {name for name in public if getattr(plots, name).__module__ == plots.__name__} == ARGUMENTS.keys()
 
 
 @every_function
-def test_gives_a_figure_with_something_on_it(name):
+def test_every_plot_gives_a_figure_that_is_not_blank(name):
     arguments, options = ARGUMENTS[name]
     figure = getattr(plots, name)(*arguments, **options)
     assert isinstance(figure, Figure)
@@ -78,7 +78,7 @@ def test_gives_a_figure_with_something_on_it(name):
 
 
 @every_function
-def test_leaves_no_figure_open(name):
+def test_every_plot_leaves_no_figure_open(name):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
     arguments, options = ARGUMENTS[name]
@@ -86,7 +86,7 @@ def test_leaves_no_figure_open(name):
     assert pyplot.get_fignums() == before
 
 
-def test_the_module_and_its_figures_work_where_pyplot_can_not_be_imported(monkeypatch):
+def test_figures_work_without_pyplot(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError):
         import matplotlib.pyplot  # noqa: F401
@@ -132,23 +132,23 @@ def test_bright_values_are_drawn_as_ink_on_white():
     assert (colors[1, 1] == 1).all()
 
 
-def test_each_query_stands_before_its_neighbours():
+def test_each_query_stands_before_its_neighbors():
     ids = np.array([[4, 0, 2], [1, 3, 0]])
     rows = grid(plots.search_results(IMAGES[3:], IMAGES, ids, np.zeros((2, 3), int)))
     assert [len(row) for row in rows] == [4, 4]
-    for row, (query, *neighbours) in enumerate(rows):
+    for row, (query, *neighbors) in enumerate(rows):
         np.testing.assert_array_equal(image_in(query), IMAGES[3 + row])
-        for axes, found in zip(neighbours, ids[row], strict=True):
+        for axes, found in zip(neighbors, ids[row], strict=True):
             np.testing.assert_array_equal(image_in(axes), IMAGES[found])
 
 
-def test_neighbours_are_titled_with_their_distances():
+def test_neighbors_are_titled_with_their_distances():
     rows = grid(plots.search_results(IMAGES[:2], IMAGES, [[4, 0], [1, 3]], [[0, 11], [2, 5]]))
     assert [[axes.get_title() for axes in row[1:]] for row in rows] == [["0", "11"], ["2", "5"]]
     assert [row[0].get_title() for row in rows] == ["query", "query"]
 
 
-def test_neighbours_of_another_label_are_red_and_only_they():
+def test_only_neighbors_of_another_label_are_red():
     labels = np.array([0, 1, 1, 2, 0])
     ids = np.array([[0, 1, 4], [1, 2, 3]])
     wrong = [[False, True, False], [False, False, True]]
@@ -197,7 +197,7 @@ def test_the_training_curve_begins_with_epoch_1():
     assert "loss" in axes.get_ylabel()
 
 
-def test_the_training_curve_shows_what_became_of_the_codes():
+def test_the_training_curve_shows_codes_and_entropy():
     history = jh.training.History((0.5, 0.25), (0.9, 1.0), (70, 90), (1, 0))
     panels = {axes.get_ylabel(): axes.get_lines()[0].get_ydata() for axes in plots.training_curve(history).axes}
     assert list(panels) == ["loss per value", "distinct codes", "entropy of a bit"]
@@ -224,7 +224,7 @@ def test_the_bucket_histogram_counts_codes_by_their_items():
     assert "8 bits" in axes.get_title()
 
 
-def test_the_bucket_histogram_accounts_for_every_item_and_no_spare_room(rng):
+def test_the_bucket_histogram_counts_every_item_once(rng):
     codes = rng.integers(0, 256, 1500) ** 2 // 256
     (line,) = plots.bucket_histogram(index_of(*codes)).axes[0].get_lines()
     sizes, counts = line.get_xdata(), line.get_ydata()
@@ -233,7 +233,7 @@ def test_the_bucket_histogram_accounts_for_every_item_and_no_spare_room(rng):
     assert counts.sum() == len(np.unique(codes))
 
 
-def test_the_bucket_histogram_of_an_empty_index_is_drawn_without_points():
+def test_the_bucket_histogram_of_an_empty_index_has_no_points():
     figure = plots.bucket_histogram(index_of())
     (line,) = figure.axes[0].get_lines()
     assert len(line.get_xdata()) == 0
@@ -241,7 +241,7 @@ def test_the_bucket_histogram_of_an_empty_index_is_drawn_without_points():
     assert ink(figure).any()
 
 
-def test_matches_by_radius_show_expected_and_found_under_their_names():
+def test_matches_by_radius_show_expected_and_found():
     (axes,) = plots.matches_by_radius((0, 1, 2), (0.5, 4.0, 14.5), (4.5, 37.0, 171.0)).axes
     lines = {line.get_label().split()[0]: line for line in axes.get_lines()}
     assert lines.keys() == {"expected", "found"}

@@ -3,6 +3,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from samples import same
 
 import jaxhash as jh
 from jaxhash.files.archive import read_archive, write_archive
@@ -21,10 +22,6 @@ def images():
     return np.random.default_rng(1).integers(0, 256, (37, 12), dtype=np.uint8)
 
 
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def test_retrieving_is_encoding_and_searching(retriever, images):
     found = jh.retrieve(retriever, images, k=5)
     same(found, jh.search(retriever.index, jh.encode(retriever.model, images), k=5))
@@ -40,7 +37,7 @@ def test_retrieving_inside_the_callers_jit_and_vmap(retriever, images):
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_retrieving_among_allowed_items_is_searching_among_them(retriever, images, long):
+def test_retrieval_among_allowed_items_equals_search(retriever, images, long):
     allowed = np.random.default_rng(0).random(500) < 0.5
     codes = jh.encode(retriever.model, images)
     if long:
@@ -132,7 +129,7 @@ def test_long_codes_rank_the_shortlist(two_codes, images):
     same(jax.vmap(lambda x: jh.retrieve(two_codes, x, k=5, num_candidates=40))(images), found)
 
 
-def test_a_shortlist_of_all_items_is_a_search_by_long_codes(two_codes, images):
+def test_long_codes_of_all_items_rank_as_a_search(two_codes, images):
     whole = jh.build_index(two_codes.long_codes, 70)
     expected = jh.search(whole, jh.encode(two_codes.model, images), k=7)
     same(jh.retrieve(two_codes, images, k=7), expected)  # 500 candidates by default
@@ -264,7 +261,7 @@ def test_vectors_rank_the_shortlist(with_vectors, vectors, images, metric):
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
-def test_a_shortlist_of_all_items_is_an_exact_search_by_vectors(with_vectors, vectors):
+def test_vectors_of_all_items_rank_as_an_exact_search(with_vectors, vectors):
     found = jh.retrieve(with_vectors, vectors[:30].reshape(5, 6, 3, 4), k=3)  # 500 candidates, cosine
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = units[:30] @ units.T

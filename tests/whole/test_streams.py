@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from loaders import Loader
+from samples import same
 
 import jaxhash as jh
 
@@ -15,11 +16,6 @@ def images(rng):
 @pytest.fixture
 def model():
     return jh.Autoencoder(12, 20, (16,))
-
-
-def same(found, expected):
-    for name in ("codes", "offsets", "ids", "num_codes", "num_items"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("size", [1, 300, 1000, 4000])

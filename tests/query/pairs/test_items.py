@@ -4,11 +4,10 @@ import sys
 import tracemalloc
 
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.index.hash_index import sorted_arrays
@@ -26,11 +25,6 @@ def by_comparing_all(codes, ids, radius):
     first, second = np.minimum(ids[left], ids[right]), np.maximum(ids[left], ids[right])
     order = np.lexsort((second, distances[left, right], first))
     return first[order], second[order], distances[left, right][order]
-
-
-def some_items(num_bits, n, seed=0):
-    rng = np.random.default_rng((seed, num_bits, n))
-    return oracle.pack(oracle.clustered(rng, n, num_bits)), rng.permutation(3 * n)[:n].astype(np.int32)
 
 
 def index_of(*integers, bits=8, ids=None):
@@ -53,29 +47,28 @@ def test_pairs_of_four_items_by_hand():
 @settings(max_examples=60)
 @given(st.integers(0, 200), st.integers(1, 80), st.integers(0, 2**32), st.integers(0, 90))
 def test_pairs_are_those_of_comparing_all(n, num_bits, seed, radius):
-    codes, ids = some_items(num_bits, n, seed)
-    found = jh.neighbor_pairs(jh.build_index(codes, num_bits, ids=ids), radius=radius)
+    index, _, codes, ids = collection(num_bits, n, 0, seed)
+    found = jh.neighbor_pairs(index, radius=radius)
     same(tuple(found), by_comparing_all(codes, ids, radius))
 
 
 @pytest.mark.parametrize("limits", [FEW_AT_A_TIME, FEW_AT_A_TIME._replace(listed=1)])
 def test_pairs_listed_few_at_a_time_are_the_same(limits):
-    codes, ids = some_items(12, 250)
-    index = jh.build_index(codes, 12, ids=ids)
+    index, _, codes, ids = collection(12, 250)
     for radius in (0, 2):
         same(tuple(find_pairs(index, radius, None, limits)), by_comparing_all(codes, ids, radius))
 
 
 def test_pairs_of_ids_of_31_bits_are_sorted_as_others():
-    codes, ids = some_items(64, 300)
-    large = ids + np.int32(2**31 - 1 - ids.max())
+    _, _, codes, ids = collection(64, 300)
+    large = ids + (2**31 - 1 - ids.max())
     found = jh.neighbor_pairs(jh.build_index(codes, 64, ids=large), radius=40)
     same(tuple(found), by_comparing_all(codes, large, 40))
 
 
 @pytest.mark.parametrize("copies", [1, 4])
 def test_more_pairs_than_max_pairs_are_refused(copies):
-    codes, _ = some_items(17, 300)
+    codes = collection(17, 300).codes
     index = jh.build_index(np.tile(codes, (copies, 1)), 17)
     count = len(jh.neighbor_pairs(index, radius=2).first)
     assert len(jh.neighbor_pairs(index, radius=2, max_pairs=count).first) == count
@@ -104,11 +97,11 @@ def test_groups_by_hand():
     assert groups(index, 4) == [[0, 1, 2, 4, 7, 9]]
 
 
-def test_the_largest_group_comes_first_and_then_the_smallest_id():
+def test_groups_are_sorted_by_size_then_by_id():
     assert groups(index_of(5, 5, 6, 6, 7, 7, 7), 0) == [[4, 5, 6], [0, 1], [2, 3]]
 
 
-def test_far_codes_and_an_empty_index_have_no_groups():
+def test_far_codes_have_no_groups():
     assert groups(index_of(0, 255), 3) == []
     assert groups(index_of(), 3) == []
 
@@ -125,7 +118,7 @@ def components(codes, radius):
 @pytest.mark.parametrize("bits", [12, 70])
 @pytest.mark.parametrize("radius", RADII)
 def test_groups_are_those_of_comparing_all(bits, radius):
-    codes, _ = some_items(bits, 300)
+    codes = collection(bits, 300).codes
     group = components(codes, radius)
     expected = [np.flatnonzero(group == first).tolist() for first in np.unique(group)]
     expected = sorted((members for members in expected if len(members) > 1), key=lambda members: -len(members))
@@ -135,14 +128,14 @@ def test_groups_are_those_of_comparing_all(bits, radius):
 @pytest.mark.parametrize("bits", [12, 70])
 @pytest.mark.parametrize("radius", RADII)
 def test_labels_merged_few_edges_at_a_time_are_the_same(bits, radius):
-    index = jh.build_index(some_items(bits, 300)[0], bits)
+    index = jh.build_index(collection(bits, 300).codes, bits)
     table = sorted_arrays(index)[0]
     _, expected = np.unique(components(table, radius), return_inverse=True)
     _, first, found = np.unique(label_codes(index, radius, FEW_AT_A_TIME), return_index=True, return_inverse=True)
     np.testing.assert_array_equal(np.argsort(np.argsort(first))[found], expected)  # numbered by first codes
 
 
-def test_what_may_go_by_hand():
+def test_deduplication_by_hand():
     # 0 - 1 - 3 is a chain of single bits, 240 comes twice, 15 is near to nothing; ids 7, 2, 9, 4, 1, 0
     index = index_of(0, 1, 3, 240, 240, 15, ids=[7, 2, 9, 4, 1, 0])
     assert [array.tolist() for array in jh.deduplicate(index, radius=0)] == [[4], [1]]
@@ -156,8 +149,8 @@ def test_what_may_go_by_hand():
 
 @pytest.mark.parametrize("bits", [12, 70])
 @pytest.mark.parametrize("radius", RADII)
-def test_what_stays_is_far_apart_and_near_to_what_goes(bits, radius):
-    codes, ids = some_items(bits, 300)
+def test_kept_items_are_far_apart_and_near_removed_ones(bits, radius):
+    index, _, codes, ids = collection(bits, 300)
     stays, expected = {}, {}
     for item in np.argsort(ids):
         near = [other for other, code in stays.items() if np.bitwise_count(code ^ codes[item]).sum() <= radius]
@@ -165,7 +158,7 @@ def test_what_stays_is_far_apart_and_near_to_what_goes(bits, radius):
             expected[int(ids[item])] = near[0]
         else:
             stays[int(ids[item])] = codes[item]
-    found = jh.deduplicate(jh.build_index(codes, bits, ids=ids), radius=radius)
+    found = jh.deduplicate(index, radius=radius)
     assert dict(zip(found.removed.tolist(), found.kept.tolist(), strict=True)) == expected
     assert found.removed.tolist() == sorted(expected)
 

@@ -18,7 +18,7 @@ WAYS = (0, 1, 2, 3, "scan")
 
 
 def limits_for(way, radius):
-    """Limits by which all codes are compared, or those that agree in so many slices, or a scan is; in many parts."""
+    """Limits for a way: "scan", 0 to compare all codes, or the number of slices in which compared codes agree."""
     small = LIMITS._replace(listed=50, run_codes=100, max_queries=64, candidates=2**12)
     if way == "scan":
         return small._replace(compile=0, program=0, read_word=0, compare_word=0)
@@ -53,7 +53,7 @@ def test_three_codes_by_hand():
 @pytest.mark.parametrize("num_bits", [12, 64, 200])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_finds_each_pair_once(num_bits, way):
-    index, _ = collection(num_bits, 250)
+    index = collection(num_bits, 250).index
     for radius in (1, 3, 6):
         limits = limits_for(way, radius)
         cut = plan_cut(index, sorted_arrays(index)[0], radius, limits)
@@ -68,7 +68,7 @@ def test_every_way_finds_each_pair_once(num_bits, way):
 @settings(max_examples=40)
 @given(st.integers(0, 80), st.integers(1, 80), st.integers(0, 2**32), st.integers(0, 12), st.sampled_from(WAYS[:-1]))
 def test_any_codes_have_the_pairs_of_comparing_all(n, num_bits, seed, radius, way):
-    index, _ = collection(num_bits, n, 5, seed)
+    index = collection(num_bits, n, 5, seed).index
     assert found_by(find_near_codes(index, min(radius, num_bits), limits_for(way, radius))) == by_comparing_all(
         index, radius
     )

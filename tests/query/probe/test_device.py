@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from samples import collection, identical, items, same
+from samples import collection, identical, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -31,10 +31,10 @@ def scan(index, queries, allowed=None, radius=3, max_results=20):
 
 
 def skewed(num_bits, seed):
-    """An index of which a part shares one code or few addresses, and queries near all parts of it."""
+    """An index in which many items share one code or few addresses, and queries near all of it."""
     rng = np.random.default_rng((num_bits, seed))
-    centres = rng.random((3, num_bits)) < 0.5
-    bits = centres[rng.choice(3, 300, p=[0.6, 0.39, 0.01])]
+    centers = rng.random((3, num_bits)) < 0.5
+    bits = centers[rng.choice(3, 300, p=[0.6, 0.39, 0.01])]
     bits ^= (rng.random(bits.shape) < 2 / num_bits) & (rng.random((300, 1)) < rng.random())
     bits[:60] = rng.random((60, num_bits)) < 0.5
     queries = np.concatenate([bits[rng.integers(0, 300, 20)], rng.random((12, num_bits)) < 0.5])
@@ -81,18 +81,25 @@ def test_matches_by_hand():
 
 @pytest.mark.parametrize(("num_bits", "num_tables"), [(8, 1), (40, 1), (40, 5), (70, 3)])
 def test_complete_results_are_those_of_comparing_all(num_bits, num_tables):
-    outcomes, allowed = [], MASKS[0, :900]
+    outcomes = []
     for seed in range(4):
         index, codes, ids, queries = skewed(num_bits, seed)
         tables = jh.build_tables(index, radius=3, num_tables=num_tables)
         found = jh.radius_search_padded(index, queries, tables=tables, **ROOM)
         check(found, codes, ids, queries, ROOM)
         outcomes += found.complete.tolist()
-        if num_tables == 5:
-            some = jh.radius_search_padded(index, queries, tables=tables, allowed=allowed, **ROOM)
-            check(some, codes[allowed[ids]], ids[allowed[ids]], queries, ROOM)
-            same(some.complete, found.complete)  # candidates are those of all items
     assert {True, False} == set(outcomes)  # one batch holds rows of both kinds
+
+
+def test_masked_items_count_as_candidates():
+    allowed = MASKS[0, :900]
+    for seed in range(4):
+        index, codes, ids, queries = skewed(40, seed)
+        search = partial(jh.radius_search_padded, index, queries, **ROOM)
+        tables = jh.build_tables(index, radius=3, num_tables=5)
+        found = search(tables=tables, allowed=allowed)
+        check(found, codes[allowed[ids]], ids[allowed[ids]], queries, ROOM)
+        same(found.complete, search(tables=tables).complete)
 
 
 def test_one_slot_less_than_codes_is_incomplete():
@@ -117,15 +124,14 @@ def test_room_is_four_times_the_results_by_default():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_the_smallest_indexes_are_probed(n):
-    index, queries = collection(40, n)
+    index, queries, *_ = collection(40, n)
     identical(
         jh.radius_search_padded(index, queries, tables=jh.build_tables(index, radius=3), **ROOM), scan(index, queries)
     )
 
 
 def test_the_tables_of_one_radius_serve_others():
-    codes, ids, queries = items(64)
-    index = jh.build_index(codes, 64, ids=ids)
+    index, queries, codes, ids = collection(64)
     tables = jh.build_tables(index, radius=3)
     for radius in (0, 4):
         room = {"radius": radius, "max_candidates": 400, "max_results": 20}
@@ -137,7 +143,7 @@ def test_the_tables_of_one_radius_serve_others():
 @pytest.fixture(scope="module")
 def probed():
     """An index, its tables, queries, and a search by them with room for all candidates."""
-    index, queries = collection(40, q=6)
+    index, queries, *_ = collection(40, q=6)
     return index, jh.build_tables(index, radius=3, num_tables=2), queries
 
 
@@ -192,7 +198,7 @@ def test_jax_queries_stay_on_their_device(probed):
 
 
 def test_batches_of_any_size_find_the_same():
-    index, queries = collection(40, q=264)
+    index, queries, *_ = collection(40, q=264)
     tables = jh.build_tables(index, radius=3, num_tables=2)
     search = partial(jh.radius_search_padded, index, tables=tables, **ROOM)
     found = search(queries)
@@ -224,7 +230,7 @@ def test_padding_bits_of_a_traced_query_do_not_count(probed):
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_programs_neither_scatter_nor_sort_all_codes(platform):
-    index, queries = collection(64, 5000)
+    index, queries, *_ = collection(64, 5000)
     tables = jh.build_tables(index, radius=3)
     program = jax.jit(partial(jh.radius_search_padded, **ROOM))
     text = program.trace(index, queries, tables=tables).lower(lowering_platforms=(platform,)).as_text()
@@ -267,7 +273,7 @@ def test_wrong_arguments_are_named(probed):
 
 
 def on_accelerator(num_bits, n=400):
-    index, queries = collection(num_bits, n)
+    index, queries, *_ = collection(num_bits, n)
     cache_of(index).sizes = sizes_of(index)._replace(on_host=False)
     return index, queries
 
@@ -296,13 +302,13 @@ def test_queries_with_room_are_done_on_the_device(num_tables, masked):
 
 
 @pytest.mark.parametrize(("method", "num_bits"), [("auto", 41), ("multi_index", 42)])  # to be compiled apart
-def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
+def test_queries_without_room_are_left_to_the_host(method, num_bits, compilations):
     index, queries = on_accelerator(num_bits)
     limits = LIMITS._replace(slot_counts=(8, 32), program=1e15)
     options = order_radius(sizes_of(index), len(queries), 4, method=method, limits=limits)
     names = [(option.method, option.num_slots) for option in options]
     assert names[:3] == [("device", 8), ("device", 32), ("probe", 0)]
-    expected = jh.radius_search(collection(num_bits)[0], queries, radius=4)
+    expected = jh.radius_search(collection(num_bits).index, queries, radius=4)
     counts = np.diff(expected.offsets)
     assert (counts <= 8).any()
     assert (counts > 32).any()  # left to the host
@@ -311,7 +317,7 @@ def test_what_no_room_holds_is_left_to_the_host(method, num_bits, compilations):
         same(find(queries), expected)
     assert compilations.count == 2  # one program for each room, and no scan
     allowed = MASKS[0]
-    chosen = jh.radius_search(collection(num_bits)[0], queries, radius=4, allowed=allowed)
+    chosen = jh.radius_search(collection(num_bits).index, queries, radius=4, allowed=allowed)
     same(find(queries, allowed=allowed), chosen)
     assert find(queries[:0]).offsets.tolist() == [0]
 

@@ -8,7 +8,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import collection, items, same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -33,7 +33,7 @@ def ragged(expected):
 
 @pytest.fixture(scope="module")
 def skewed():
-    """Items of which half share one bucket of the first table, queries, and the matches within 2 of each."""
+    """Items, half of them in one bucket of the first table, queries, and the matches within 2 of each."""
     bits = np.random.default_rng(0).random((1000, 60)) < 0.5
     bits[:500, :28] = True
     codes = oracle.pack(bits)
@@ -71,8 +71,7 @@ def test_buckets_are_those_within_the_radius(size, radius, rng):
 @settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(0, 200), st.integers(0, 2**32), st.data())
 def test_hits_are_those_of_comparing_all(num_bits, n, seed, data):
-    codes, ids, queries = items(num_bits, n, 6, seed)
-    index = jh.build_index(codes, num_bits, ids=ids)
+    index, queries, codes, ids = collection(num_bits, n, 6, seed)
     radius, num_tables = data.draw(st.integers(0, min(8, num_bits))), data.draw(st.integers(1, min(6, num_bits)))
     (hits,) = probe_hits(index, queries, radius, plan_tables(sizes_of(index), radius, num_tables))
     same(matches_of_hits(index, hits), ragged(oracle.within(codes, ids, queries, radius)))
@@ -97,7 +96,7 @@ def test_queries_with_many_candidates_are_split(skewed, num_tables, most):
 
 
 @pytest.mark.parametrize("last", ["many", "few"])
-def test_a_half_that_is_dearer_than_a_scan_leaves_all(skewed, last):
+def test_probing_dearer_than_a_scan_is_not_started(skewed, last):
     index, queries, _ = skewed  # the first half has 500 candidates each
     queries = queries[::-1] if last == "many" else queries
     words = 2 * index.capacity
@@ -134,8 +133,8 @@ def test_another_method_answers_what_probing_leaves(skewed, method, others):
 @pytest.mark.parametrize("probes", [1, 500, 2**18])
 @pytest.mark.parametrize("num_tables", [1, 4])
 def test_batches_of_any_size_find_the_same(probes, num_tables):
-    codes, ids, queries = items(40)
-    index, plan = jh.build_index(codes, 40, ids=ids), plan_tables(sizes_of(jh.build_index(codes, 40)), 3, num_tables)
+    index, queries, codes, ids = collection(40)
+    plan = plan_tables(sizes_of(jh.build_index(codes, 40)), 3, num_tables)
     allowed = np.random.default_rng(0).random(1200) < 0.5
     limits = LIMITS._replace(probes=probes)
     for mask, keep in ((None, np.ones(400, bool)), (allowed, allowed[ids])):
@@ -148,9 +147,8 @@ def test_batches_of_any_size_find_the_same(probes, num_tables):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("k", "radii"), [(1, 3), (7, 3), (7, 0), (300, 12)])
-def test_widening_finds_those_with_enough_items_near(k, radii, masked):
-    codes, ids, queries = items(30)
-    index = jh.build_index(codes, 30, ids=ids)
+def test_widening_answers_queries_with_enough_items_near(k, radii, masked):
+    index, queries, codes, ids = collection(30)
     allowed = np.random.default_rng(0).random(1200) < 0.5 if masked else None
     keep = allowed[ids] if masked else np.ones(400, bool)
     plans = [plan_tables(sizes_of(index), radius, 1) for radius in range(radii)]
@@ -182,8 +180,7 @@ def test_one_query_by_hand():
 @pytest.mark.parametrize(("num_bits", "num_tables"), [(12, 1), (17, 1), (40, 3), (64, 1), (64, 4), (90, 2)])
 @pytest.mark.parametrize("radius", [0, 1, 3])
 def test_one_query_finds_what_comparing_all_does(num_bits, num_tables, radius, masked):
-    codes, ids, queries = items(num_bits, q=12)
-    index = jh.build_index(codes, num_bits, ids=ids)
+    index, queries, codes, ids = collection(num_bits, q=12)
     allowed = np.random.default_rng(0).random(1200) < 0.5 if masked else None
     keep = allowed[ids] if masked else np.ones(400, bool)
     plan = plan_tables(sizes_of(index), radius, num_tables)
@@ -210,10 +207,10 @@ def test_one_query_with_many_candidates_is_left(skewed, masked):
 
 
 @pytest.mark.parametrize("few_candidates", [20, 10**6])
-def test_a_search_for_one_query_tries_this_way_first(skewed, few_candidates):
+def test_a_search_for_one_query_tries_probe_one_first(skewed, few_candidates):
     index, queries, expected = skewed
     limits = LIMITS._replace(few_candidates=few_candidates)
-    for number in (0, 19):  # of which the first has 500 candidates
+    for number in (0, 19):  # the first has 500 candidates
         fresh = jax.tree.map(lambda array: array, index)
         options = order_radius(sizes_of(fresh), 1, 2, method="probe", limits=limits)
         assert [option.method for option in options][:2] == ["probe_one", "probe"]
@@ -225,8 +222,8 @@ def test_a_search_for_one_query_tries_this_way_first(skewed, few_candidates):
 
 
 def test_threads_build_each_table_once():
-    index, queries = collection(40, 2000)
-    expected = jh.radius_search(collection(40, 2000)[0], queries, radius=3, method="scan")
+    index, queries, *_ = collection(40, 2000)
+    expected = jh.radius_search(collection(40, 2000).index, queries, radius=3, method="scan")
     results, start = [], threading.Barrier(8)
 
     def work(number):

@@ -6,13 +6,15 @@ import pytest
 from samples import collection, identical, same
 
 import jaxhash as jh
+from jaxhash.codes.distances import Queries
 from jaxhash.index.address_table import Slice
 from jaxhash.index.hash_index import sizes_of
 from jaxhash.index.probe_tables import tables_of_slices
 from jaxhash.index.sharding import local_shards
-from jaxhash.query.nearest import choose_options
-from jaxhash.query.plan import LIMITS, order_nearest, order_radius, plan_multi_index, plan_tables
-from jaxhash.query.probe.tables import check_tables
+from jaxhash.query.nearest import choose_options, find_nearest
+from jaxhash.query.plan import LIMITS, Limits, order_nearest, order_radius, plan_multi_index, plan_tables
+from jaxhash.query.probe.tables import _build_wanted, check_tables
+from jaxhash.query.radius import find_matches
 
 MESH = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -46,15 +48,16 @@ def test_a_prepared_index_probes_from_the_first_query_on(large):
     assert jh.describe(prepared).tables == tables
 
 
-@pytest.mark.parametrize("wanted", [{"radius": 2}, {"radius": 3}, {"k": 1}])
-def test_prepare_builds_what_auto_would(large, wanted):
-    prepared, searched = jh.prepare(fresh(large), **wanted), fresh(large)
+@pytest.mark.parametrize("limits", [Limits(), Limits(compare_word=0.02)], ids=["slow count", "fast count"])
+@pytest.mark.parametrize(("radius", "k"), [(2, None), (3, None), (None, 1)])
+def test_prepare_builds_what_auto_would(large, radius, k, limits):
+    prepared, searched = fresh(large), fresh(large)
+    _build_wanted(prepared, radius, k, limits)
     queries = np.asarray(large.codes).reshape(-1, 1)[:256]
-    search = jh.radius_search if "radius" in wanted else jh.search
-    for _ in range(50):
-        if slices(searched):
-            break
-        search(searched, queries, **wanted)
+    if k is None:
+        find_matches(searched, queries, radius, limits=limits)
+    else:
+        find_nearest(searched, Queries(queries), k=k, limits=limits)
     assert slices(prepared) == slices(searched) != ()
 
 
@@ -80,7 +83,7 @@ def test_shards_are_prepared(large):
 
 
 def test_wrong_arguments_of_prepare_are_named():
-    index, queries = collection(17)
+    index, queries, *_ = collection(17)
     for arguments, error, words in [
         ({}, ValueError, "a radius, k, or both"),
         ({"radius": -1}, ValueError, "radius"),
@@ -110,10 +113,10 @@ def test_the_cheapest_number_of_tables_is_built():
 
 
 def test_tables_of_another_index_are_refused():
-    index, queries = collection(40)
+    index, queries, *_ = collection(40)
     tables = jh.build_tables(index, radius=3)
     check_tables(index, tables, 3)
-    others = [jh.build_index(np.zeros((1, 2), np.uint32), 64), collection(40, 5000)[0]]
+    others = [jh.build_index(np.zeros((1, 2), np.uint32), 64), collection(40, 5000).index]
     for other in others:
         with pytest.raises(ValueError, match="tables must be built from this index"):
             check_tables(other, tables, 3)
@@ -132,7 +135,7 @@ def test_a_radius_of_too_many_probes_is_refused():
 
 
 def test_wrong_arguments_of_build_tables_are_named():
-    index, queries = collection(40)
+    index, queries, *_ = collection(40)
     for call, error, words in [
         (lambda: jh.build_tables(index, radius=-1), ValueError, "radius"),
         (lambda: jh.build_tables(index, radius=1.0), TypeError, "radius"),

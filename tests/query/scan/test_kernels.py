@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from methods import prefer
-from samples import collection, items, same
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.codes.distances import Queries
@@ -69,7 +69,7 @@ def test_groups_and_items_within_a_radius_by_hand():
 
 @pytest.mark.parametrize(("num_bits", "k"), [(17, 7), (64, 60), (256, 7), pytest.param(512, 7, marks=pytest.mark.slow)])
 def test_nearest_codes_without_excluded_ones_equal_the_oracle(num_bits, k, rng):
-    codes, _, queries = items(num_bits, 2000, 5)
+    _, queries, codes, _ = collection(num_bits, 2000, 5)
     codes = np.unique(codes, axis=0)
     index, excluded = jh.build_index(codes, num_bits), rng.random(len(codes)) < 0.5
     by_code = np.pad(np.where(excluded, np.uint32(ALL), np.uint32(0)), (0, index.capacity - len(codes)))
@@ -156,7 +156,7 @@ def test_minima_are_computed_once_for_a_batch():
 @pytest.mark.parametrize("k", [10, 1000])
 def test_memory_is_bounded_for_ten_thousand_queries(k):
     blocks = 1024  # a million codes
-    index = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), collection(64)[0])
+    index = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), collection(64).index)
     large = dataclasses.replace(
         index,
         codes=jax.ShapeDtypeStruct((2, blocks, 16, 64), jnp.uint32),
@@ -171,7 +171,7 @@ def test_memory_is_bounded_for_ten_thousand_queries(k):
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("num_bits", [17, 64, pytest.param(256, marks=pytest.mark.slow)])
 def test_accelerators_neither_scatter_nor_sort_all_codes(platform, num_bits):
-    index, queries = collection(num_bits)
+    index, queries, *_ = collection(num_bits)
     programs = [
         (partial(jh.search, k=10), (index, queries)),
         (partial(jh.radius_search_padded, radius=2, max_results=5), (index, queries)),

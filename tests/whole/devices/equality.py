@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conversions import make_cases
 from kinds import make_cases as make_kinds
+from samples import collection, same
 
 import jaxhash as jh
 from jaxhash.core.batching import one_at_a_time
@@ -36,21 +37,6 @@ def mesh_of(*lengths, names=("shards", "copies")):
     return jax.sharding.Mesh(devices, names[: len(lengths)], axis_types=(AUTO,) * len(lengths))
 
 
-def example(n, num_bits, q=9, seed=0):
-    """Few clusters, so that many codes are equal and many distances tie."""
-    rng = np.random.default_rng((seed, n, num_bits))
-    centres = rng.random((4, num_bits)) < 0.5
-    bits = centres[rng.integers(0, 4, n + q)] ^ (rng.random((n + q, num_bits)) < 2 / num_bits)
-    codes = np.asarray(jh.pack_bits(bits))
-    ids = rng.permutation(2 * n + 1)[:n].astype(np.int32)
-    return jh.build_index(codes[:n], num_bits, ids=ids), codes[n:]
-
-
-def same(found, expected):
-    assert type(found) is type(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
 def answers(index, queries, k, radius):
     return (
         jh.search(index, queries, k=k),
@@ -64,7 +50,7 @@ def answers(index, queries, k, radius):
     [(1, 5000, 24), (3, 5000, 24), (8, 5000, 24), (8, 5, 24), (4, 5, 24), (2, 0, 24), (2, 301, 64), (3, 301, 64)],
 )
 def test_shards_answer_as_the_whole(num_shards, n, num_bits):
-    index, queries = example(n, num_bits)
+    index, queries, *_ = collection(num_bits, n, 9)
     sharded = jh.shard_index(index, mesh_of(num_shards))
     assert sharded.num_shards == num_shards
     assert int(np.asarray(sharded.num_items).sum()) == n
@@ -73,7 +59,7 @@ def test_shards_answer_as_the_whole(num_shards, n, num_bits):
 
 
 def test_any_k_and_any_shape_of_queries():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded = jh.shard_index(index, mesh_of(3))
     for k, shaped in [(1, queries[0]), (400, queries), (400, queries[:0]), (400, queries.reshape(3, 3, 2))]:
         same(jh.search(sharded, shaped, k=k), jh.search(index, shaped, k=k))
@@ -83,7 +69,7 @@ def test_any_k_and_any_shape_of_queries():
 
 @pytest.mark.parametrize("n", [0, 1, 5, 5000])
 def test_shards_are_described_as_the_whole(n):
-    index, _ = example(n, 24)
+    index = collection(24, n).index
     sharded = jh.shard_index(index, mesh_of(4))
     assert jh.describe(sharded) == jh.describe(index)
 
@@ -100,7 +86,7 @@ def test_shards_are_prepared_one_by_one():
 
 @pytest.mark.parametrize(("n", "num_tables"), [(2, 1), (3000, 1), (3000, 4)])
 def test_shards_are_probed_as_the_whole(n, num_tables):
-    index, queries = example(n, 33)
+    index, queries, *_ = collection(33, n, 9)
     sharded = jh.shard_index(index, mesh_of(4, 2))
     tables = jh.build_tables(sharded, radius=4, num_tables=num_tables)
     for array in (tables.bitmap, tables.directory, tables.starts):
@@ -117,7 +103,7 @@ def test_shards_are_probed_as_the_whole(n, num_tables):
 
 @pytest.mark.parametrize("method", ["auto", "scan", "probe", "multi_index"])
 def test_shards_find_the_same_by_every_method(method):
-    index, queries = example(3000, 33)
+    index, queries, *_ = collection(33, 3000, 9)
     found = jh.radius_search(jh.shard_index(index, mesh_of(4)), queries, radius=4, method=method)
     same(found, jh.radius_search(index, queries, radius=4))
 
@@ -131,7 +117,7 @@ def test_one_code_for_all_items_leaves_the_other_shards_empty():
 
 
 def test_shards_inside_the_callers_jit_and_vmap():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded = jh.shard_index(index, mesh_of(4))
     expected = jh.search(index, queries, k=5)
     same(jax.jit(partial(jh.search, k=5))(sharded, queries), expected)
@@ -143,7 +129,7 @@ def test_shards_inside_the_callers_jit_and_vmap():
 
 
 def test_shards_are_copied_along_other_axes_of_the_mesh():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     for lengths in ((2, 4), (4, 2)):
         sharded = jh.shard_index(index, mesh_of(*lengths))
         for found, expected in zip(answers(sharded, queries, 7, 9), answers(index, queries, 7, 9), strict=True):
@@ -162,7 +148,7 @@ def test_retrieving_from_shards():
 
 @pytest.mark.parametrize("n", [5000, 50_000])
 def test_only_k_items_a_device_travel(n):
-    index, queries = example(n, 64)
+    index, queries, *_ = collection(64, n, 9)
     sharded = jh.shard_index(index, mesh_of(8))
     text = jax.jit(partial(jh.search, k=5)).lower(sharded, queries).compile().as_text()
     operations = r"all-gather|all-reduce|all-to-all|reduce-scatter|collective-\w+|send|recv"
@@ -172,7 +158,7 @@ def test_only_k_items_a_device_travel(n):
 
 
 def test_one_batch_shape_is_compiled_once():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded, traces = jh.shard_index(index, mesh_of(8)), 0
 
     @jax.jit
@@ -182,12 +168,12 @@ def test_one_batch_shape_is_compiled_once():
         return jh.search(index, queries, k=3)
 
     nearest(sharded, queries)
-    nearest(jh.shard_index(example(290, 64)[0], mesh_of(8)), queries)
+    nearest(jh.shard_index(collection(64, 290).index, mesh_of(8)), queries)
     assert traces == 1
 
 
 def test_threads_may_share_shards():
-    index, queries = example(5000, 64, q=600)
+    index, queries, *_ = collection(64, 5000, 600)
     sharded = jh.shard_index(index, mesh_of(8))
     expected, found = jh.search(index, queries, k=5), {}
     threads = [
@@ -204,7 +190,7 @@ def test_threads_may_share_shards():
 
 
 def test_queries_on_another_device_are_moved_to_the_index():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     elsewhere = jax.device_put(queries, jax.devices()[-1])
     assert elsewhere.devices() != index.codes.devices()
     same(jh.search(index, elsewhere, k=3), jax.device_put(jh.search(index, queries, k=3)))
@@ -229,7 +215,7 @@ def test_conversions_leave_codes_on_their_device():
 
 
 def test_shards_are_searched_by_weights_as_the_whole():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
     expected = jh.search(index, queries, weights=weights, k=7)
     for num_shards in (1, 3, 8):
@@ -239,9 +225,9 @@ def test_shards_are_searched_by_weights_as_the_whole():
 
 
 def test_shards_are_searched_among_allowed_items_as_the_whole():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded = jh.shard_index(index, mesh_of(8))
-    masks = [np.random.default_rng(0).random(603) < share for share in (0.5, 0, 1, 0.01)]
+    masks = [np.random.default_rng(0).random(903) < share for share in (0.5, 0, 1, 0.01)]
     weights = np.random.default_rng(0).integers(0, 16, (len(queries), 64))
     for allowed in masks:
         for search in (
@@ -260,8 +246,8 @@ def test_shards_are_searched_among_allowed_items_as_the_whole():
 
 
 def test_the_filter_of_the_last_mask_is_kept():
-    index, queries = example(301, 64, q=700)
-    sharded, allowed = jh.shard_index(index, mesh_of(4, 2)), np.arange(603) % 3 == 0
+    index, queries, *_ = collection(64, 301, 700)
+    sharded, allowed = jh.shard_index(index, mesh_of(4, 2)), np.arange(903) % 3 == 0
     expected, filters = jh.search(index, queries, k=3, allowed=allowed), []
     for mask in (allowed, allowed.copy()):
         same(jh.search(sharded, queries, k=3, allowed=mask), expected)
@@ -271,13 +257,13 @@ def test_the_filter_of_the_last_mask_is_kept():
 
 
 def several_codes():
-    """Items of which each has some codes, often in different shards, and bags of codes to look for."""
+    """Items with several codes each, often in different shards, and bags of codes to look for."""
     rng = np.random.default_rng(0)
     codes = np.asarray(jh.pack_bits(rng.random((2000, 20)) < 0.2))
     return jh.build_index(codes, 20, ids=rng.integers(0, 1200, 2000), multi=True), codes[:30].reshape(3, 10, 1)
 
 
-def test_shards_of_items_with_several_codes_answer_as_the_whole(tmp_path):
+def test_shards_with_several_codes_an_item_answer_as_the_whole(tmp_path):
     index, bags = several_codes()
     sharded = jh.shard_index(index, mesh_of(3))
     allowed = np.random.default_rng(0).random(1200) < 0.5
@@ -302,9 +288,10 @@ def test_shards_of_items_with_several_codes_answer_as_the_whole(tmp_path):
 
 
 def test_shards_are_searched_as_one_with_other_indexes():
-    (a, queries), (b, _) = example(301, 64), example(200, 64, seed=1)
+    a, queries, *_ = collection(64, 301, 9)
+    b = collection(64, 200).index
     sharded = jh.shard_index(a, mesh_of(3))
-    masks = [np.arange(603) % 2 == 0, None]
+    masks = [np.arange(903) % 2 == 0, None]
     for search in (partial(search_several, k=20), partial(radius_search_several, radius=9, method="probe")):
         find = partial(search, queries=queries, id_offsets=[2**31, 0])
         for allowed in (None, masks):
@@ -313,7 +300,7 @@ def test_shards_are_searched_as_one_with_other_indexes():
 
 
 def test_an_error_in_one_shard_reaches_the_caller():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded = jh.shard_index(index, mesh_of(4))
     shards = sharding.local_shards(sharded)
     whole, shards[2] = shards[2], jax.tree.map(jnp.copy, shards[2])
@@ -334,7 +321,7 @@ def test_a_failed_batch_leaves_the_way_free():
 
 
 def test_what_cannot_be_sharded_is_refused():
-    index, queries = example(301, 64)
+    index, queries, *_ = collection(64, 301, 9)
     sharded = jh.shard_index(index, mesh_of(8))
     explicit = jax.make_mesh((8,), ("shards",), axis_types=(jax.sharding.AxisType.Explicit,))
     for wrong, message in [
@@ -372,7 +359,7 @@ def parts_of(path):
 
 @pytest.mark.parametrize("n", [5000, 301, 5, 0])
 def test_parts_load_onto_any_number_of_devices(n, tmp_path):
-    index, queries = example(n, 24)
+    index, queries, *_ = collection(24, n, 9)
     expected, path = jh.search(index, queries, k=20), tmp_path / "index"
     jh.save_index(path, jh.shard_index(index, mesh_of(3)))
     assert len(parts_of(path)) == min(n, 3)
@@ -387,7 +374,7 @@ def test_parts_load_onto_any_number_of_devices(n, tmp_path):
 
 
 def test_reloaded_parts_have_the_same_arrays_and_files(tmp_path):
-    sharded = jh.shard_index(example(5000, 24)[0], mesh_of(4))
+    sharded = jh.shard_index(collection(24, 5000).index, mesh_of(4))
     path, again = tmp_path / "index", tmp_path / "again" / "index"
     again.parent.mkdir()
     jh.save_index(path, sharded)
@@ -400,7 +387,7 @@ def test_reloaded_parts_have_the_same_arrays_and_files(tmp_path):
 
 def test_no_more_is_in_memory_than_the_parts_of_one_shard(tmp_path, monkeypatch):
     path, seen, most = tmp_path / "index", [], []
-    jh.save_index(path, jh.shard_index(example(5000, 24)[0], mesh_of(8)))
+    jh.save_index(path, jh.shard_index(collection(24, 5000).index, mesh_of(8)))
     read_sorted = parts.read_sorted
 
     def counting(*arguments):
@@ -418,7 +405,7 @@ def test_no_more_is_in_memory_than_the_parts_of_one_shard(tmp_path, monkeypatch)
 
 def test_the_old_version_stays_until_the_list_is_replaced(tmp_path, monkeypatch):
     path = tmp_path / "index"
-    old, new = example(301, 24)[0], example(290, 24)[0]
+    old, new = collection(24, 301).index, collection(24, 290).index
     jh.save_index(path, jh.shard_index(old, mesh_of(3)))
     files = parts_of(path)
 
@@ -438,8 +425,8 @@ def test_the_old_version_stays_until_the_list_is_replaced(tmp_path, monkeypatch)
 
 def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
     path, other = tmp_path / "index", tmp_path / "index2"
-    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
-    jh.save_index(other, jh.shard_index(example(290, 24)[0], mesh_of(2)))
+    jh.save_index(path, jh.shard_index(collection(24, 301).index, mesh_of(3)))
+    jh.save_index(other, jh.shard_index(collection(24, 290).index, mesh_of(2)))
     mine, theirs = (sorted(tmp_path.glob(f"{name}.*"))[1] for name in ("index", "index2"))
     whole = mine.read_bytes()
     for content, message in [
@@ -467,7 +454,7 @@ def test_a_damaged_exchanged_or_missing_part_is_noticed(tmp_path):
 )
 def test_a_forged_list_is_refused(name, forged, tmp_path):
     path = tmp_path / "index"
-    jh.save_index(path, jh.shard_index(example(301, 24)[0], mesh_of(3)))
+    jh.save_index(path, jh.shard_index(collection(24, 301).index, mesh_of(3)))
     listing = archive.read_archive(path, parts.PARTS)
     if name in listing.meta["index"]:
         listing.meta["index"][name] = forged
