@@ -1,6 +1,5 @@
 """The command `build`: learns a collection from images or vectors, or updates one."""
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from jaxhash.cli.embedder import SIDE as EMBEDDED_SIDE
 from jaxhash.cli.embedder import Embedder, Embedding, check_embedding
 from jaxhash.cli.embedding_cache import EmbeddingCache
 from jaxhash.cli.images import check_pillow
+from jaxhash.cli.outputs import check_output
 from jaxhash.cli.settings import choose_settings
 from jaxhash.cli.sources import Items, read_folder
 from jaxhash.cli.terminal import StatusLine, escape_name
@@ -56,7 +56,7 @@ class BuildOptions(NamedTuple):
 def run_build(source: str, output: str, options: BuildOptions) -> None:
     """Builds the collection of a folder of images or a file of vectors, or updates it if `output` exists."""
     _check_options(options)
-    check_output(output)
+    check_output(output, "collection", [source])
     old = load_collection(output) if Path(output).exists() and not options.retrain else None
     holds_images = _check_source(source, options)
     if old is not None:
@@ -117,17 +117,6 @@ def _check_options(options: BuildOptions) -> None:
         )
 
 
-def check_output(path: str) -> None:
-    """Raises if a file can't be written there: otherwise this would show only after minutes of training."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {folder}")
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: no permission to write in {folder}")
-
-
 def _check_source(source: str, options: BuildOptions) -> bool:
     """Returns whether a source is a folder of images; raises unless it is one or a `.npy` file."""
     if Path(source).is_dir():
@@ -135,7 +124,7 @@ def _check_source(source: str, options: BuildOptions) -> bool:
         return True
     if not Path(source).exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    if not source.endswith(".npy"):
+    if not source.lower().endswith(".npy"):
         raise ValueError(f"{source}: expected a folder of images, or vectors in a .npy file")
     for name, value in (("--embedder", options.embedder), ("--for", options.purpose)):
         if value is not None:

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from jaxhash.cli.embedder import Embedding
 from jaxhash.cli.sources import DIGEST_WORDS, Items
 from jaxhash.core.checks import check_choice, check_integer
-from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, read_archive, write_archive
+from jaxhash.files.header import CorruptFileError
 from jaxhash.index.changes import add_items, remove_items
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.encoder import Encoder

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxhash.cli.build import check_output
 from jaxhash.cli.collection import PURPOSES, Collection, load_collection
 from jaxhash.cli.embedder import Embedder, check_embedding
 from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
@@ -58,8 +57,7 @@ def run_query(
         embedder: the function by which the collection was built, if it was built by one.
     """
     if output is not None:
-        check_gallery(output)
-        check_output(output)
+        check_gallery(output, [path, *items])
     collection = load_collection(path)
     if output is not None and not collection.holds_images:
         raise ValueError(f"{path} holds vectors, of which there is nothing to see: leave out --gallery")

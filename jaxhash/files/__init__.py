@@ -3,6 +3,6 @@
 Every failure to read one is a `CorruptFileError`.
 """
 
-from jaxhash.files.archive import CorruptFileError
+from jaxhash.files.header import CorruptFileError
 
 __all__ = ["CorruptFileError"]

@@ -20,24 +20,27 @@ import numpy as np
 from numpy.lib import format as npy
 
 from jaxhash.files.atomic import replace_file
+from jaxhash.files.header import (
+    BEGIN,
+    FORMAT,
+    HEADER,
+    HEADER_LIMIT,
+    NAME_PLACE,
+    VERSION,
+    AnyPath,
+    CorruptFileError,
+    parse_header,
+)
 
-FORMAT, VERSION = "jaxhash", 1
-HEADER = "header.json"
-HEADER_LIMIT = 2**20
 # Longer headers of arrays are refused. Ours have 128 bytes, and 64 axes would need less than 1,500.
 NPY_HEADER_LIMIT = 1500
 DIGEST_LENGTH = 64
 DTYPES = ("<u4", "<i4", "<f4", "|u1")
 CHUNK = 2**22
-# The first bytes of the file (of a zip member) and of its end (of the zip's end record, which the digest follows).
-BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
+# The first bytes of its end (of the zip's end record, which the digest follows).
+END, END_LENGTH = b"PK\5\6", 22 + DIGEST_LENGTH
 
-AnyPath = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
-
-
-class CorruptFileError(ValueError):
-    """A file is damaged or of another kind; the message names the file and what is wrong."""
 
 
 class Archive(NamedTuple):
@@ -155,7 +158,7 @@ def _read_content(file: io.FileIO) -> memoryview:
 def _parse_archive(file: io.FileIO, content: memoryview, kinds: tuple[str, ...]) -> Archive:
     try:
         members = _split_members(file, content)
-        header = _parse_header(members[HEADER])
+        header = parse_header(members[HEADER])
         if kinds and header["kind"] not in kinds:
             raise CorruptFileError(f"expected a saved {kinds[0]}, but it holds: {header['kind']}")
         digest = bytes(content[-DIGEST_LENGTH:]).decode()
@@ -172,9 +175,11 @@ def _split_members(file: io.FileIO, content: memoryview) -> dict[str, memoryview
     place = 0
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            name_length, extra_length = struct.unpack_from("<2H", content, place + 26)
-            name_end = place + 30 + name_length
-            whole = content[place : place + 4] == BEGIN and content[place + 30 : name_end] == info.filename.encode()
+            name_length, extra_length = struct.unpack_from("<2H", content, place + NAME_PLACE - 4)
+            name_end = place + NAME_PLACE + name_length
+            whole = (
+                content[place : place + 4] == BEGIN and content[place + NAME_PLACE : name_end] == info.filename.encode()
+            )
             if info.header_offset != place or not whole or info.filename in found:
                 raise CorruptFileError(f"{info.filename}: the members of the archive do not follow one another")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
@@ -184,43 +189,6 @@ def _split_members(file: io.FileIO, content: memoryview) -> dict[str, memoryview
         if place != archive.start_dir:
             raise CorruptFileError("the members of the archive do not end where its directory begins")
     return found
-
-
-def _parse_header(member: memoryview) -> dict[str, Any]:
-    text = bytes(member[: HEADER_LIMIT + 1])
-    if len(text) > HEADER_LIMIT:
-        raise CorruptFileError(f"{HEADER} is longer than {HEADER_LIMIT} bytes")
-    header = json.loads(
-        text.decode(), object_pairs_hook=_make_dict, parse_constant=_refuse_constant, parse_int=_parse_integer
-    )
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CorruptFileError(f"{HEADER} does not name the format {FORMAT!r}")
-    version = header.get("version")
-    if type(version) is not int or version < 1:
-        raise CorruptFileError(f"version must be a positive integer, got {version!r}")
-    if version > VERSION:
-        raise CorruptFileError(f"written by a newer version (format {version}, this reads {VERSION}): upgrade jaxhash")
-    for field, expected in (("kind", str), ("meta", dict), ("arrays", dict)):
-        if not isinstance(header.get(field), expected):
-            raise CorruptFileError(f"{HEADER}: {field} must be a {expected.__name__}")
-    return header
-
-
-def _make_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses equal names: of two, this JSON parser would keep the second, and others the first."""
-    if len(dict(pairs)) < len(pairs):
-        raise CorruptFileError(f"{HEADER} names a field twice")
-    return dict(pairs)
-
-
-def _refuse_constant(text: str) -> Any:
-    raise CorruptFileError(f"{HEADER} holds {text}")
-
-
-def _parse_integer(text: str) -> int:
-    if len(text) > 20:  # parsing time grows with the square of the length
-        raise CorruptFileError(f"{HEADER} holds an integer of {len(text)} digits")
-    return int(text)
 
 
 def _parse_arrays(members: dict[str, memoryview], described: dict[str, Any]) -> dict[str, np.ndarray]:

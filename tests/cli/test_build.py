@@ -194,7 +194,7 @@ def test_what_is_wrong_is_one_line_that_says_what_to_do(original, embeddings, tm
         (("build", tmp_path / "empty", "-o", tmp_path / "f"), "no image in it"),
         (("build", original / "photos", "-o", tmp_path / "no" / "f"), "there is no folder"),
         (("build", original / "photos", "-o", tmp_path), "is a folder"),
-        (("build", original / "photos", "-o", tmp_path / "text"), "no jaxhash file"),
+        (("build", original / "photos", "-o", tmp_path / "text"), "is no collection"),
         (("build", original / "photos", "-o", vectors), "holds vectors, not images"),
         (("build", embeddings / "v.npy", "-o", photos), "holds images, not vectors"),
         (("build", original / "photos", "-o", tmp_path / "f", "--bits", 0), "num_bits"),
