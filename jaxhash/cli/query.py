@@ -12,7 +12,7 @@ from jaxhash.cli.embedder import Embedder, check_embedding
 from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
 from jaxhash.cli.terminal import escape_name
-from jaxhash.cli.vectors import load_vectors, read_row
+from jaxhash.cli.vectors import load_vectors, name_items, read_row
 from jaxhash.codes.weights import weigh_queries
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
@@ -82,14 +82,18 @@ def _encode_queries(collection: Collection, items: Sequence[str]) -> tuple[list[
     if collection.holds_images:
         with guard_pillow():
             pixels = np.stack([_read_pixels(item, collection.side) for item in items])
-        embed = None if collection.embedding is None else Embedder(collection.embedding, collection.width)
-        return list(items), *_encode_weighted(collection, pixels if embed is None else embed(pixels))
+        if collection.embedding is not None:
+            pixels = Embedder(collection.embedding, collection.width)(pixels, items)
+        return list(items), *_encode_weighted(collection, pixels, items)
     labels, codes, weights = zip(*(_encode_vectors(collection, item) for item in items), strict=True)
     return [*chain.from_iterable(labels)], np.concatenate(codes), np.concatenate(weights)
 
 
-def _encode_weighted(collection: Collection, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    codes, weights = encode_weighted(collection.retriever.model, values)
+def _encode_weighted(
+    collection: Collection, values: np.ndarray, labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    with name_items(labels, "ask for others, or build anew with such items by --retrain"):
+        codes, weights = encode_weighted(collection.retriever.model, values)
     return np.asarray(codes), np.asarray(weights)
 
 
@@ -104,14 +108,14 @@ def _encode_vectors(collection: Collection, item: str) -> tuple[list[str], np.nd
     """Returns the labels, codes and weights of a row of the collection, or of the vectors in a file."""
     if item.isascii() and item.isdecimal():
         return [item], *_encode_row(collection, int(item))
-    if not item.endswith(".npy"):
+    if not item.lower().endswith(".npy"):
         raise ValueError(f"{item}: expected the number of a row, or a .npy file")
     vectors = load_vectors(item)
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != collection.side:
         raise ValueError(f"{item}: expected vectors of {collection.side} values, got shape {vectors.shape}")
     rows = vectors.reshape(-1, collection.side)
     labels = [item] if vectors.ndim == 1 else [f"{item} row {row}" for row in range(len(rows))]
-    return labels, *_encode_weighted(collection, rows)
+    return labels, *_encode_weighted(collection, rows, labels)
 
 
 def _encode_row(collection: Collection, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +125,7 @@ def _encode_row(collection: Collection, row: int) -> tuple[np.ndarray, np.ndarra
     if vector is None:
         print(f"row {row} of {escape_name(source)} is gone or changed: all bits count alike", file=sys.stderr)
         return codes, np.ones((1, collection.retriever.model.num_bits), np.uint8)
-    return _encode_weighted(collection, vector[None])
+    return _encode_weighted(collection, vector[None], [f"row {row}"])
 
 
 def _find_nearest(

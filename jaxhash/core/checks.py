@@ -213,8 +213,10 @@ def _check_distinct(ids: np.ndarray) -> None:
         )
 
 
-def check_embedded(name: str, vectors: Any, count: int, width: int | None = None) -> np.ndarray:
-    """Returns what a function has made of so many images as float32 `[count, d]`, once it is that."""
+def check_embedded(
+    name: str, vectors: Any, count: int, width: int | None = None, labels: Sequence[str] | None = None
+) -> np.ndarray:
+    """Returns what a function has made of images as float32 `[count, d]`, once it is that; `labels` name the images."""
     try:
         array = np.asarray(vectors)
     except Exception as error:
@@ -228,6 +230,9 @@ def check_embedded(name: str, vectors: Any, count: int, width: int | None = None
         raise ValueError(f"{name} must give floats of shape {shape}, got {array.dtype} of shape {array.shape}")
     with np.errstate(over="ignore"):
         values = array.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} gave NaN or a number too large for float32")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        image = f"image {row} of those given to it" if labels is None else labels[row]
+        raise ValueError(f"{name} gave NaN or a number too large for float32 for {image}")
     return values

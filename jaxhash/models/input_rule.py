@@ -15,6 +15,14 @@ UNIT_RULE = np.array([0.0, 1.0, 1.0], np.float32)
 COUNTS_RULE = np.array([0.0, LIMIT, 0.0], np.float32)
 
 
+class ItemError(ValueError):
+    """An item that a model does not take: `row` is its number, `low` and `high` the range that its model takes."""
+
+    def __init__(self, message: str, row: int, low: float, high: float):
+        super().__init__(message)
+        self.row, self.low, self.high = row, low, high
+
+
 def make_untrained_rule(activation: Any) -> np.ndarray:
     """Returns the rule before training: [0, 1] for sigmoid outputs, counts for softmax, any finite value for others."""
     if activation == "softmax":
@@ -53,7 +61,7 @@ def _make_rule(low: float, high: float, takes_bytes: float) -> np.ndarray:
 
 
 def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
-    """Raises `ValueError` unless float items `[n, ...]` are finite and within the rule's range.
+    """Raises `ValueError` unless float items `[n, ...]` are finite, `ItemError` unless within the rule's range.
 
     The message names the row; `first` is the number of the first one.
     """
@@ -64,8 +72,9 @@ def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
     if items.size and (items.min() < low or items.max() > high):
         row = int(np.argmax(((items < low) | (items > high)).any(axis=tuple(range(1, items.ndim)))))
         are_bytes = takes_bytes and items.min() >= 0 and 1 < items.max() <= 255
-        raise ValueError(
+        message = (
             f"images must lie in [{low:g}, {high:g}]{' (or be uint8)' if takes_bytes else ''} for this model, but row "
             f"{first + row} spans {items[row].min()} to {items[row].max()}"
             f"{': divide by 255, or give uint8' if are_bytes else ''}"
         )
+        raise ItemError(message, first + row, float(low), float(high))
