@@ -71,6 +71,10 @@ class Collection:
         """The digest of each item, by its name."""
         return dict(zip(self.names, map(bytes, self.digests.astype("<u4")), strict=True))
 
+    def find_digests(self, ids: ArrayLike) -> list[bytes]:
+        """Finds the digests of items by their ids, which are known."""
+        return [row.tobytes() for row in self.digests[np.searchsorted(self.ids, np.asarray(ids))].astype("<u4")]
+
     def encode(self, values: ArrayLike) -> jax.Array:
         """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, width]`: codes uint32 `[m, w]`."""
         return encode(self.retriever.model, values)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,14 +81,20 @@ def find_odd_rows(vectors: np.ndarray) -> np.ndarray:
     return np.flatnonzero(far | (constant & (2 * constant.sum() < len(vectors))))
 
 
-def read_row(path: str, row: int, digest: bytes) -> np.ndarray | None:
-    """Reads one row of a file of vectors, float32 `[d]`; returns `None` unless it is there and has this digest."""
+def read_rows(path: str, known: Iterable[tuple[int, bytes]]) -> Iterator[np.ndarray | None]:
+    """Reads rows of a file of vectors, float32 `[d]`, by number and digest; `None` where one is gone or has changed."""
     try:
-        with np.errstate(over="ignore"):
-            vector = np.array(_map_array(path)[row : row + 1], dtype=np.float32, order="C").reshape(-1)
-    except (OSError, ValueError, TypeError, IndexError):
-        return None
-    return vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
+        array = _map_array(path)
+    except (OSError, ValueError):
+        array = np.empty(0)
+    for row, digest in known:
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.array(array[row : row + 1], dtype=np.float32, order="C").reshape(-1)
+        except (ValueError, TypeError, IndexError):
+            yield None
+        else:
+            yield vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
 
 
 def _map_array(path: str) -> np.ndarray:

@@ -92,7 +92,8 @@ def test_another_folder_by_mistake_does_not_replace_a_collection(folder, capsys,
     assert (folder / "photos.npz").read_bytes() == content
 
 
-def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits, untrained):
+def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys, digits, untrained, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     names = ["new\nline.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png", "back\\slash.png"]
     (tmp_path / "in").mkdir()
     for name, image in zip(names, digits, strict=False):
@@ -105,7 +106,7 @@ def test_odd_names_are_printed_on_one_line_and_never_written_to(tmp_path, capsys
         r"new\nline.png",
         r"\xff.png",
         r"\x1b[31m.png",
-        r"back\\slash.png",
+        r"back\slash.png",
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "g.html", "in"]
     assert len(Page((tmp_path / "g.html").read_text(encoding="utf-8")).images) == 5
