@@ -16,9 +16,10 @@ EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend":
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status: 0, 2 after an error, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # any file name can be printed
+    if hasattr(sys.stdout, "reconfigure"):  # names of files go out as the bytes that they are
+        sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(errors="backslashreplace")
     try:
         options = _make_parser().parse_args(arguments)
         options.run(options)
@@ -108,7 +109,12 @@ def _add_query(query: argparse.ArgumentParser) -> None:
     reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
     query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
     _add_embedder(query)
+    _add_null(query)
     query.set_defaults(run=_run_query)
+
+
+def _add_null(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--null", action="store_true", help="end lines in NUL characters, for xargs -0")
 
 
 def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
@@ -123,6 +129,7 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print instead what to delete, one a line: what is within R bits of an earlier item that stays",
     )
+    _add_null(duplicates)
     duplicates.set_defaults(run=_run_duplicates)
 
 
@@ -184,13 +191,14 @@ def _run_query(options: argparse.Namespace) -> None:
         radius=options.radius,
         output=options.gallery,
         embedder=options.embedder,
+        null=options.null,
     )
 
 
 def _run_duplicates(options: argparse.Namespace) -> None:
-    from jaxhash.cli.query import run_deduplicate, run_duplicates
+    from jaxhash.cli.duplicates import run_deduplicate, run_duplicates
 
-    (run_deduplicate if options.keep else run_duplicates)(options.file, options.radius)
+    (run_deduplicate if options.keep else run_duplicates)(options.file, options.radius, null=options.null)
 
 
 def _run_info(options: argparse.Namespace) -> None:

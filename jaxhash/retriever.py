@@ -21,7 +21,8 @@ from jaxhash.core.checks import (
     is_traced,
     num_words,
 )
-from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, Arrays, read_archive, write_archive
+from jaxhash.files.header import AnyPath, CorruptFileError
 from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.positions import id_span

@@ -24,10 +24,11 @@ from jaxhash.cli.embedder import SIDE as EMBEDDED_SIDE
 from jaxhash.cli.embedder import Embedder, Embedding, check_embedding
 from jaxhash.cli.embedding_cache import EmbeddingCache
 from jaxhash.cli.images import check_pillow
+from jaxhash.cli.outputs import check_output
 from jaxhash.cli.settings import choose_settings
 from jaxhash.cli.sources import Items, read_folder
 from jaxhash.cli.terminal import StatusLine, escape_name
-from jaxhash.cli.vectors import read_vectors
+from jaxhash.cli.vectors import find_odd_rows, read_vectors
 from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
@@ -38,6 +39,7 @@ from jaxhash.training.epoch import History
 from jaxhash.training.fitting import fit
 
 SIDE = 32
+ODD_ROWS_NAMED = 5
 DUPLICATE_BITS = 64  # shorter codes make images equal that are only alike
 
 
@@ -56,7 +58,7 @@ class BuildOptions(NamedTuple):
 def run_build(source: str, output: str, options: BuildOptions) -> None:
     """Builds the collection of a folder of images or a file of vectors, or updates it if `output` exists."""
     _check_options(options)
-    check_output(output)
+    check_output(output, "collection", [source])
     old = load_collection(output) if Path(output).exists() and not options.retrain else None
     holds_images = _check_source(source, options)
     if old is not None:
@@ -81,17 +83,20 @@ def _build(
 ) -> None:
     status = StatusLine()
     if Path(source).is_dir():
-        items = _read_images(source, old, options, status, embedder, cache)
+        items = _read_images(source, output, old, options, status, embedder, cache)
     else:
         items = _read_vectors(source, old)
     if old is None:
         new, changes = learn_collection(items, source, options, status), None
         new = replace(new, embedding=None if embedder is None else embedder.embedding)
     else:
+        _check_moved(old, items, source, output)
         new, changes = update_collection(old, items, source)
     status.clear()
     save_collection(output, new)
     _report(output, new, items, changes)
+    if old is not None and _is_moved(old, source):
+        print(f"the source was {escape_name(old.source)}, and is now {escape_name(new.source)}")
 
 
 def _open_cache(output: str, embedding: Embedding) -> EmbeddingCache:
@@ -117,17 +122,6 @@ def _check_options(options: BuildOptions) -> None:
         )
 
 
-def check_output(path: str) -> None:
-    """Raises if a file can't be written there: otherwise this would show only after minutes of training."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {folder}")
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: no permission to write in {folder}")
-
-
 def _check_source(source: str, options: BuildOptions) -> bool:
     """Returns whether a source is a folder of images; raises unless it is one or a `.npy` file."""
     if Path(source).is_dir():
@@ -135,7 +129,7 @@ def _check_source(source: str, options: BuildOptions) -> bool:
         return True
     if not Path(source).exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    if not source.endswith(".npy"):
+    if not source.lower().endswith(".npy"):
         raise ValueError(f"{source}: expected a folder of images, or vectors in a .npy file")
     for name, value in (("--embedder", options.embedder), ("--for", options.purpose)):
         if value is not None:
@@ -163,15 +157,46 @@ def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, o
         raise ValueError(f"{output} takes images at {old.side} pixels a side, not {options.side}; try --retrain")
 
 
+def _is_moved(old: Collection, source: str) -> bool:
+    return os.path.realpath(source) != os.path.realpath(old.source)
+
+
+def _check_moved(old: Collection, items: Items, source: str, output: str) -> None:
+    """Raises if a collection was built of another source, unless half of its items are in this one, as in a copy."""
+    if not _is_moved(old, source):
+        return
+    there = set(map(bytes, items.digests.astype("<u4")))
+    kept = sum(digest in there for digest in old.known_digests.values())
+    if 2 * kept < len(old.ids):
+        raise ValueError(
+            f"{output} was built of {old.source}, and {source} holds {kept:,} of its {len(old.ids):,} items: choose "
+            "another output, or build it anew by --retrain"
+        )
+
+
 def _read_vectors(source: str, old: Collection | None) -> Items:
     items = read_vectors(source, {} if old is None else old.known_digests)
     if old is not None and items.values.shape[1] != old.width:
         raise ValueError(f"{source}: vectors of {items.values.shape[1]} values, where there were {old.width}")
+    if old is None:
+        _warn_of_odd_rows(source, items.values)
     return items
+
+
+def _warn_of_odd_rows(source: str, vectors: np.ndarray) -> None:
+    rows = find_odd_rows(vectors)
+    if rows.size:
+        named = ", ".join(map(str, rows[:ODD_ROWS_NAMED])) + ", ..." * (len(rows) > ODD_ROWS_NAMED)
+        print(
+            f"jaxhash: warning: {escape_name(source)}: {len(rows):,} of {len(vectors):,} rows are of one value or far "
+            f"from all others, as fill values are: row {named}. Codes are better without them",
+            file=sys.stderr,
+        )
 
 
 def _read_images(
     source: str,
+    output: str,
     old: Collection | None,
     options: BuildOptions,
     status: StatusLine,
@@ -188,6 +213,7 @@ def _read_images(
         embedder=embedder,
         cache=cache,
         strict=options.strict,
+        output=output,
         on_progress=lambda done, total: status.update(f"{doing} {done:,} of {total:,} files"),
     )
     status.clear()
@@ -211,7 +237,7 @@ def learn_collection(items: Items, source: str, options: BuildOptions, status: S
     settings = choose_settings(values, num_bits, finds_duplicates=finds_duplicates)
     epochs = options.epochs or settings.epochs
     status.update("learning: views of all images first, half of the work" if settings.model.makes_views else "learning")
-    with _print_code_warnings():
+    with _print_code_warnings("images" if values.ndim == 4 else "vectors"):
         model, _ = fit(
             settings.model,
             values,
@@ -231,13 +257,13 @@ def _make_epoch_callback(epochs: int, status: StatusLine) -> Callable[[int, Hist
 
 
 @contextmanager
-def _print_code_warnings() -> Iterator[None]:
-    """Prints each `CodeWarning` of `fit` as one line."""
+def _print_code_warnings(kind: str) -> Iterator[None]:
+    """Prints each `CodeWarning` of `fit` as one line, with the items called by their kind: `fit` says images."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodeWarning)
         yield
     for warning in caught:
-        print(f"jaxhash: warning: {warning.message}", file=sys.stderr)
+        print(f"jaxhash: warning: {str(warning.message).replace('images', kind)}", file=sys.stderr)
 
 
 def _report(output: str, new: Collection, items: Items, changes: Changes | None) -> None:

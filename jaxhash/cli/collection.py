@@ -16,9 +16,11 @@ from jax.typing import ArrayLike
 
 from jaxhash.cli.embedder import Embedding
 from jaxhash.cli.sources import DIGEST_WORDS, Items
+from jaxhash.cli.vectors import name_items
 from jaxhash.core.checks import check_choice, check_integer
-from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
-from jaxhash.index.changes import add_items, remove_items
+from jaxhash.files.archive import Archive, read_archive, write_archive
+from jaxhash.files.header import CorruptFileError
+from jaxhash.index.building import build_index
 from jaxhash.index.hash_index import HashIndex, sorted_arrays
 from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode
@@ -69,6 +71,10 @@ class Collection:
         """The digest of each item, by its name."""
         return dict(zip(self.names, map(bytes, self.digests.astype("<u4")), strict=True))
 
+    def find_digests(self, ids: ArrayLike) -> list[bytes]:
+        """Finds the digests of items by their ids, which are known."""
+        return [row.tobytes() for row in self.digests[np.searchsorted(self.ids, np.asarray(ids))].astype("<u4")]
+
     def encode(self, values: ArrayLike) -> jax.Array:
         """Encodes images, uint8 `[m, side, side, 3]`, or vectors, float32 `[m, width]`: codes uint32 `[m, w]`."""
         return encode(self.retriever.model, values)
@@ -92,7 +98,8 @@ class Collection:
 def update_collection(old: Collection, items: Items, source: str) -> tuple[Collection, Changes]:
     """Updates a collection to the items that its source has now. Encodes only the fresh ones, with the same model.
 
-    An item keeps its id as long as it keeps its name; new items get ids after the largest.
+    An item keeps its id as long as it keeps its name; new items get ids after the largest. An item keeps its code under
+    any name.
 
     Args:
         old: the collection.
@@ -100,28 +107,50 @@ def update_collection(old: Collection, items: Items, source: str) -> tuple[Colle
         source: the path of the folder or file, which may have moved.
 
     Raises:
-        ValueError: no item is unchanged.
+        ValueError: no item is unchanged, or the model does not take an item.
     """
     if items.fresh.all():
         raise ValueError(f"nothing in {source} is as it was when the file was built: build it anew by --retrain")
-    id_of = dict(zip(old.names, old.ids.tolist(), strict=True))
-    added = [name for name in items.names if name not in id_of]
-    id_of |= {name: int(old.ids[-1]) + number for number, name in enumerate(added, start=1)}
-    ids = np.array([id_of[name] for name in items.names], np.int32)
-    kept = np.isin(old.ids, ids[~items.fresh])
-    index = remove_items(old.retriever.index, old.ids[~kept])
-    index = add_items(index, old.encode(items.values), ids=ids[items.fresh])
+    digests = list(map(bytes, items.digests.astype("<u4")))
+    id_of_digest = dict(zip(old.known_digests.values(), old.ids.tolist(), strict=True))
+    codes = np.empty((len(digests), old.retriever.index.num_words), np.uint32)
+    known = [id_of_digest[digest] for digest, fresh in zip(digests, items.fresh, strict=True) if not fresh]
+    codes[~items.fresh] = old.find_codes(known)
+    codes[items.fresh] = _encode_fresh(old, items, source)
+    ids = _assign_ids(old, items.names)
     order = np.argsort(ids)
     new = replace(
         old,
-        retriever=Retriever(old.retriever.model, index),
+        retriever=Retriever(old.retriever.model, build_index(codes, old.retriever.index.num_bits, ids=ids)),
         source=str(Path(source).absolute()),
         ids=ids[order],
         names=tuple(items.names[position] for position in order),
         digests=items.digests[order],
     )
-    changed = int(items.fresh.sum()) - len(added)
-    return new, Changes(len(added), changed, int((~kept).sum()) - changed)
+    return new, _count_changes(old, new, int(items.fresh.sum()))
+
+
+def _encode_fresh(old: Collection, items: Items, source: str) -> jax.Array:
+    row = "" if old.holds_images else "row "
+    labels = [f"{source}: {row}{name}" for name, fresh in zip(items.names, items.fresh, strict=True) if fresh]
+    with name_items(labels, "leave it out, or build anew by --retrain"):
+        return old.encode(items.values)
+
+
+def _assign_ids(old: Collection, names: Sequence[str]) -> np.ndarray:
+    id_of = dict(zip(old.names, old.ids.tolist(), strict=True))
+    added = [name for name in names if name not in id_of]
+    id_of |= {name: int(old.ids[-1]) + number for number, name in enumerate(added, start=1)}
+    return np.array([id_of[name] for name in names], np.int32)
+
+
+def _count_changes(old: Collection, new: Collection, num_fresh: int) -> Changes:
+    """Counts images by their names. Rows of vectors have none: one may have moved, and then it has not changed."""
+    before, after = old.known_digests, new.known_digests
+    changed = sum(before.get(name, digest) != digest for name, digest in after.items())
+    if not new.holds_images:
+        changed = min(num_fresh, len(set(before.values()) - set(after.values())))
+    return Changes(len(after.keys() - before.keys()), changed, len(before.keys() - after.keys()))
 
 
 def save_collection(path: str | os.PathLike[str], collection: Collection) -> None:

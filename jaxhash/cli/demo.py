@@ -32,6 +32,13 @@ from jaxhash.training.fitting import fit
 
 DATASET = "mnist-5k"
 OBJECTIVES = ("reconstruct", "retrieve")
+CHARTS = ("reconstructions.png", "buckets.png", "matches.png")
+FILES = (
+    "report.html",
+    *CHARTS,
+    *(f"training-{name}.png" for name in OBJECTIVES),
+    *(f"{name}.npz" for name in OBJECTIVES),
+)
 BATCH_SIZE = 256
 STEPS, MIN_EPOCHS = 500, 5  # of each model
 LOSS_LINES = 5
@@ -57,7 +64,7 @@ def run_demo(
         check_integer("epochs", epochs, 1)
     if num_bits is not None:
         check_num_bits(num_bits)
-    report = Report(Path(output))
+    report = Report(Path(output), FILES)
     data = load_dataset(dataset, data_dir)
     count = len(data.train_images)
     num_bits = suggest_num_bits(count) if num_bits is None else num_bits

@@ -5,7 +5,7 @@ A file of a collection holds the function's name, to compare it. Only the name o
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -37,8 +37,8 @@ class Embedder:
         self.embedding, self.width = embedding, width
         self._function = import_function(embedding.name)
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Makes vectors, float32 `[m, d]`, of images, uint8 `[m, side, side, 3]`.
+    def __call__(self, pixels: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+        """Makes vectors, float32 `[m, d]`, of images, uint8 `[m, side, side, 3]`, called by these names in errors.
 
         Raises:
             ValueError: the function fails, or gives something else or vectors of another length.
@@ -51,7 +51,7 @@ class Embedder:
                 f"--embedder {name} failed on uint8 images of shape {pixels.shape}: {type(error).__name__}: {error}"
             )
             raise ValueError(message) from error
-        vectors = check_embedded(f"--embedder {name}", vectors, len(pixels))
+        vectors = check_embedded(f"--embedder {name}", vectors, len(pixels), labels=names)
         self.check_width(vectors.shape[1])
         return vectors
 

@@ -1,7 +1,7 @@
 """The vectors of image files, kept beside the output while a collection is built, so that Ctrl-C loses seconds of work.
 
 The cache is a folder of checked files (see `jaxhash.files.archive`), each with some vectors and the files they belong
-to. A vector counts if its file has the same name, size and time of change.
+to. A vector counts if its file has the same name, size and time of change. Other files in the folder are left alone.
 """
 
 import os
@@ -14,10 +14,12 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from jaxhash.cli.embedder import Embedding
-from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, read_archive, write_archive
+from jaxhash.files.header import CorruptFileError, looks_like_archive
 
 KIND = "embeddings"
 SUFFIX = ".embeddings"  # of the folder, after the name of the output
+PART = "[0-9]" * 6 + ".npz"  # the names of its files
 SECONDS_IN_PART = 10.0
 DIGEST_BYTES = 32
 
@@ -37,7 +39,7 @@ class EmbeddingCache:
     """The vectors that an embedder has made of image files so far; a context manager that saves those added.
 
     Attributes:
-        notes: what of an earlier cache could not be used, and why.
+        notes: the parts of an earlier cache that could not be used, and why.
     """
 
     def __init__(self, output: str | os.PathLike[str], embedding: Embedding):
@@ -48,7 +50,7 @@ class EmbeddingCache:
         self._last: tuple[Path | None, Part | None] = None, None
         self._lock = threading.Lock()
         self._begin_part()
-        for path in sorted(self._folder.glob("*.npz")):
+        for path in self._list_parts():
             self._open(path)
 
     def __enter__(self) -> Self:
@@ -81,17 +83,21 @@ class EmbeddingCache:
         """Saves the vectors that were added since the last time."""
         if self._added:
             self._folder.mkdir(exist_ok=True)
-            numbers = [int(path.stem) for path in self._folder.glob("*.npz") if path.stem.isdecimal()]
+            numbers = [int(path.stem) for path in self._folder.glob(PART) if path.stem.isdecimal()]
             _write_part(self._folder / f"{max(numbers, default=0) + 1:06}.npz", self._embedding, self._added)
         self._begin_part()
 
     def remove(self) -> None:
         """Removes the folder."""
         self._begin_part()
-        for path in self._folder.glob("*.npz"):
+        for path in self._list_parts():
             path.unlink()
         with suppress(OSError):  # it was never made, or holds something of somebody else
             self._folder.rmdir()
+
+    def _list_parts(self) -> list[Path]:
+        """Lists the files that a cache has written, by their names and first bytes: they may be damaged."""
+        return [path for path in sorted(self._folder.glob(PART)) if looks_like_archive(path)]
 
     def _begin_part(self) -> None:
         self._added: list[tuple[str, Stamp, bytes, np.ndarray]] = []

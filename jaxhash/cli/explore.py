@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxhash.cli import page
-from jaxhash.cli.build import check_output
 from jaxhash.cli.collection import Collection, load_collection
 from jaxhash.cli.images import ImageError, check_pillow, guard_pillow, make_thumbnail
+from jaxhash.cli.outputs import check_output
 from jaxhash.cli.sheets import COLUMNS, PER_SHEET, decode_picture, make_sheets, shrink_picture
 from jaxhash.cli.sources import start_workers
 from jaxhash.cli.terminal import StatusLine, escape_name
@@ -68,7 +68,7 @@ def run_explore(
     """
     if limit is not None:
         check_integer("limit", limit, 1)
-    check_output(output)
+    check_output(output, "page", [path])
     shown = _open(path, dataset, data_dir)
     codes, ids = _select_items(path, shown.index, limit)
     pictures = _read_pictures(shown.picture, ids)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxhash.cli import page
 from jaxhash.cli.images import ImageError, guard_pillow, make_thumbnail, read_image
+from jaxhash.cli.outputs import check_output
 from jaxhash.cli.terminal import escape_name
 
 SIDE = 128  # pixels of a thumbnail
@@ -23,12 +24,13 @@ class QueryResult(NamedTuple):
     paths: list[str]
 
 
-def check_gallery(path: str) -> None:
-    """Raises unless a gallery can be rendered for this path."""
+def check_gallery(path: str, inputs: Sequence[str]) -> None:
+    """Raises unless a gallery can be rendered and written at this path; `inputs` are the files that are read for it."""
     if not path.lower().endswith((".html", ".png")):
         raise ValueError(f"a gallery must be called .html or .png, got {path}")
     if path.lower().endswith(".png") and not find_spec("matplotlib"):
         raise ImportError("a gallery in one picture needs matplotlib: pip install 'jaxhash[demo]' (or ask for .html)")
+    check_output(path, "page" if path.lower().endswith(".html") else "picture", inputs)
 
 
 def render_gallery(path: str, results: Sequence[QueryResult], title: str) -> bytes:

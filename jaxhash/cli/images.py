@@ -12,7 +12,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,23 +76,25 @@ def guard_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def read_image(path: str | os.PathLike[str], side: int, known: bytes | None = None) -> tuple[bytes, np.ndarray | None]:
+def read_image(
+    path: str | os.PathLike[str], side: int, known: Container[bytes] = ()
+) -> tuple[bytes, np.ndarray | None]:
     """Reads an image file, once.
 
     Args:
         path: the file.
         side: the image is stretched to a square of this many pixels a side.
-        known: a digest; a file that has it is not decoded.
+        known: digests; a file that has one of them is not decoded.
 
     Returns:
-        The sha256 of the file, and its pixels uint8 `[side, side, 3]`, or `None` if the digest is the known one.
+        The sha256 of the file, and its pixels uint8 `[side, side, 3]`, or `None` if the digest is known.
 
     Raises:
         ImageError: the path is no regular file, or the file can't be read as an image.
     """
     content = _read_content(path)
     digest = hashlib.sha256(content).digest()
-    if digest == known:
+    if digest in known:
         return digest, None
     with _explain_errors(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return digest, np.asarray(_shrink_upright(image, side, stretch=True))

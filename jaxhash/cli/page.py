@@ -6,6 +6,7 @@ import html
 import io
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="jaxhash">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -28,6 +30,9 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+# Files that begin so were written by this module. A command replaces no others.
+PAGE_START = PAGE.partition("<meta http-equiv")[0].encode()
+PNG_START, PNG_TEXT, NEAR_START = b"\x89PNG\r\n\x1a\n", {"Software": "jaxhash"}, 1000
 
 # What a page may load: pictures inside it, and the one style and the one script that it is written with.
 POLICY = (
@@ -44,7 +49,7 @@ class Thumbnail(NamedTuple):
 
 
 def draw_as_ink(image: np.ndarray) -> np.ndarray:
-    """Converts uint8 `[h, w]`, whose 0 is paper, or `[h, w, 1]` or `[h, w, 3]` to colours, uint8 `[h, w, 3]`."""
+    """Converts uint8 `[h, w]`, whose 0 is paper, or `[h, w, 1]` or `[h, w, 3]` to colors, uint8 `[h, w, 3]`."""
     if image.ndim == 3 and image.shape[2] == 3:
         return image
     return np.repeat(255 - image.reshape(*image.shape[:2], 1), 3, axis=2)
@@ -53,8 +58,26 @@ def draw_as_ink(image: np.ndarray) -> np.ndarray:
 def encode_png(figure: "Figure") -> bytes:
     """Renders a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, metadata=PNG_TEXT)
     return buffer.getvalue()
+
+
+def is_our_page(path: Path) -> bool:
+    """Returns whether a file is a page of this module."""
+    return _read_start(path).startswith(PAGE_START)
+
+
+def is_our_picture(path: Path) -> bool:
+    """Returns whether a file is a PNG of `encode_png`."""
+    start = _read_start(path)
+    return start.startswith(PNG_START) and b"tEXtSoftware\0jaxhash" in start
+
+
+def _read_start(path: Path) -> bytes:
+    if not path.is_file():  # opening a FIFO would wait for a writer
+        return b""
+    with path.open("rb") as file:
+        return file.read(NEAR_START)
 
 
 def render_heading(text: str) -> str:

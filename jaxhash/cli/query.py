@@ -1,4 +1,4 @@
-"""The commands that read a file: `query`, `duplicates` and `info`. Results go to stdout, all else to stderr."""
+"""The commands `query` and `info`. Results go to stdout, all else to stderr."""
 
 import sys
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxhash.cli.build import check_output
 from jaxhash.cli.collection import PURPOSES, Collection, load_collection
 from jaxhash.cli.embedder import Embedder, check_embedding
 from jaxhash.cli.gallery import QueryResult, check_gallery, render_gallery
 from jaxhash.cli.images import ImageError, guard_pillow, read_image
-from jaxhash.cli.terminal import escape_name
-from jaxhash.cli.vectors import load_vectors, read_row
+from jaxhash.cli.terminal import escape_name, print_name
+from jaxhash.cli.vectors import load_vectors, name_items, read_rows
 from jaxhash.codes.weights import weigh_queries
 from jaxhash.core.checks import check_integer
 from jaxhash.files.archive import read_archive
@@ -25,14 +24,13 @@ from jaxhash.models.encoder import Encoder
 from jaxhash.models.encoding import encode_weighted
 from jaxhash.models.file import load_model
 from jaxhash.query.nearest import find_nearest
-from jaxhash.query.pairs.items import deduplicate, duplicate_groups
 from jaxhash.query.plan import LIMITS
 from jaxhash.query.radius import radius_search
 from jaxhash.retriever import load_retriever
 from jaxhash.training.checkpoints import read_progress
 
-NEIGHBOURS = 10
-# This process makes one search, so that to call a program is to compile it.
+NEIGHBORS = 10
+# This process makes one search, so each call of a program compiles it.
 ONE_SEARCH = LIMITS._replace(program=1e9)
 
 
@@ -44,6 +42,7 @@ def run_query(
     radius: int | None = None,
     output: str | None = None,
     embedder: str | None = None,
+    null: bool = False,
 ) -> None:
     """Prints the distances and paths of the items nearest to each query.
 
@@ -52,28 +51,28 @@ def run_query(
     Args:
         path: the file of a collection.
         items: the queries: paths of images; for vectors, row numbers or `.npy` files.
-        k: the number of items to find; by default `NEIGHBOURS`.
+        k: the number of items to find; by default `NEIGHBORS`.
         radius: if given, all items within it are found instead.
         output: the path of a gallery to write, `.html` or `.png`.
         embedder: the function by which the collection was built, if it was built by one.
+        null: whether lines end in NUL characters.
     """
     if output is not None:
-        check_gallery(output)
-        check_output(output)
+        check_gallery(output, [path, *items])
     collection = load_collection(path)
     if output is not None and not collection.holds_images:
         raise ValueError(f"{path} holds vectors, of which there is nothing to see: leave out --gallery")
     check_embedding(path, collection.embedding, embedder)
     labels, codes, weights = _encode_queries(collection, items)
     if radius is None:
-        found = _find_nearest(collection, codes, weights, NEIGHBOURS if k is None else k)
+        found = _find_nearest(collection, codes, weights, NEIGHBORS if k is None else k)
     else:
         found = _find_within(collection.retriever.index, codes, radius)
     results = [
         QueryResult(label, distances.tolist(), collection.find_paths(ids))
         for label, (distances, ids) in zip(labels, found, strict=True)
     ]
-    _print_results(results)
+    _print_results(results, null)
     if output is not None:
         with replace_file(output) as file:
             file.write(render_gallery(output, results, f"Found in {escape_name(Path(path).name)}"))
@@ -84,14 +83,18 @@ def _encode_queries(collection: Collection, items: Sequence[str]) -> tuple[list[
     if collection.holds_images:
         with guard_pillow():
             pixels = np.stack([_read_pixels(item, collection.side) for item in items])
-        embed = None if collection.embedding is None else Embedder(collection.embedding, collection.width)
-        return list(items), *_encode_weighted(collection, pixels if embed is None else embed(pixels))
+        if collection.embedding is not None:
+            pixels = Embedder(collection.embedding, collection.width)(pixels, items)
+        return list(items), *_encode_weighted(collection, pixels, items)
     labels, codes, weights = zip(*(_encode_vectors(collection, item) for item in items), strict=True)
     return [*chain.from_iterable(labels)], np.concatenate(codes), np.concatenate(weights)
 
 
-def _encode_weighted(collection: Collection, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    codes, weights = encode_weighted(collection.retriever.model, values)
+def _encode_weighted(
+    collection: Collection, values: np.ndarray, labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    with name_items(labels, "ask for others, or build anew with such items by --retrain"):
+        codes, weights = encode_weighted(collection.retriever.model, values)
     return np.asarray(codes), np.asarray(weights)
 
 
@@ -106,24 +109,24 @@ def _encode_vectors(collection: Collection, item: str) -> tuple[list[str], np.nd
     """Returns the labels, codes and weights of a row of the collection, or of the vectors in a file."""
     if item.isascii() and item.isdecimal():
         return [item], *_encode_row(collection, int(item))
-    if not item.endswith(".npy"):
+    if not item.lower().endswith(".npy"):
         raise ValueError(f"{item}: expected the number of a row, or a .npy file")
     vectors = load_vectors(item)
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != collection.side:
         raise ValueError(f"{item}: expected vectors of {collection.side} values, got shape {vectors.shape}")
     rows = vectors.reshape(-1, collection.side)
     labels = [item] if vectors.ndim == 1 else [f"{item} row {row}" for row in range(len(rows))]
-    return labels, *_encode_weighted(collection, rows)
+    return labels, *_encode_weighted(collection, rows, labels)
 
 
 def _encode_row(collection: Collection, row: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the code and the weights of a row, `[1, w]` and `[1, b]`; all weights are 1 if its vector is gone."""
     codes, source = collection.find_codes([row]), collection.source
-    vector = read_row(source, row, collection.digests[row].astype("<u4").tobytes())
+    (vector,) = read_rows(source, [(row, collection.find_digests(np.array([row]))[0])])
     if vector is None:
         print(f"row {row} of {escape_name(source)} is gone or changed: all bits count alike", file=sys.stderr)
         return codes, np.ones((1, collection.retriever.model.num_bits), np.uint8)
-    return _encode_weighted(collection, vector[None])
+    return _encode_weighted(collection, vector[None], [f"row {row}"])
 
 
 def _find_nearest(
@@ -145,32 +148,14 @@ def _find_within(index: HashIndex, codes: np.ndarray, radius: int) -> list[tuple
     return list(zip(np.split(matches.distances, ends), np.split(matches.ids, ends), strict=True))
 
 
-def _print_results(results: Sequence[QueryResult]) -> None:
+def _print_results(results: Sequence[QueryResult], null: bool) -> None:
     """Prints distance, tab and path of each item found, under the name of the query if there are several."""
     for number, result in enumerate(results):
         if len(results) > 1:
-            print(("\n" if number else "") + f"{escape_name(result.query)}:")
+            print(end=("\0" if null else "\n") * bool(number))
+            print_name(f"{result.query}:", null=null)
         for distance, path in zip(result.distances, result.paths, strict=True):
-            print(f"{distance}\t{escape_name(path)}")
-
-
-def run_duplicates(path: str, radius: int) -> None:
-    """Prints groups of near duplicates, the largest first: one path a line, and an empty line after each group."""
-    collection = load_collection(path)
-    groups = duplicate_groups(collection.retriever.index, radius=radius)
-    for members in groups:
-        print(*map(escape_name, collection.find_paths(members)), sep="\n", end="\n\n")
-    count = sum(map(len, groups))
-    print(f"{len(groups):,} groups, with {count:,} of {len(collection.ids):,} items", file=sys.stderr)
-
-
-def run_deduplicate(path: str, radius: int) -> None:
-    """Prints what to delete so that of near duplicates the first stays: one path a line; how many comes first."""
-    collection = load_collection(path)
-    removed = deduplicate(collection.retriever.index, radius=radius).removed
-    print(f"{len(removed):,} of {len(collection.ids):,} items to delete", file=sys.stderr, flush=True)
-    for name in collection.find_paths(removed):
-        print(escape_name(name))
+            print_name(path, f"{distance}\t", null=null)
 
 
 def run_info(path: str) -> None:
@@ -183,7 +168,7 @@ def run_info(path: str) -> None:
     collection, model, index = _load_parts(path, archive.kind)
     print(f"holds\t{archive.kind}")
     if collection is not None:
-        print(f"source\t{'images' if collection.holds_images else 'vectors'} of {escape_name(collection.source)}")
+        print_name(collection.source, f"source\t{'images' if collection.holds_images else 'vectors'} of ")
         if collection.embedding is not None:
             name, side = collection.embedding
             print(f"embedder\t{escape_name(name)} at {side} pixels a side")

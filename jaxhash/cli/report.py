@@ -7,18 +7,22 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from jaxhash.cli import page
+from jaxhash.cli.outputs import check_output
 from jaxhash.cli.terminal import format_table
 from jaxhash.files.atomic import replace_file
 
 WIDTH = 100  # of paragraphs on the terminal
+KINDS = {".html": "page", ".png": "picture", ".npz": "retriever"}
 
 
 class Report:
     """Prints each part at once, and collects all for the page."""
 
-    def __init__(self, output: Path):
-        """Creates the folder `output` if needed."""
+    def __init__(self, output: Path, files: Sequence[str]):
+        """Creates the folder `output` if needed, and raises unless these files can be written in it."""
         output.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            check_output(output / name, KINDS[Path(name).suffix])
         self.output = output
         self._parts: list[str] = []
 

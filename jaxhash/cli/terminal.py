@@ -1,10 +1,14 @@
-"""Text on the terminal: printable file names, tables, and a status line for long work."""
+"""Text on the terminal and in pipes: names of files, tables, and a status line for long work."""
 
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 
 SECONDS_BETWEEN_UPDATES = 0.1
+# Characters that change the direction of text: overrides, embeddings and isolates by their class, and three marks.
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+MARKS = "\u061c\u200e\u200f"
 
 
 class StatusLine:
@@ -38,14 +42,39 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def print_name(name: str, before: str = "", *, null: bool = False) -> None:
+    r"""Prints the name of a file as a line of results.
+
+    A pipe gets its bytes, so that other programs find the file. A terminal gets what `escape_name` returns. A name with
+    a line break would be two lines to a pipe: it is left out, and named on stderr.
+
+    Args:
+        name: the name, as `os.fsdecode` gives it.
+        before: text before the name on its line.
+        null: whether a NUL character ends the line, as `xargs -0` takes it; then all names go out as they are.
+    """
+    if null:
+        print(before + name, end="\0")
+    elif sys.stdout.isatty():
+        print(before + escape_name(name))
+    elif "\n" in name:
+        print(f"left out a name with a line break, which --null prints: {escape_name(name)}", file=sys.stderr)
+    else:
+        print(before + name)
+
+
 def escape_name(name: str) -> str:
-    r"""Makes a file name printable on one line: other characters become escapes such as `\n` or `\xff`, `\` doubles."""
-    return "".join(
-        character if character.isprintable() and character != "\\" else _escape(character) for character in name
-    )
+    r"""Escapes what would break a line on a terminal, such as `\n`, `\x1b`, or `\xff` for a byte that is not UTF-8."""
+    return "".join(_escape(character) if _breaks(character) else character for character in name)
+
+
+def _breaks(character: str) -> bool:
+    """Returns whether a character is a control, turns the direction of what follows, or is no character at all."""
+    is_control = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return is_control or unicodedata.bidirectional(character) in TURNING or character in MARKS
 
 
 def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as "surrogateescape" decodes it
         return f"\\x{ord(character) - 0xDC00:02x}"
-    return "\\\\" if character == "\\" else character.encode("unicode_escape").decode()
+    return character.encode("unicode_escape").decode()

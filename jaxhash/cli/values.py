@@ -67,7 +67,8 @@ class ValueWriter:
             return np.stack(values)
         rows = [row for row, value in enumerate(values) if value.ndim == 3]
         if rows:
-            vectors = self._embedder(np.stack([values[row] for row in rows]))
+            names = [self._batch[row].name for row in rows]
+            vectors = self._embedder(np.stack([values[row] for row in rows]), names)
             for row, vector in zip(rows, vectors, strict=True):
                 values[row] = vector
                 if self._cache is not None:

@@ -3,12 +3,17 @@
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from jaxhash.cli.sources import Items, stack_digests
+from jaxhash.models.input_rule import ItemError
+
+# Rows of embeddings lie at up to a few times the median distance.
+FAR, ROWS_TO_LOOK_AT = 100, 1000
 
 
 def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
@@ -16,7 +21,7 @@ def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
 
     Args:
         path: the path of the `.npy` file.
-        known: digests of rows by their names.
+        known: digests of rows by their names; a row that has one of them, under any name, is not fresh.
 
     Raises:
         OSError: the file can't be read.
@@ -27,7 +32,8 @@ def read_vectors(path: str, known: Mapping[str, bytes]) -> Items:
         raise ValueError(f"{path}: expected vectors of shape [n, d], got shape {table.shape}")
     names = [str(row) for row in range(len(table))]
     digests = [hashlib.sha256(row.tobytes()).digest() for row in table]
-    fresh = np.array([known.get(name) != digest for name, digest in zip(names, digests, strict=True)])
+    seen = frozenset(known.values())
+    fresh = np.array([digest not in seen for digest in digests])
     return Items(names, stack_digests(digests), fresh, table[fresh], [])
 
 
@@ -46,14 +52,49 @@ def load_vectors(path: str) -> np.ndarray:
     return values
 
 
-def read_row(path: str, row: int, digest: bytes) -> np.ndarray | None:
-    """Reads one row of a file of vectors, float32 `[d]`; returns `None` unless it is there and has this digest."""
+@contextmanager
+def name_items(labels: Sequence[str], cure: str) -> Iterator[None]:
+    """Names the item that a model does not take, by its label, and says what to do."""
     try:
-        with np.errstate(over="ignore"):
-            vector = np.array(_map_array(path)[row : row + 1], dtype=np.float32, order="C").reshape(-1)
-    except (OSError, ValueError, TypeError, IndexError):
-        return None
-    return vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
+        yield
+    except ItemError as error:
+        raise ValueError(
+            f"{labels[error.row]} holds values outside [{error.low:g}, {error.high:g}], the range that the model was "
+            f"trained for: {cure}"
+        ) from None
+
+
+def find_odd_rows(vectors: np.ndarray) -> np.ndarray:
+    """Finds rows that look like fill values: int `[m]`.
+
+    These are rows of one value, where most have several, and rows that are far from all others: `FAR` times as far from
+    the medians of the columns as the median row.
+    """
+    sample = vectors[:: -(-len(vectors) // ROWS_TO_LOOK_AT)].astype(np.float64)
+    middle = np.median(sample, axis=0)
+    typical = np.median(np.abs(sample - middle).max(axis=1)) or np.inf
+    constant, far = np.zeros((2, len(vectors)), bool)
+    for start in range(0, len(vectors), ROWS_TO_LOOK_AT):
+        part = slice(start, start + ROWS_TO_LOOK_AT)
+        constant[part] = np.ptp(vectors[part], axis=1) == 0
+        far[part] = np.abs(vectors[part] - middle).max(axis=1) > FAR * typical
+    return np.flatnonzero(far | (constant & (2 * constant.sum() < len(vectors))))
+
+
+def read_rows(path: str, known: Iterable[tuple[int, bytes]]) -> Iterator[np.ndarray | None]:
+    """Reads rows of a file of vectors, float32 `[d]`, by number and digest; `None` where one is gone or has changed."""
+    try:
+        array = _map_array(path)
+    except (OSError, ValueError):
+        array = np.empty(0)
+    for row, digest in known:
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.array(array[row : row + 1], dtype=np.float32, order="C").reshape(-1)
+        except (ValueError, TypeError, IndexError):
+            yield None
+        else:
+            yield vector if hashlib.sha256(vector.tobytes()).digest() == digest else None
 
 
 def _map_array(path: str) -> np.ndarray:

@@ -213,8 +213,10 @@ def _check_distinct(ids: np.ndarray) -> None:
         )
 
 
-def check_embedded(name: str, vectors: Any, count: int, width: int | None = None) -> np.ndarray:
-    """Returns checked vectors from a user's function for `count` images, float32 `[count, d]`."""
+def check_embedded(
+    name: str, vectors: Any, count: int, width: int | None = None, labels: Sequence[str] | None = None
+) -> np.ndarray:
+    """Returns checked vectors from a user's function, float32 `[count, d]`; errors name images by `labels`."""
     try:
         array = np.asarray(vectors)
     except Exception as error:
@@ -228,6 +230,9 @@ def check_embedded(name: str, vectors: Any, count: int, width: int | None = None
         raise ValueError(f"{name} must return floats of shape {shape}, got {array.dtype} of shape {array.shape}")
     with np.errstate(over="ignore"):
         values = array.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} returned NaN or a number too large for float32")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        image = f"image {row} of its batch" if labels is None else labels[row]
+        raise ValueError(f"{name} returned NaN or a number too large for float32 for {image}")
     return values

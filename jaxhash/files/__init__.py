@@ -1,5 +1,5 @@
 """Checked files of named arrays, replaced atomically. Invalid files raise `CorruptFileError`."""
 
-from jaxhash.files.archive import CorruptFileError
+from jaxhash.files.header import CorruptFileError
 
 __all__ = ["CorruptFileError"]

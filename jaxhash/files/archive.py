@@ -20,24 +20,27 @@ import numpy as np
 from numpy.lib import format as npy
 
 from jaxhash.files.atomic import replace_file
+from jaxhash.files.header import (
+    BEGIN,
+    FORMAT,
+    HEADER,
+    HEADER_LIMIT,
+    NAME_POSITION,
+    VERSION,
+    AnyPath,
+    CorruptFileError,
+    parse_header,
+)
 
-FORMAT, VERSION = "jaxhash", 1
-HEADER = "header.json"
-HEADER_LIMIT = 2**20
 # Longer array headers raise. Ours have 128 bytes, and 64 axes would need less than 1,500.
 NPY_HEADER_LIMIT = 1500
 DIGEST_LENGTH = 64
 DTYPES = ("<u4", "<i4", "<f4", "|u1")
 BYTES_PER_CHUNK = 2**22
-# The first bytes of the file (a zip member) and of its end (the zip's end record, before the digest).
-BEGIN, END, END_LENGTH = b"PK\3\4", b"PK\5\6", 22 + DIGEST_LENGTH
+# The first bytes of the zip's end record, which the digest follows.
+END, END_LENGTH = b"PK\5\6", 22 + DIGEST_LENGTH
 
-AnyPath = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
-
-
-class CorruptFileError(ValueError):
-    """Raised if a file is damaged or of another kind. The message names the file and the problem."""
 
 
 class Archive(NamedTuple):
@@ -155,7 +158,7 @@ def _read_content(file: io.FileIO) -> memoryview:
 def _parse_archive(file: io.FileIO, content: memoryview, kinds: tuple[str, ...]) -> Archive:
     try:
         members = _split_members(file, content)
-        header = _parse_header(members[HEADER])
+        header = parse_header(members[HEADER])
         if kinds and header["kind"] not in kinds:
             raise CorruptFileError(f"expected a saved {kinds[0]}, but it holds: {header['kind']}")
         digest = bytes(content[-DIGEST_LENGTH:]).decode()
@@ -172,9 +175,9 @@ def _split_members(file: io.FileIO, content: memoryview) -> dict[str, memoryview
     position = 0
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            name_length, extra_length = struct.unpack_from("<2H", content, position + 26)
-            name_end = position + 30 + name_length
-            begin, name = content[position : position + 4], content[position + 30 : name_end]
+            name_length, extra_length = struct.unpack_from("<2H", content, position + NAME_POSITION - 4)
+            name_end = position + NAME_POSITION + name_length
+            begin, name = content[position : position + 4], content[position + NAME_POSITION : name_end]
             valid = begin == BEGIN and name == info.filename.encode()
             if info.header_offset != position or not valid or info.filename in members:
                 raise CorruptFileError(f"{info.filename}: the members of the archive are not contiguous")
@@ -185,43 +188,6 @@ def _split_members(file: io.FileIO, content: memoryview) -> dict[str, memoryview
         if position != archive.start_dir:
             raise CorruptFileError("the members of the archive do not end where its directory begins")
     return members
-
-
-def _parse_header(member: memoryview) -> dict[str, Any]:
-    text = bytes(member[: HEADER_LIMIT + 1])
-    if len(text) > HEADER_LIMIT:
-        raise CorruptFileError(f"{HEADER} is longer than {HEADER_LIMIT} bytes")
-    header = json.loads(
-        text.decode(), object_pairs_hook=_make_dict, parse_constant=_refuse_constant, parse_int=_parse_integer
-    )
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CorruptFileError(f"{HEADER} does not name the format {FORMAT!r}")
-    version = header.get("version")
-    if type(version) is not int or version < 1:
-        raise CorruptFileError(f"version must be a positive integer, got {version!r}")
-    if version > VERSION:
-        raise CorruptFileError(f"written by a newer version (format {version}, this reads {VERSION}): upgrade jaxhash")
-    for field, expected in (("kind", str), ("meta", dict), ("arrays", dict)):
-        if not isinstance(header.get(field), expected):
-            raise CorruptFileError(f"{HEADER}: {field} must be a {expected.__name__}")
-    return header
-
-
-def _make_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises for duplicate names: this JSON parser would keep the last value, others the first."""
-    if len(dict(pairs)) < len(pairs):
-        raise CorruptFileError(f"{HEADER} names a field twice")
-    return dict(pairs)
-
-
-def _refuse_constant(text: str) -> Any:
-    raise CorruptFileError(f"{HEADER} holds {text}")
-
-
-def _parse_integer(text: str) -> int:
-    if len(text) > 20:  # parsing time grows with the square of the length
-        raise CorruptFileError(f"{HEADER} holds an integer of {len(text)} digits")
-    return int(text)
 
 
 def _parse_arrays(members: dict[str, memoryview], described: dict[str, Any]) -> dict[str, np.ndarray]:

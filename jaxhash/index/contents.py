@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxhash.core.checks import check_codes, check_ids, check_num_bits
-from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError
+from jaxhash.files.archive import Archive, Arrays
+from jaxhash.files.header import AnyPath, CorruptFileError
 from jaxhash.index.hash_index import HashIndex, check_size, sorted_arrays
 
 

@@ -2,7 +2,8 @@
 
 from jax.sharding import Mesh
 
-from jaxhash.files.archive import AnyPath, Archive, read_archive, write_archive
+from jaxhash.files.archive import Archive, read_archive, write_archive
+from jaxhash.files.header import AnyPath
 from jaxhash.index.contents import index_to_arrays, read_sorted
 from jaxhash.index.hash_index import HashIndex, index_from_sorted
 from jaxhash.index.parts import PARTS, load_shards, load_whole, save_parts

@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxhash.core.checks import num_words
-from jaxhash.files.archive import DIGEST_LENGTH, AnyPath, Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import DIGEST_LENGTH, Archive, read_archive, write_archive
 from jaxhash.files.atomic import sync_directory
+from jaxhash.files.header import AnyPath, CorruptFileError
 from jaxhash.index.contents import check_sorted, index_to_arrays, read_settings, read_sorted
 from jaxhash.index.hash_index import HashIndex, Sorted, check_size, index_from_sorted
 from jaxhash.index.processes import gather_rows

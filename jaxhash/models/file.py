@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 
 from jaxhash.core.checks import check_integer
-from jaxhash.files.archive import AnyPath, Archive, Arrays, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, Arrays, read_archive, write_archive
+from jaxhash.files.header import AnyPath, CorruptFileError
 from jaxhash.models.autoencoder import Autoencoder
 from jaxhash.models.convolutional import ConvAutoencoder
 from jaxhash.models.encoder import Encoder

@@ -15,6 +15,14 @@ UNIT_RULE = np.array([0.0, 1.0, 1.0], np.float32)
 COUNTS_RULE = np.array([0.0, MAX_FLOAT, 0.0], np.float32)
 
 
+class ItemError(ValueError):
+    """Raised if item `row` is outside the range of its model, `low` to `high`."""
+
+    def __init__(self, message: str, row: int, low: float, high: float):
+        super().__init__(message)
+        self.row, self.low, self.high = row, low, high
+
+
 def make_untrained_rule(activation: Any) -> np.ndarray:
     """Makes the rule before training: [0, 1] for sigmoid outputs, counts for softmax, else any finite values."""
     if activation == "softmax":
@@ -53,7 +61,7 @@ def _make_rule(low: float, high: float, takes_bytes: float) -> np.ndarray:
 
 
 def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
-    """Raises `ValueError` unless float items `[n, ...]` are finite and in the rule's range.
+    """Raises `ValueError` unless float items `[n, ...]` are finite, and `ItemError` unless in the rule's range.
 
     The message gives the row, counted from `first`.
     """
@@ -64,8 +72,9 @@ def check_values(rule: np.ndarray, items: np.ndarray, first: int = 0) -> None:
     if items.size and (items.min() < low or items.max() > high):
         row = int(np.argmax(((items < low) | (items > high)).any(axis=tuple(range(1, items.ndim)))))
         are_bytes = takes_bytes and items.min() >= 0 and 1 < items.max() <= 255
-        raise ValueError(
+        message = (
             f"images must lie in [{low:g}, {high:g}]{' (or be uint8)' if takes_bytes else ''} for this model, but row "
             f"{first + row} spans {items[row].min()} to {items[row].max()}"
             f"{': divide by 255, or give uint8' if are_bytes else ''}"
         )
+        raise ItemError(message, first + row, float(low), float(high))

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxhash.files.archive import Archive, CorruptFileError, read_archive, write_archive
+from jaxhash.files.archive import Archive, read_archive, write_archive
+from jaxhash.files.header import CorruptFileError
 from jaxhash.models.encoder import Encoder
 from jaxhash.training.data import TrainingData
 from jaxhash.training.epoch import History, TrainSpec, TrainState

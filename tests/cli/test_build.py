@@ -92,7 +92,8 @@ def test_another_folder_does_not_replace_a_collection(folder, capsys, digits):
     assert (folder / "photos.npz").read_bytes() == content
 
 
-def test_odd_names_are_printed_on_one_line(tmp_path, capsys, digits, untrained):
+def test_odd_names_are_printed_on_one_line(tmp_path, capsys, digits, untrained, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     names = ["new\nline.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png", "back\\slash.png"]
     (tmp_path / "in").mkdir()
     for name, image in zip(names, digits.train_images, strict=False):
@@ -105,7 +106,7 @@ def test_odd_names_are_printed_on_one_line(tmp_path, capsys, digits, untrained):
         r"new\nline.png",
         r"\xff.png",
         r"\x1b[31m.png",
-        r"back\\slash.png",
+        r"back\slash.png",
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "g.html", "in"]
     assert len(Page((tmp_path / "g.html").read_text(encoding="utf-8")).images) == 5
@@ -194,7 +195,7 @@ def test_what_is_wrong_is_one_line_that_says_what_to_do(original, embeddings, tm
         (("build", tmp_path / "empty", "-o", tmp_path / "f"), "no image in it"),
         (("build", original / "photos", "-o", tmp_path / "no" / "f"), "there is no folder"),
         (("build", original / "photos", "-o", tmp_path), "is a folder"),
-        (("build", original / "photos", "-o", tmp_path / "text"), "not a jaxhash file"),
+        (("build", original / "photos", "-o", tmp_path / "text"), "is no collection"),
         (("build", original / "photos", "-o", vectors), "holds vectors, not images"),
         (("build", embeddings / "v.npy", "-o", photos), "holds images, not vectors"),
         (("build", original / "photos", "-o", tmp_path / "f", "--bits", 0), "num_bits"),

@@ -14,7 +14,7 @@ from pages import Page, png_of
 
 import jaxhash as jh
 from jaxhash import datasets
-from jaxhash.cli import demo, demo_learning
+from jaxhash.cli import demo, demo_learning, page
 
 EPOCHS, BITS = 2, 8
 
@@ -104,7 +104,8 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
         raise KeyboardInterrupt
 
     seen = set()
-    (tmp_path / "training-retrieve.png").write_bytes(b"old")
+    old = page.encode_png(Figure(figsize=(1, 1)))
+    (tmp_path / "training-retrieve.png").write_bytes(old)
     owner, name = {"loading": (demo, "load_dataset"), "training": (demo, "fit"), "writing": (os, "fsync")}[place]
     monkeypatch.setattr(owner, name, interrupt)
     options = ("--dataset", "digits", "--epochs", EPOCHS, "--bits", BITS, "--output", tmp_path)
@@ -112,7 +113,7 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
     assert capsys.readouterr().err == "jaxhash: interrupted\n"
     assert len(seen) == (2 if place == "writing" else 1)  # a new file was indeed begun
     assert [path.name for path in tmp_path.iterdir()] == ["training-retrieve.png"]
-    assert (tmp_path / "training-retrieve.png").read_bytes() == b"old"
+    assert (tmp_path / "training-retrieve.png").read_bytes() == old
 
 
 @pytest.mark.parametrize(("shape", "words"), [((8, 8), "Both models are the post's"), ((8, 8, 3), "400 learned ones")])
@@ -135,6 +136,6 @@ def test_a_handful_of_colored_images_is_enough(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)
     assert "6x6 coloured pixels" in " ".join(capsys.readouterr().out.split())
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    pixels = imread(io.BytesIO(png_of(page.images[0])))
+    report = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    pixels = imread(io.BytesIO(png_of(report.images[0])))
     np.testing.assert_array_equal(np.round(pixels * 255), images[6])

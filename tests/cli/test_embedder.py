@@ -38,6 +38,8 @@ MODULE = """
         return embed(images)[:-1]
     def not_a_number(images):
         return np.full((len(images), 12), np.nan)
+    def one_infinite(images):
+        return np.where((np.arange(len(images)) == 3)[:, None], np.inf, embed(images))
     seven = 7
 """
 
@@ -134,7 +136,8 @@ def test_a_file_built_from_pixels_takes_no_embedder(original, capsys):
         ("networks:broken", "failed on uint8 images of shape (64, 6, 6, 3): RuntimeError: out of memory"),
         ("networks:whole_numbers", "must return floats of shape [64, d], got uint8 of shape (64, 108)"),
         ("networks:too_few", "must return floats of shape [64, d], got float64 of shape (63, 12)"),
-        ("networks:not_a_number", "returned NaN"),
+        ("networks:not_a_number", "returned NaN or a number too large for float32 for 000.png"),
+        ("networks:one_infinite", "for 003.png"),
     ],
 )
 def test_what_is_wrong_with_an_embedder_is_one_line(photos, capsys, name, part):

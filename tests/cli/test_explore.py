@@ -13,7 +13,7 @@ from pages import Page
 import jaxhash as jh
 from jaxhash.cli import explore
 from jaxhash.cli.collection import load_collection, save_collection
-from jaxhash.cli.page import draw_as_ink, read_asset
+from jaxhash.cli.page import PAGE_START, draw_as_ink, read_asset
 from jaxhash.cli.sheets import make_sheets
 
 # 40 bits, a second word that is not full; some items on one code, and many at one distance.
@@ -253,11 +253,11 @@ def test_ctrl_c_leaves_the_old_page(digits_page, tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    (tmp_path / "page.html").write_text("old")
+    (tmp_path / "page.html").write_bytes(PAGE_START + b"old")
     monkeypatch.setattr("os.fsync", interrupt)
     run(capsys, "explore", digits_page.parent / "index.npz", "-o", tmp_path / "page.html", status=130)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    assert (tmp_path / "page.html").read_text() == "old"
+    assert (tmp_path / "page.html").read_bytes() == PAGE_START + b"old"
 
 
 def test_a_sheet_of_colored_noise_becomes_a_small_jpeg(rng):

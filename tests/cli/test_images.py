@@ -298,8 +298,8 @@ def test_a_file_with_the_known_digest_is_not_decoded(tmp_path):
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
     digest, pixels = read_image(tmp_path / "a.png", 4)
     assert pixels.shape == (4, 4, 3)
-    assert read_image(tmp_path / "a.png", 4, digest) == (digest, None)
-    assert read_image(tmp_path / "a.png", 4, bytes(32))[1] is not None
+    assert read_image(tmp_path / "a.png", 4, {digest}) == (digest, None)
+    assert read_image(tmp_path / "a.png", 4, {bytes(32)})[1] is not None
 
 
 def test_a_thumbnail_keeps_its_proportions_and_is_upright(tmp_path):

@@ -1,4 +1,4 @@
-"""The commands `query`, `duplicates` and `info` on files that were built, beside searches in Python."""
+"""The commands `query` and `info` on files that were built, beside searches in Python."""
 
 import re
 from dataclasses import replace
@@ -70,27 +70,6 @@ def test_a_row_without_its_vector_is_searched_by_its_code(embeddings, tmp_path, 
         out, err = run(capsys, "query", tmp_path / "v", 60, "-k", 40)
         assert found_in(out) == (expected.distances.tolist(), collection.find_paths(expected.ids))
         assert err == f"row 60 of {tmp_path / 'v.npy'} is gone or changed: all bits count alike\n"
-
-
-def test_duplicates_are_printed_in_groups_and_counted(original, capsys):
-    collection = load_collection(original / "photos.npz")
-    groups = jh.duplicate_groups(collection.retriever.index, radius=1)
-    out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1)
-    printed = [block.split("\n") for block in out.split("\n\n") if block]
-    assert printed == [collection.find_paths(members) for members in groups]
-    assert err == f"{len(groups)} groups, with {sum(map(len, groups))} of {COUNT} items\n"
-    equal = run(capsys, "duplicates", original / "photos.npz", "--radius", 0).out
-    copies = {str(original / "photos" / name) for name in ("003.png", "same.png")}
-    assert any(copies <= set(block.split("\n")) for block in equal.split("\n\n"))
-
-
-def test_duplicates_to_delete_are_printed_and_counted(original, capsys):
-    collection = load_collection(original / "photos.npz")
-    found = jh.deduplicate(collection.retriever.index, radius=1)
-    out, err = run(capsys, "duplicates", original / "photos.npz", "--radius", 1, "--keep")
-    assert out.splitlines() == collection.find_paths(found.removed)
-    assert err == f"{len(found.removed)} of {COUNT} items to delete\n"
-    assert not set(out.splitlines()) & set(collection.find_paths(found.kept))
 
 
 def test_info_says_what_every_kind_of_file_holds(original, tmp_path, capsys):

@@ -39,6 +39,8 @@ def mess(tmp_path):
     (folder / "none").mkdir()
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     (folder / "deep" / "self.png").symlink_to("self.png")
+    (folder / "a.png").symlink_to("b.png")
+    (folder / "deep" / "z.png").symlink_to(folder / "b.png")
     os.mkfifo(folder / "fifo.png")
     return folder
 
@@ -48,22 +50,48 @@ def test_other_files_than_images_are_reported(mess):
     assert values_of(items) == {"b.png": 1, "deep/er/a.png": 2}
     reasons = dict(items.skipped)
     assert list(reasons) == sorted(
-        [".c.png", ".hidden", "deep/self.png", "drawing.svg", "empty.jpg", "fifo.png", "loop", "notes.txt"]
+        [
+            *(".c.png", ".hidden", "a.png", "deep/self.png", "deep/z.png"),
+            *("drawing.svg", "empty.jpg", "fifo.png", "loop", "notes.txt"),
+        ]
     )
     assert reasons[".hidden"] == reasons[".c.png"] == "hidden"
-    assert reasons["loop"] == reasons["fifo.png"] == "not a regular file"
-    assert "symbolic links" in reasons["deep/self.png"]
+    assert reasons["loop"] == "links to folders are not followed"
+    assert {reasons[name] for name in ("a.png", "deep/self.png", "deep/z.png")} == {"links to files are not followed"}
+    assert reasons["fifo.png"] == "not a regular file"
     assert all("not an image" in reasons[name] for name in ("drawing.svg", "empty.jpg", "notes.txt"))
 
 
 def test_strict_raises_with_path_and_reason(mess, tmp_path):
-    with pytest.raises(ValueError, match=r"photos/\.c\.png: hidden"):
+    with pytest.raises(ValueError, match=r"photos/a\.png: links to files are not followed"):
         read_folder(str(mess), 4, {}, strict=True)
     save(tmp_path / "clean" / "a.png", 0)
     assert read_folder(str(tmp_path / "clean"), 4, {}, strict=True).names == ["a.png"]
     (tmp_path / "clean" / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"clean/b\.png: not an image"):
         read_folder(str(tmp_path / "clean"), 4, {}, strict=True)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "more").symlink_to(mess)
+    with pytest.raises(ValueError, match="links/more: links to folders are not followed"):
+        read_folder(str(tmp_path / "links"), 4, {}, strict=True)
+
+
+def test_strict_passes_over_hidden_files_and_the_output(tmp_path):
+    save(tmp_path / "a.png", 1)
+    (tmp_path / ".DS_Store").write_bytes(b"hidden")
+    (tmp_path / "f.npz").write_bytes(b"output")
+    (tmp_path / "f.npz.embeddings").mkdir()
+    (tmp_path / "f.npz.embeddings" / "000001.npz").write_bytes(b"cache")
+    (tmp_path / "to").symlink_to(tmp_path)
+    items = read_folder(str(tmp_path / "to"), 4, {}, output=str(tmp_path / "f.npz"))
+    assert (items.names, items.skipped) == (
+        ["a.png"],
+        [(".DS_Store", "hidden"), ("to", "links to folders are not followed")],
+    )
+    (tmp_path / "to").unlink()
+    assert read_folder(str(tmp_path), 4, {}, strict=True, output=str(tmp_path / "f.npz")).names == ["a.png"]
+    with pytest.raises(ValueError, match=r"f\.npz: not an image"):
+        read_folder(str(tmp_path), 4, {}, strict=True, output=str(tmp_path / "g.npz"))
 
 
 def test_an_unreadable_subfolder_is_skipped(tmp_path, monkeypatch):
@@ -128,11 +156,12 @@ def test_only_files_that_changed_are_decoded(tmp_path, monkeypatch):
     assert first.digests[0].tobytes() == hashlib.sha256((tmp_path / "0.png").read_bytes()).digest()
     save(tmp_path / "1.png", 9)
     save(tmp_path / "4.png", 4)
+    (tmp_path / "3.png").rename(tmp_path / "moved.png")
     os.utime(tmp_path / "2.png", (0, 0))  # the same bytes, so the same image
     known = {name: digest.tobytes() for name, digest in zip(first.names, first.digests, strict=True)}
     again = read_folder(str(tmp_path), 2, known)
-    assert again.names == [f"{value}.png" for value in range(5)]
-    assert again.fresh.tolist() == [False, True, False, False, True]
+    assert again.names == ["0.png", "1.png", "2.png", "4.png", "moved.png"]
+    assert again.fresh.tolist() == [False, True, False, True, False]
     assert again.values[:, 0, 0, 0].tolist() == [9, 4]
 
 

@@ -20,7 +20,9 @@ def test_the_cells_of_a_table_are_aligned():
         ("größer 1.png", "größer 1.png"),
         ("a\nb\t\x1b[31m", r"a\nb\t\x1b[31m"),
         (os.fsdecode(b"\xff\x80.png"), r"\xff\x80.png"),
-        ("a\\nb", r"a\\nb"),
+        ("a\\nb", r"a\nb"),
+        ("9.41\u202fAM\u00a0\U0001f468\u200d\U0001f469.png", "9.41\u202fAM\u00a0\U0001f468\u200d\U0001f469.png"),
+        ("\u05d0\u200f\u2028\x9b", "\u05d0" r"\u200f\u2028\x9b"),
         ("\u202egnp.exe", r"\u202egnp.exe"),  # would turn the direction of what follows
     ],
 )
