@@ -29,7 +29,7 @@ from jaxhash.index.positions import id_span
 from jaxhash.index.sharding import AnyIndex, ShardedIndex
 from jaxhash.models.embedded import Embedded, embed_images
 from jaxhash.models.encoder import Encoder
-from jaxhash.models.encoding import encode_items, encode_items_weighted
+from jaxhash.models.encoding import encode_items, encode_items_weighted, in_full_batches
 from jaxhash.models.file import model_from_archive, model_to_arrays
 from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.query.filters import apply_filter, check_allowed
@@ -125,7 +125,7 @@ def retrieve(
     mapped = one_at_a_time if isinstance(retriever.index, ShardedIndex) else in_parallel
 
     def answer(batch: Any) -> Neighbors[Any] | ScoredNeighbors[Any]:
-        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=mask_filter, **options)
+        return _compiled_retrieve(retriever, narrow_floats(batch), allowed=mask_filter, full_batches=True, **options)
 
     # The batch size suits the encoder; the program compares fewer queries at a time with the codes.
     return in_batches(answer, items, ITEMS_PER_CHUNK, lead, mapped)
@@ -201,9 +201,11 @@ def _retrieve(
     slots: int,
     weighted: bool,
     metric: str | None,
+    full_batches: bool = False,
 ) -> Neighbors[Any] | ScoredNeighbors[Any]:
     index = retriever.index
-    queries = _encode_queries(retriever.model, items, weighted)
+    encode = partial(_encode_queries, weighted=weighted)
+    queries = (in_full_batches(encode) if full_batches else encode)(retriever.model, items)
     short_queries = queries.map(lambda words: first_bits(words, index.num_bits))
     candidates = nearest_items(index, short_queries, allowed, k=slots)
     if metric is not None and retriever.vectors is not None:
@@ -220,7 +222,7 @@ def _encode_queries(model: Encoder, items: Any, weighted: bool) -> Queries:
     return Queries(codes, pack_planes(weights), ALL_PLANES)
 
 
-_compiled_retrieve = entry_point(_retrieve, "k", "slots", "weighted", "metric")
+_compiled_retrieve = entry_point(_retrieve, "k", "slots", "weighted", "metric", "full_batches")
 
 
 def save_retriever(path: AnyPath, retriever: Retriever[HashIndex]) -> None:

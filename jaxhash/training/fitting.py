@@ -24,6 +24,7 @@ from jaxhash.models.code_layer import (
     make_batch_statistics,
 )
 from jaxhash.models.encoder import DenseEncoder, Encoder
+from jaxhash.models.encoding import in_full_batches
 from jaxhash.models.input_rule import make_trained_rule, scale_rule
 from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_model, to_floats
 from jaxhash.training.advice import warn_of_useless_bits
@@ -258,7 +259,7 @@ def _logits(model: Encoder, items: jax.Array) -> jax.Array:
     return model.code_logits(to_floats(items))
 
 
-_compiled_logits = entry_point(_logits)
+_compiled_logits = entry_point(in_full_batches(_logits))
 
 
 def _extend(history: History, losses: np.ndarray, codes: np.ndarray, num_bits: int) -> History:

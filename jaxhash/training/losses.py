@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxhash.core.batching import entry_point, in_batches
 from jaxhash.models.autoencoder import Autoencoder, check_decoder
 from jaxhash.models.encoder import Encoder
-from jaxhash.models.encoding import compute_bits
+from jaxhash.models.encoding import compute_bits, in_full_batches
 from jaxhash.models.inputs import ITEMS_PER_CHUNK, check_items, narrow_floats, to_floats
 from jaxhash.models.word_counts import mean_length
 
@@ -81,7 +81,7 @@ def _losses(model: Autoencoder, items: jax.Array) -> jax.Array:
     return item_losses(model, model.output_logits(compute_bits(model, inputs).astype(jnp.float32)), inputs)
 
 
-_compiled_losses = entry_point(_losses)
+_compiled_losses = entry_point(in_full_batches(_losses))
 
 
 def contrast(signs: jax.Array, temperature: float) -> jax.Array:

@@ -100,9 +100,7 @@ def make_link(path):
         ("other.png", ALL[:4], KEPT[:2]),
     ],
 )
-def test_changed_files_and_items_without_a_twin_are_left_out(
-    photos, capsys, change, name, groups, removed
-):
+def test_changed_files_and_items_without_a_twin_are_left_out(photos, capsys, change, name, groups, removed):
     change(photos / name)
     for options, expected in (((), groups), (("--keep",), removed)):
         found, err = listed(capsys, photos, *options)
