@@ -52,7 +52,8 @@ def search(
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`.
+        queries: codes, uint32 `[..., w]`; one query `[w]` gives results `[k]`. They must have the bits of the index:
+            only the number of words can be checked, and that padding bits are zero.
         k: how many items to find, at least 1 (static). It may exceed the number of items.
         weights: integers from 0 to 15, `[..., b]`, or `[b]` for all queries: the distance is the sum of the weights of
             the bits that differ. By default all are 1. `encode_weighted` returns codes with weights. Elsewhere called

@@ -75,7 +75,8 @@ def radius_search(
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order.
+        queries: codes, uint32 `[..., w]`, taken as q queries in row-major order. They must have the bits of the index:
+            only the number of words can be checked, and that padding bits are zero.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         allowed: which items may be found, bool `[m]`: `allowed[id]`, with m above the largest id; by default all.
         method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi_index" does so for

@@ -50,7 +50,7 @@ class Basis(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Features of the items to choose neighbours from, in blocks, padded with rows at infinity."""
+    """Features of the items to choose neighbours from, in blocks, padded with rows farther away than any item."""
 
     features: jax.Array  # float32 [blocks, BLOCK, p]
     half_squares: jax.Array  # float32 [blocks, BLOCK], half the squared length
@@ -198,7 +198,7 @@ def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _make_candidates(features: np.ndarray) -> Blocks:
     spare = -len(features) % BLOCK
-    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, spare), constant_values=np.inf)
+    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, spare), constant_values=np.finfo(np.float32).max)
     blocks = np.pad(features, ((0, spare), (0, 0))).reshape(-1, BLOCK, features.shape[1])
     return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK)))
 
