@@ -6,9 +6,10 @@ it, and Ctrl-C during imports ends the command as it does later.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # The extra that installs a package which only some commands need.
 EXTRA_OF = {"PIL": "images", "scipy": "images", "matplotlib": "demo", "mlxtend": "demo", "sklearn": "demo"}
@@ -37,33 +38,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_last_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
         return 2
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
-        _print_last_line(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+        _print_last_line(f"error: {_describe(error)}")
         return 2
     return 0
 
 
+def _describe(error: Exception) -> str:
+    """Returns the message of an error; file names in it stand as they are, not as in Python's source."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return f"{error.strerror}: {error.filename}"
+    return str(error) or type(error).__name__
+
+
 def _print_last_line(message: str) -> None:
     """Prints a last line to stderr, over the status line on a terminal."""
-    print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {message}", file=sys.stderr)
+    print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {_join_lines(message)}", file=sys.stderr)
+
+
+def _join_lines(message: str) -> str:
+    """Returns a message as one line: breaks and tabs become spaces, and names in it are escaped as on a terminal."""
+    from jaxhash.cli.terminal import escape_name
+
+    return escape_name(re.sub(r" *[\t\n\v\f\r]+ *", " ", message.strip()))
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is read only now."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"jaxhash {version('jaxhash')}")
+        except PackageNotFoundError:
+            parser.error("not installed, so there is no version: pip install .")
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, as the commands do."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"jaxhash: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(2, f"jaxhash: error: {_join_lines(message)} (see {self.prog} --help)\n")
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxhash", description="Semantic hashing: learn binary codes and search them.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_build(commands.add_parser("build", help="learn codes of a folder of images or of vectors, and index them"))
-    _add_query(commands.add_parser("query", help="find what is most like an image or a vector"))
-    _add_duplicates(commands.add_parser("duplicates", help="group what is nearly the same"))
-    info = commands.add_parser("info", help="say what a file holds")
+    _add_query(commands.add_parser("query", help="find the items most like an image or a vector"))
+    _add_duplicates(commands.add_parser("duplicates", help="group items that are nearly the same"))
+    info = commands.add_parser("info", help="describe a file")
     info.add_argument("file", metavar="FILE", help="any file that jaxhash has saved")
     info.set_defaults(run=_run_info)
-    _add_explore(commands.add_parser("explore", help="write a page on which one searches a file by clicks"))
+    _add_explore(commands.add_parser("explore", help="write a page to search a file by clicks"))
     _add_demo(commands.add_parser("demo", help="learn, index and search real digits, and show it all on one page"))
     return parser
 
@@ -71,23 +100,29 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_build(build: argparse.ArgumentParser) -> None:
     build.description = (
         "Learns codes of all images in a folder and its sub-folders, or of the vectors in a .npy file [n, d], and "
-        "saves them with the model. Where FILE is there already, only new and changed items are encoded, by the model "
-        "as it is."
+        "saves them with the model. If FILE exists, only new and changed items are encoded, by its model. Links are "
+        "not followed."
     )
     build.add_argument("source", metavar="SOURCE", help="a folder of images (PNG, JPEG, WebP, GIF, BMP, TIFF), or .npy")
-    build.add_argument("-o", "--output", required=True, metavar="FILE", help="where to keep model, codes and paths")
-    build.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 items on each code")
+    build.add_argument("-o", "--output", required=True, metavar="FILE", help="the file for model, codes and paths")
+    build.add_argument(
+        "--bits", type=int, metavar="B", help="length of a code; by default 0.4 items on each code, 64 for duplicates"
+    )
     build.add_argument("--side", type=int, metavar="N", help="images are learned at NxN pixels; by default 32")
     build.add_argument(
         "--for",
         dest="purpose",
         choices=("similar", "duplicates"),
-        help="what codes of images are to find: similar ones (the default), or duplicates, even cropped or mirrored",
+        help="the images that codes find: similar ones (the default), or duplicates, even cropped or mirrored",
     )
     _add_embedder(build)
-    build.add_argument("--epochs", type=int, metavar="N", help="how often to go through the items in learning")
-    build.add_argument("--retrain", action="store_true", help="start anew, even if FILE is there")
-    build.add_argument("--strict", action="store_true", help="stop at a file that is no image, instead of skipping it")
+    build.add_argument(
+        "--epochs", type=int, metavar="N", help="passes over the items in training; by default by their number"
+    )
+    build.add_argument("--retrain", action="store_true", help="train anew and replace FILE, if build has made it")
+    build.add_argument(
+        "--strict", action="store_true", help="stop at a file that is no image; hidden files are skipped"
+    )
     build.set_defaults(run=_run_build)
 
 
@@ -96,18 +131,21 @@ def _add_embedder(command: argparse.ArgumentParser) -> None:
         "--embedder",
         metavar="MODULE:FUNCTION",
         help="a function of yours from images uint8 [n, side, side, 3] to vectors [n, d], such as a trained network; "
-        "side is 224 by default",
+        "side is 224 by default; give it again to query and to update",
     )
 
 
 def _add_query(query: argparse.ArgumentParser) -> None:
-    query.description = "Prints the distance in bits, a tab, and the path (or row) of what is nearest to each ITEM."
-    query.add_argument("file", metavar="FILE", help="what build has made")
+    query.description = (
+        "Prints the items nearest to each ITEM: the distance in bits, a tab, and the path (or row). They are ranked by "
+        "weighted distance: bits of which the model is sure count more. With --radius they are ranked by bits."
+    )
+    query.add_argument("file", metavar="FILE", help="a collection that build has made")
     query.add_argument("items", metavar="ITEM", nargs="+", help="an image; of vectors, the number of a row, or a .npy")
     reach = query.add_mutually_exclusive_group()
-    reach.add_argument("-k", type=int, metavar="K", help="how many to find, by weighted distance; by default 10")
-    reach.add_argument("--radius", type=int, metavar="R", help="find all that differ in at most R bits")
-    query.add_argument("--gallery", metavar="OUT", help="show them on a page, OUT.html, or in a picture, OUT.png")
+    reach.add_argument("-k", type=int, metavar="K", help="number of items to find; by default 10")
+    reach.add_argument("--radius", type=int, metavar="R", help="find all items that differ in at most R bits")
+    query.add_argument("--gallery", metavar="OUT", help="show results on a page, OUT.html, or in a picture, OUT.png")
     _add_embedder(query)
     _add_null(query)
     query.set_defaults(run=_run_query)
@@ -119,15 +157,16 @@ def _add_null(command: argparse.ArgumentParser) -> None:
 
 def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
     duplicates.description = (
-        "Prints groups of items that hang together by steps of at most R bits, the largest first, with an empty line "
-        "after each. Short codes make many items equal that are only alike: build with --bits 64 or more for this."
+        "Prints groups of items, the largest first, with an empty line after each. Each item is within R bits of "
+        "another of its group. Build images with --for duplicates, and vectors with --bits 64 or more: other codes "
+        "make many items equal that are only alike. Items that are gone or have changed are left out."
     )
-    duplicates.add_argument("file", metavar="FILE", help="what build has made")
+    duplicates.add_argument("file", metavar="FILE", help="a collection that build has made")
     duplicates.add_argument("--radius", type=int, required=True, metavar="R", help="0 groups only equal codes")
     duplicates.add_argument(
         "--keep",
         action="store_true",
-        help="print instead what to delete, one a line: what is within R bits of an earlier item that stays",
+        help="print the items to delete instead, one a line: each is within R bits of an earlier item that stays",
     )
     _add_null(duplicates)
     duplicates.set_defaults(run=_run_duplicates)
@@ -135,12 +174,14 @@ def _add_duplicates(duplicates: argparse.ArgumentParser) -> None:
 
 def _add_explore(explore: argparse.ArgumentParser) -> None:
     explore.description = (
-        "Writes one page that needs no server: click on an item to see what is near it, compare codes bit by bit, find "
-        "duplicates. Pictures are read from where the images are now."
+        "Writes one page that needs no server: click on an item to see the nearest ones, compare codes bit by bit, "
+        "find duplicates. Pictures are read from the source as it is now."
     )
-    explore.add_argument("file", metavar="FILE", help="what build has made; or a retriever or an index")
+    explore.add_argument("file", metavar="FILE", help="a collection that build has made, a retriever or an index")
     explore.add_argument("-o", "--output", required=True, metavar="PAGE", help="the page to write, such as page.html")
-    explore.add_argument("--dataset", metavar="NAME", help="whose training images a retriever or an index holds")
+    explore.add_argument(
+        "--dataset", metavar="NAME", help="the data set whose training images a retriever or an index holds"
+    )
     explore.add_argument("--data-dir", metavar="DIR", help="folder of its files; by default $JAXHASH_DATA")
     explore.add_argument("--limit", type=int, metavar="N", help="show the first N items; needed for more than 20,000")
     explore.set_defaults(run=_run_explore)
@@ -149,7 +190,7 @@ def _add_explore(explore: argparse.ArgumentParser) -> None:
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.description = (
         "Trains two models, one to reconstruct images as the source post does, one to retrieve them, and writes a "
-        "report of what they find and how long that takes: under two minutes on two cores by default."
+        "report of their results and times: under two minutes on two cores by default."
     )
     demo.add_argument(
         "--dataset",
@@ -160,7 +201,9 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--data-dir", metavar="DIR", help="folder of the data set's files; by default $JAXHASH_DATA, then the network"
     )
-    demo.add_argument("--epochs", type=int, metavar="N", help="of each model; by default what makes about 500 steps")
+    demo.add_argument(
+        "--epochs", type=int, metavar="N", help="of each model; by default as many as make about 500 steps"
+    )
     demo.add_argument("--bits", type=int, metavar="B", help="length of a code; by default 0.4 images on each code")
     demo.add_argument("--output", default="jaxhash-demo", metavar="DIR", help="folder for the results (%(default)s)")
     demo.set_defaults(run=_run_demo)

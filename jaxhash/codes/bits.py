@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxhash.codes.compiled import count_differing, join_bytes, pack, pack_integers, split_bytes, truncate, unpack
 from jaxhash.core.checks import (
     MAX_NUM_BITS,
+    SIGNED_BYTES,
     AnyArray,
     any_known,
     as_array,
@@ -182,8 +183,8 @@ def codes_from_bytes(packed: AnyArray, num_bits: int) -> AnyArray:
     num_bytes = -(-check_num_bits(num_bits) // 8)
     dtype, shape = dtype_of(packed), np.shape(packed)
     if dtype != np.uint8:
-        remedy = '; for precision "binary" of sentence-transformers, give x.view(np.uint8) ^ 0x80'
-        raise TypeError(f"packed must have dtype uint8, got {dtype}{remedy * (dtype == np.int8)}")
+        remedy = f"; {SIGNED_BYTES}" if dtype == np.int8 else ""
+        raise TypeError(f"packed must have dtype uint8, got {dtype}{remedy}")
     if not shape or shape[-1] != num_bytes:
         raise ValueError(f"packed must have {num_bytes} bytes in the last axis for {num_bits} bits, got {shape}")
     array = as_array(packed)
@@ -222,11 +223,19 @@ def codes_to_integers(codes: ArrayLike, num_bits: int) -> np.ndarray:
     Bit 0 is the most significant of the `num_bits` bits, so integers sort like codes: 0b101 is 5. (In the source post
     the first bit is the least significant; pack the bits in reverse order to get its integers.)
     """
-    check_num_bits(num_bits, maximum=64)
+    _check_integer_bits(num_bits)
     words = check_codes("codes", codes, num_bits).astype(np.uint64)
     high = words[..., 0] << np.uint64(32)
     whole = high | words[..., 1] if words.shape[-1] == 2 else high
     return np.asarray(whole >> np.uint64(64 - num_bits))
+
+
+def _check_integer_bits(num_bits: int) -> None:
+    if check_num_bits(num_bits) > 64:
+        raise ValueError(
+            f"num_bits must lie between 1 and 64 for integers, got {num_bits}: use codes_from_bytes and "
+            f'codes_to_bytes, with x.to_bytes({-(-num_bits // 8)}, "big") of each Python integer x'
+        )
 
 
 def codes_from_integers(ints: AnyArray, num_bits: int) -> AnyArray:
@@ -235,7 +244,7 @@ def codes_from_integers(ints: AnyArray, num_bits: int) -> AnyArray:
     JAX arrays hold integers of at most 32 bits, unless `jax_enable_x64` is set; numpy arrays up to 64. Traced values
     can't be checked: only their last `num_bits` bits count.
     """
-    check_num_bits(num_bits, maximum=64)
+    _check_integer_bits(num_bits)
     values = as_array(ints)
     if not values.size:
         values = values.astype(np.uint32)  # numpy converts an empty list to floats

@@ -142,11 +142,21 @@ def dtype_of(array: ArrayLike) -> np.dtype[Any]:
     return np.dtype(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype)
 
 
+# Where codes of other dtypes come from, and how they become ours.
+_CURE = "see jaxhash.pack_bits"
+SIGNED_BYTES = 'of precision "binary" of sentence-transformers, give x.view(np.uint8) ^ 0x80'
+_CURES = {
+    "uint8": "convert bytes by jaxhash.codes_from_bytes(x, num_bits)",
+    "int8": f"convert bytes by jaxhash.codes_from_bytes(x, num_bits); {SIGNED_BYTES}",
+    "uint64": "convert integers by jaxhash.codes.codes_from_integers(x, num_bits)",
+}
+
+
 def check_code_array(name: str, codes: ArrayLike, width: int | None = None) -> None:
     """Checks dtype uint32 (any byte order) and shape `[..., width]`, also of traced arrays."""
     dtype, shape = dtype_of(codes), np.shape(codes)
     if dtype.kind != "u" or dtype.itemsize != 4:
-        raise TypeError(f"{name} must be packed codes of dtype uint32, got {dtype}; see jaxhash.pack_bits")
+        raise TypeError(f"{name} must be packed codes of dtype uint32, got {dtype}; {_CURES.get(dtype.name, _CURE)}")
     if not shape:
         raise ValueError(f"{name} must have shape [..., words], got a scalar")
     if width is not None and shape[-1] != width:

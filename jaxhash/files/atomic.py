@@ -23,7 +23,23 @@ TEMPORARY = ".jaxhash-{}.tmp"
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a temporary file for writing that replaces the file at `path` when the context exits without an error."""
+    """Opens a temporary file for writing that replaces the file at `path` when the context exits without an error.
+
+    Raises:
+        OSError: the file can't be written; the error names `path`.
+    """
+    try:
+        with _replace_file(path) as file:
+            yield file
+    except OSError as error:
+        name = "" if error.filename is None else os.fsdecode(os.path.basename(error.filename))  # noqa: PTH119
+        if error.errno is None or (name and not name.startswith(TEMPORARY.partition("{")[0])):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextmanager
+def _replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     mode = _get_mode(target)
     _remove_abandoned(target.parent)

@@ -221,5 +221,18 @@ def number_classes(labels: ArrayLike, query_labels: ArrayLike) -> tuple[np.ndarr
     item_array, query_array = np.asarray(labels), np.asarray(query_labels)
     if item_array.ndim != 1:
         raise ValueError(f"labels must have shape [n], one for each item, got {item_array.shape}")
+    kinds = [_name_kind(array) for array in (item_array, query_array)]
+    if item_array.size and query_array.size and kinds[0] != kinds[1]:
+        raise TypeError(f"labels and query_labels must be of one kind, got {kinds[0]} and {kinds[1]}")
     classes = np.unique(np.concatenate([item_array, query_array]), return_inverse=True)[1]
     return classes[: len(item_array)], classes[len(item_array) :]
+
+
+def _name_kind(labels: np.ndarray) -> str:
+    """Names the kind of labels; raises `TypeError` for `None`, which numpy can't sort."""
+    values = labels.reshape(-1).tolist() if labels.dtype == object else []
+    if any(value is None for value in values):
+        raise TypeError("labels must not be None: leave out items without a label, or give them one of their own")
+    if values:
+        return "strings" if all(isinstance(value, str) for value in values) else "objects"
+    return {"U": "strings", "S": "bytes", "O": "objects"}.get(labels.dtype.kind, "numbers")

@@ -75,7 +75,7 @@ def radius_search(
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes, uint32 `[..., w]`, flattened to q queries in row-major order.
+        queries: codes, uint32 `[..., w]`, with the index's number of bits, flattened to q queries in row-major order.
         radius: the largest Hamming distance that counts as a match, inclusive, at least 0.
         allowed: mask of the items to search, bool `[m]`, by id; m must exceed the largest id. By default all.
         method: "scan" compares all codes; "probe" looks up the addresses near the query's; "multi_index" does so for

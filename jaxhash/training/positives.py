@@ -49,7 +49,7 @@ class Basis(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Features of neighbor candidates, in blocks, padded with rows at infinity."""
+    """Features of neighbor candidates, in blocks, padded with rows farther away than any item."""
 
     features: jax.Array  # float32 [blocks, BLOCK_SIZE, p]
     half_squares: jax.Array  # float32 [blocks, BLOCK_SIZE], half the squared norm
@@ -197,7 +197,7 @@ def _keep_mutual_of(neighbors: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _make_candidates(features: np.ndarray) -> Blocks:
     padding = -len(features) % BLOCK_SIZE
-    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, padding), constant_values=np.inf)
+    half_squares = np.pad((features**2).sum(axis=1) / 2, (0, padding), constant_values=np.finfo(np.float32).max)
     blocks = np.pad(features, ((0, padding), (0, 0))).reshape(-1, BLOCK_SIZE, features.shape[1])
     return Blocks(jnp.asarray(blocks), jnp.asarray(half_squares.reshape(-1, BLOCK_SIZE)))
 

@@ -1,5 +1,6 @@
 """The command line itself: help, options, errors in one line, and exit statuses."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -35,6 +36,31 @@ def test_an_error_of_many_lines_is_printed_as_one(monkeypatch, capsys, error):
     monkeypatch.setattr(demo, "run_demo", fail)
     assert status_of("demo") == 2
     assert capsys.readouterr().err == "jaxhash: error: one two\n"
+
+
+def test_names_in_errors_keep_spaces_and_are_escaped(capsys, tmp_path):
+    path = tmp_path / "two  spaces\u202fAM \x1b[31m.npz"
+    for reason in ("No such file", "no jaxhash file"):
+        assert status_of("info", path) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "two  spaces\u202fAM \\x1b[31m.npz" in line
+        assert reason in line
+        path.touch()
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert status_of("--version") == 0
+    assert capsys.readouterr() == (f"jaxhash {importlib.metadata.version('jaxhash')}\n", "")
+
+
+def test_help_of_query_and_duplicates_says_what_codes_are_for(capsys):
+    texts = []
+    for name in ("query", "duplicates"):
+        assert status_of(name, "--help") == 0
+        texts.append(" ".join(capsys.readouterr().out.split()))
+    assert "--for duplicates" in texts[1]
+    assert "weighted distance" in texts[0]
+    assert all("--null" in text for text in texts)
 
 
 def test_a_bug_is_not_reported_as_an_error_of_the_user(monkeypatch):

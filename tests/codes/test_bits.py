@@ -233,3 +233,35 @@ def test_more_bits_than_there_are_words_are_refused():
         jh.codes.first_bits(np.zeros((2, 2), np.uint32), 65)
     with pytest.raises(TypeError, match="uint32"):
         jh.codes.first_bits(np.zeros((2, 2), np.int32), 5)
+
+
+BYTES = np.zeros((2, 2), np.uint8)
+
+
+@pytest.mark.parametrize("use", ["build", "search", "distance"])
+@pytest.mark.parametrize(
+    ("codes", "cure"),
+    [
+        (BYTES, r"jaxhash\.codes_from_bytes"),
+        (BYTES.view(np.int8), r"x\.view\(np\.uint8\) \^ 0x80"),
+        (BYTES.astype(np.uint64), r"codes_from_integers"),
+        (BYTES.astype(float), r"jaxhash\.pack_bits"),
+    ],
+    ids=["uint8", "int8", "uint64", "float"],
+)
+def test_other_forms_of_codes_are_refused_with_the_remedy(use, codes, cure):
+    call = {
+        "build": lambda: jh.build_index(codes, 64),
+        "search": lambda: jh.search(jh.build_index(np.zeros((2, 2), np.uint32), 64), codes, k=1),
+        "distance": lambda: jh.hamming_distance(codes, codes),
+    }[use]
+    with pytest.raises(TypeError, match=cure):
+        call()
+
+
+def test_integers_of_more_than_64_bits_are_to_be_given_as_bytes():
+    for convert in (jh.codes.codes_from_integers, jh.codes.codes_to_integers):
+        with pytest.raises(ValueError, match=r"codes_from_bytes.* x\.to_bytes\(16, \"big\"\)"):
+            convert(np.zeros((1, 4), np.uint32), 128)
+    (code,) = jh.codes_from_bytes(np.frombuffer((1 << 100).to_bytes(16, "big"), np.uint8)[None], 128)
+    assert code.tolist() == [1 << 4, 0, 0, 0]

@@ -15,6 +15,7 @@ import moments
 import numpy as np
 import pytest
 
+import jaxhash as jh
 from jaxhash.files.archive import Archive, read_archive, write_archive
 from jaxhash.files.atomic import replace_file
 
@@ -320,3 +321,23 @@ def test_an_array_of_another_dtype_is_not_saved(tmp_path):
         with pytest.raises(TypeError, match=r"index\.ids must have one of the dtypes"):
             write_archive(tmp_path / "x", Archive("index", {}, {"index.ids": np.zeros(3, dtype)}))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("save", [jh.save_index, lambda path, index: jh.save_model(path, jh.Autoencoder(2, 2, ()))])
+def test_a_missing_folder_is_said_of_the_path_that_was_asked_for(tmp_path, save):
+    with pytest.raises(FileNotFoundError) as caught:
+        save(tmp_path / "none" / "f", jh.build_index(np.zeros((1, 1), np.uint32), 1))
+    assert caught.value.filename == str(tmp_path / "none" / "f")
+    assert ".tmp" not in str(caught.value)
+
+
+def test_a_full_disk_is_said_of_the_path_that_was_asked_for(tmp_path):
+    with largest_file(2000), pytest.raises(OSError, match="File too large") as caught:
+        write_archive(tmp_path / "f", numbers(1, size=10000))
+    assert caught.value.filename == str(tmp_path / "f")
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replace_file(tmp_path / "f"):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other")

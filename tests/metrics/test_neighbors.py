@@ -246,3 +246,23 @@ def test_recall_refuses_arrays_that_do_not_match():
         jh.metrics.recall([[1]], [[1]], found_distances=[[0]])
     with pytest.raises(ValueError, match="found_distances must have shape"):
         jh.metrics.recall([[1]], [[1]], true_distances=[[0]], found_distances=[[0, 1]])
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(
+    ("labels", "query_labels", "words"),
+    [
+        ([1.0, 2.0], ["1.0"], "of one kind, got numbers and strings"),
+        (["a", "b"], [1], "of one kind, got strings and numbers"),
+        ([None, 1], [1], "must not be None"),
+        ([0, 1], [None], "must not be None"),
+        (["a", None], ["a"], "must not be None"),
+    ],
+)
+def test_labels_that_can_not_be_compared_are_an_error(measure, labels, query_labels, words):
+    with pytest.raises(TypeError, match=words):
+        measure([[0, 1]], labels, query_labels)
+
+
+def test_strings_of_any_kind_are_labels():
+    assert jh.metrics.precision_at_k([[0, 1]], np.array(["a", "b"], object), ["a"]) == 0.5

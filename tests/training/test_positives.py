@@ -84,6 +84,12 @@ def test_neighbors_are_those_of_a_full_comparison(count, rng):
     assert (found == expected).mean() > 0.99  # the rest are near ties
 
 
+def test_neighbors_are_found_under_debugging_of_infinities(rng):
+    with jax.debug_infs(True):
+        found = find_neighbors(rng.normal(size=(30, 4)).astype(np.float32), 3, seed=0)
+    assert found.shape == (30, 3)
+
+
 def test_copies_are_neighbors_and_no_item_is_its_own(rng):
     vectors = np.repeat(rng.normal(size=(50, 8)).astype(np.float32), 2, axis=0)
     found = find_neighbors(vectors, 3)
