@@ -52,7 +52,7 @@ def search(
 
     Args:
         index: a `HashIndex` or `ShardedIndex` of b-bit codes.
-        queries: codes of b bits, uint32 `[..., w]`, of which only w is checked; one query `[w]` gives results `[k]`.
+        queries: codes of b bits (only w is checked), uint32 `[..., w]`; one query `[w]` gives results `[k]`.
         k: how many items to find, at least 1 (static). It may exceed the number of items.
         weights: integers from 0 to 15, `[..., b]`, or `[b]` for all queries, such as those of `encode_weighted`; by
             default all 1. The distance is the sum of the weights of the differing bits, also known as asymmetric

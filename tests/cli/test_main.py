@@ -40,7 +40,7 @@ def test_an_error_of_many_lines_is_printed_as_one(monkeypatch, capsys, error):
 
 def test_names_in_errors_keep_spaces_and_are_escaped(capsys, tmp_path):
     path = tmp_path / "two  spaces\u202fAM \x1b[31m.npz"
-    for reason in ("No such file", "no jaxhash file"):
+    for reason in ("No such file", "not a jaxhash file"):
         assert status_of("info", path) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "two  spaces\u202fAM \\x1b[31m.npz" in line
