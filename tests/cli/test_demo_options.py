@@ -117,7 +117,7 @@ def test_ctrl_c_gives_130_and_leaves_no_half_written_file(monkeypatch, tmp_path,
 
 
 @pytest.mark.parametrize(("shape", "words"), [((8, 8), "Both models are the post's"), ((8, 8, 3), "400 learned ones")])
-def test_the_model_that_retrieves_coloured_images_sees_patches_and_is_explained(shape, words):
+def test_the_model_that_retrieves_colored_images_sees_patches_and_is_explained(shape, words):
     images, labels = np.zeros((2, *shape), np.uint8), np.zeros(2, np.int32)
     data = jh.datasets.Dataset("two", images, labels, images, labels)
     models = [demo._make_model(data, 8, objective) for objective in demo.OBJECTIVES]
@@ -135,7 +135,7 @@ def test_a_handful_of_images_is_enough_and_those_in_colour_stay_so(tmp_path, mon
     monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)
-    assert "6x6 coloured pixels" in " ".join(capsys.readouterr().out.split())
+    assert "6x6 colored pixels" in " ".join(capsys.readouterr().out.split())
     report = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     pixels = imread(io.BytesIO(png_of(report.images[0])))
     np.testing.assert_array_equal(np.round(pixels * 255), images[6])
