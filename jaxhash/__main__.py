@@ -6,7 +6,6 @@ it, and Ctrl-C during imports ends the command as it does later.
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -38,28 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_last_line(f"error: this needs {package}: pip install 'jaxhash[{EXTRA_OF[package]}]'")
         return 2
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
-        _print_last_line(f"error: {_describe(error)}")
+        _print_last_line(f"error: {_clean(error)}")
         return 2
     return 0
 
 
-def _describe(error: Exception) -> str:
-    """Returns the message of an error; file names in it stand as they are, not as in Python's source."""
-    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
-        return f"{error.strerror}: {error.filename}"
-    return str(error) or type(error).__name__
-
-
 def _print_last_line(message: str) -> None:
     """Prints a last line to stderr, over the status line on a terminal."""
-    print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {_join_lines(message)}", file=sys.stderr)
+    print(("\r\033[K" if sys.stderr.isatty() else "") + f"jaxhash: {message}", file=sys.stderr)
 
 
-def _join_lines(message: str) -> str:
-    """Returns a message as one line: breaks and tabs become spaces, and names in it are escaped as on a terminal."""
-    from jaxhash.cli.terminal import escape_name
+def _clean(error: Exception | str) -> str:
+    from jaxhash.cli.terminal import describe_error
 
-    return escape_name(re.sub(r" *[\t\n\v\f\r]+ *", " ", message.strip()))
+    return describe_error(error)
 
 
 class _Version(argparse.Action):
@@ -79,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, as the commands do."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"jaxhash: error: {_join_lines(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"jaxhash: error: {_clean(message)} (see {self.prog} --help)\n")
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -210,7 +201,8 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 
 
 def _run_build(options: argparse.Namespace) -> None:
-    from jaxhash.cli.build import BuildOptions, run_build
+    from jaxhash.cli.build import run_build
+    from jaxhash.cli.build_checks import BuildOptions
 
     wanted = BuildOptions(
         options.bits,

@@ -1,35 +1,31 @@
 """The command `build`: learns a collection from images or vectors, or updates one."""
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxhash.cli.collection import (
-    MAX_SIDE,
-    PURPOSES,
-    Changes,
-    Collection,
-    load_collection,
-    save_collection,
-    update_collection,
+from jaxhash.cli.build_checks import (
+    BuildOptions,
+    check_matches,
+    check_moved,
+    check_options,
+    check_source,
+    is_moved,
 )
+from jaxhash.cli.collection import PURPOSES, Changes, Collection, load_collection, save_collection, update_collection
 from jaxhash.cli.embedder import SIDE as EMBEDDED_SIDE
-from jaxhash.cli.embedder import Embedder, Embedding, check_embedding
+from jaxhash.cli.embedder import Embedder, Embedding
 from jaxhash.cli.embedding_cache import EmbeddingCache
-from jaxhash.cli.images import check_pillow
 from jaxhash.cli.outputs import check_output
 from jaxhash.cli.settings import choose_settings
 from jaxhash.cli.sources import Items, read_folder
 from jaxhash.cli.terminal import StatusLine, escape_name
 from jaxhash.cli.vectors import find_odd_rows, read_vectors
-from jaxhash.core.checks import check_integer, check_num_bits
 from jaxhash.index.building import build_index
 from jaxhash.index.density import suggest_num_bits
 from jaxhash.models.encoding import encode
@@ -43,26 +39,14 @@ ODD_ROWS_NAMED = 5
 DUPLICATE_BITS = 64  # shorter codes make images equal that are only alike
 
 
-class BuildOptions(NamedTuple):
-    """The options of the command; `None` stands for a choice by the number of items."""
-
-    num_bits: int | None = None
-    side: int | None = None
-    epochs: int | None = None
-    retrain: bool = False  # whether to replace a collection, not to update it
-    strict: bool = False  # whether a file that is no image is an error
-    embedder: str | None = None  # package.module:function, which makes vectors of images
-    purpose: str | None = None  # one of PURPOSES
-
-
 def run_build(source: str, output: str, options: BuildOptions) -> None:
     """Builds the collection of a folder of images or a file of vectors, or updates it if `output` exists."""
-    _check_options(options)
+    check_options(options)
     check_output(output, "collection", [source])
     old = load_collection(output) if Path(output).exists() and not options.retrain else None
-    holds_images = _check_source(source, options)
+    holds_images = check_source(source, options)
     if old is not None:
-        _check_matches(old, holds_images, options, output)
+        check_matches(old, holds_images, options, output)
     if options.embedder is None:
         _build(source, output, old, options)
         return
@@ -90,88 +74,23 @@ def _build(
         new, changes = learn_collection(items, source, options, status), None
         new = replace(new, embedding=None if embedder is None else embedder.embedding)
     else:
-        _check_moved(old, items, source, output)
+        check_moved(old, items, source, output)
         new, changes = update_collection(old, items, source)
     status.clear()
     save_collection(output, new)
     _report(output, new, items, changes)
-    if old is not None and _is_moved(old, source):
+    if old is not None and is_moved(old, source):
         print(f"the source was {escape_name(old.source)}, and is now {escape_name(new.source)}")
 
 
 def _open_cache(output: str, embedding: Embedding) -> EmbeddingCache:
-    """Opens the cache beside the output, and says what is in it."""
+    """Opens the cache beside the output, and prints how many images it holds and what is wrong with it."""
     cache = EmbeddingCache(output, embedding)
     for note in cache.notes:
         print(f"jaxhash: warning: {escape_name(note)}", file=sys.stderr)
     if len(cache):
         print(f"{len(cache):,} images were embedded before", file=sys.stderr)
     return cache
-
-
-def _check_options(options: BuildOptions) -> None:
-    if options.num_bits is not None:
-        check_num_bits(options.num_bits)
-    if options.side is not None:
-        check_integer("side", options.side, 1, MAX_SIDE)
-    if options.epochs is not None:
-        check_integer("epochs", options.epochs, 1)
-    if options.purpose == "duplicates" and options.embedder is not None:
-        raise ValueError(
-            "--for duplicates learns from pixels, and codes of vectors keep the nearest: choose --embedder or --for"
-        )
-
-
-def _check_source(source: str, options: BuildOptions) -> bool:
-    """Returns whether a source is a folder of images; raises unless it is one or a `.npy` file."""
-    if Path(source).is_dir():
-        check_pillow()
-        return True
-    if not Path(source).exists():
-        raise FileNotFoundError(f"{source}: no such file or folder")
-    if not source.lower().endswith(".npy"):
-        raise ValueError(f"{source}: expected a folder of images, or vectors in a .npy file")
-    for name, value in (("--embedder", options.embedder), ("--for", options.purpose)):
-        if value is not None:
-            raise ValueError(f"{name} is for a folder of images, and {source} holds vectors")
-    return False
-
-
-def _check_matches(old: Collection, holds_images: bool, options: BuildOptions, output: str) -> None:
-    """Raises unless a collection holds items of the kind and has the settings asked for."""
-    kinds = {True: "images", False: "vectors"}
-    num_bits = old.retriever.model.num_bits
-    if old.holds_images != holds_images:
-        raise ValueError(
-            f"{output} holds {kinds[old.holds_images]}, not {kinds[holds_images]}; --retrain makes it anew"
-        )
-    check_embedding(output, old.embedding, options.embedder)
-    if options.purpose not in (None, old.purpose):
-        names = {"similar": "similar images", "duplicates": "duplicates"}
-        raise ValueError(
-            f"{output} was built for {names[old.purpose]}, not for {names[options.purpose]}; try --retrain"
-        )
-    if options.num_bits not in (None, num_bits):
-        raise ValueError(f"{output} has codes of {num_bits} bits, not {options.num_bits}; try --retrain")
-    if holds_images and options.side not in (None, old.side):
-        raise ValueError(f"{output} takes images at {old.side} pixels a side, not {options.side}; try --retrain")
-
-
-def _is_moved(old: Collection, source: str) -> bool:
-    return os.path.realpath(source) != os.path.realpath(old.source)
-
-
-def _check_moved(old: Collection, items: Items, source: str, output: str) -> None:
-    """Raises if a collection was built of another source, unless half of its items are in this one, as in a copy."""
-    if not _is_moved(old, source):
-        return
-    there = set(map(bytes, items.digests.astype("<u4")))
-    kept = sum(digest in there for digest in old.known_digests.values())
-    if 2 * kept < len(old.ids):
-        raise ValueError(
-            f"{output} was built of {old.source}, and {source} holds {kept:,} of its {len(old.ids):,} items: choose "
-            "another output, or build it anew by --retrain"
-        )
 
 
 def _read_vectors(source: str, old: Collection | None) -> Items:

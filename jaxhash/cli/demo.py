@@ -1,8 +1,8 @@
-"""The command `demo`: retells the source post on real images, then shows what came of it, and reports on one page.
+"""The command `demo`: retells the source post on real images, and reports the results on one page.
 
 Two models are trained: the post's network to reconstruct images, as in the post, and another to retrieve them. For
-coloured images this is a `PatchEncoder`, for others the post's network again. The report begins with what they find and
-how long that takes; then it says how they came about.
+colored images this is a `PatchEncoder`, for others the post's network again. The report begins with their results and
+times; then it explains how they were trained.
 """
 
 import os
@@ -92,7 +92,7 @@ def _report_next(report: Report, data: Dataset) -> None:
 
 def _report_data(report: Report, data: Dataset, num_bits: int) -> None:
     height, width, *colors = data.train_images.shape[1:]
-    pixels = f"{height}x{width} {'coloured ' if colors else ''}pixels"
+    pixels = f"{height}x{width} {'colored ' if colors else ''}pixels"
     report.add_text(
         f"An autoencoder learns to put an image into {num_bits} bits. Images whose codes differ in few bits are alike, "
         f"so that search compares bits. Here are {len(data.train_images):,} images of {data.name}, of {pixels}, to "
@@ -102,7 +102,7 @@ def _report_data(report: Report, data: Dataset, num_bits: int) -> None:
 
 
 def _make_model(data: Dataset, num_bits: int, objective: str) -> Encoder:
-    """Makes the post's network, but a `PatchEncoder` to retrieve coloured images, of which pixels tell too little."""
+    """Makes the post's network, but a `PatchEncoder` to retrieve colored images: their pixels tell too little."""
     shape = data.train_images.shape[1:]
     if objective == "retrieve" and shape[2:] == (3,):
         return PatchEncoder(shape, num_bits)

@@ -13,7 +13,7 @@ from jaxhash.datasets import Dataset
 from jaxhash.metrics.neighbors import precision_at_k, vote_accuracy
 from jaxhash.retriever import retrieve
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 SHOWN_QUERIES = 8
 RANKINGS = {"Hamming": False, "weighted": True}
 
@@ -26,7 +26,7 @@ class Answers(NamedTuple):
 
 
 def report_answers(report: Report, data: Dataset, models: Sequence[Learned]) -> None:
-    """Reports how good the answers are, and shows those of a few queries."""
+    """Reports how good the answers are, and shows the answers to a few queries."""
     found = {
         (model.objective, ranking): _find(data, model, weighted)
         for model in models
@@ -34,7 +34,7 @@ def report_answers(report: Report, data: Dataset, models: Sequence[Learned]) -> 
     }
     report.add_heading("What is found")
     report.add_text(
-        f"The {NEIGHBOURS} nearest of {len(data.train_images):,} images to each of {len(data.test_images):,}: how many "
+        f"The {NEIGHBORS} nearest of {len(data.train_images):,} images to each of {len(data.test_images):,}: how many "
         "have the label of the query, and for how many queries the majority names the right one. Codes of both kinds "
         "have the same length; how each was learned is told below. Ranked by weighted distance, a bit counts the more "
         "the surer the query is of it."
@@ -54,14 +54,14 @@ def report_answers(report: Report, data: Dataset, models: Sequence[Learned]) -> 
 
 
 def _find(data: Dataset, model: Learned, weighted: bool) -> Answers:
-    return Answers(*retrieve(model.retriever, data.test_images, k=NEIGHBOURS, weighted=weighted))
+    return Answers(*retrieve(model.retriever, data.test_images, k=NEIGHBORS, weighted=weighted))
 
 
 def _show_queries(report: Report, data: Dataset, found: dict[str, Answers]) -> None:
     """Shows the first queries, each with what every objective finds for it."""
     count = min(SHOWN_QUERIES, len(data.test_images))
     report.add_text(
-        f"The first {count} queries, each with its {NEIGHBOURS} nearest by Hamming distance, the nearest first. Those "
+        f"The first {count} queries, each with its {NEIGHBORS} nearest by Hamming distance, the nearest first. Those "
         "of another label have a red frame with a cross."
     )
     for row in range(count):

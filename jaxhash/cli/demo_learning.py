@@ -55,7 +55,7 @@ def _explain_models(models: Sequence[Learned]) -> str:
             "One model is the post's autoencoder, with a layer of bits in its middle, and learns to rebuild each image "
             "from its bits. The other sees what the patches of an image have in common with "
             f"{finder.config['num_atoms']:,} learned ones, and learns to give an image and one of its nearest images, "
-            "both cropped, mirrored and recoloured a little, " + codes
+            "both cropped, mirrored and recolored a little, " + codes
         )
     return (
         "Both models are the post's autoencoder, with a layer of bits in its middle: to reconstruct is to rebuild each "

@@ -19,7 +19,7 @@ from jaxhash.query.nearest import search
 from jaxhash.query.radius import radius_search
 from jaxhash.retriever import Retriever, retrieve
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 RADII = (0, 1, 2, 3)
 TIMED_QUERIES, TIMED_BATCHES = 50, 5
 MAX_ADDRESSES = 50_000  # of one query, for which a dictionary is timed
@@ -52,7 +52,7 @@ def report_times(report: Report, data: Dataset, retriever: Retriever[HashIndex])
 def _time_nearest(
     data: Dataset, retriever: Retriever[HashIndex], codes: np.ndarray, queries: np.ndarray, weights: np.ndarray
 ) -> list[tuple[str, ...]]:
-    index, images, k = retriever.index, data.test_images, min(NEIGHBOURS, len(codes))
+    index, images, k = retriever.index, data.test_images, min(NEIGHBORS, len(codes))
     linear = make_linear_search(codes, queries, index.num_bits, k)
     searches: dict[str, Callable[[Any], Any]] = {
         "index, Hamming distance": lambda rows: search(index, queries[rows], k=k),

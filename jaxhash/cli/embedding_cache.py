@@ -92,7 +92,7 @@ class EmbeddingCache:
         self._begin_part()
         for path in self._list_parts():
             path.unlink()
-        with suppress(OSError):  # it was never made, or holds something of somebody else
+        with suppress(OSError):  # it was never made, or holds other files
             self._folder.rmdir()
 
     def _list_parts(self) -> list[Path]:
@@ -153,5 +153,5 @@ def _read_part(path: Path, embedding: Embedding) -> Part | None:
         or part.vectors.dtype != np.float32
         or not np.isfinite(part.vectors).all()
     ):
-        raise CorruptFileError(f"{path}: its arrays are not those of {count} images")
+        raise CorruptFileError(f"{path}: its arrays do not belong to {count} images")
     return part

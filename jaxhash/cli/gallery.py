@@ -17,7 +17,7 @@ MAX_ON_PAGE, MAX_IN_PICTURE = 200, 12
 
 
 class QueryResult(NamedTuple):
-    """What one query result."""
+    """The results of one query."""
 
     query: str  # the path of an image, or a row
     distances: list[int]
@@ -61,7 +61,7 @@ def _render_thumbnail(path: str, line: str, kind: str) -> str:
 
 
 def _draw_picture(results: Sequence[QueryResult]) -> bytes:
-    """Draws each query and then what it found, by `plots.search_results`."""
+    """Draws each query and its results by `plots.search_results`."""
     from jaxhash import plots  # matplotlib takes half a second to import
 
     most = min(MAX_IN_PICTURE, max(len(result.paths) for result in results))
@@ -77,7 +77,7 @@ def _draw_picture(results: Sequence[QueryResult]) -> bytes:
 
 
 def _read_square(path: str) -> np.ndarray:
-    """Reads an image as uint8 `[SIDE, SIDE, 3]`; grey if it can no longer be read."""
+    """Reads an image as uint8 `[SIDE, SIDE, 3]`; gray if it can no longer be read."""
     try:
         pixels = read_image(path, SIDE)[1]
     except ImageError:

@@ -1,6 +1,6 @@
 """Reading of untrusted image files: a few formats, a limit of pixels, and a rule for each mode of pixels.
 
-The first frame is read and turned upright by its EXIF tag. Transparent pixels are blended with white. 16-bit greys keep
+The first frame is read and turned upright by its EXIF tag. Transparent pixels are blended with white. 16-bit grays keep
 their upper byte. Values without a fixed range (Pillow's modes I and F) are stretched from minimum to maximum. All other
 modes are converted to RGB by Pillow. A damaged JPEG may decode without an error, to other pixels.
 
@@ -36,7 +36,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(() if pillow_heif is N
 # all its coefficients are in memory at once.
 PIXEL_LIMIT, JPEG_PIXEL_LIMIT = 50_000_000, 250_000_000
 BYTE_LIMIT = 2**29  # of a file
-# Modes whose pixels can be averaged as they are; of transparent ones Pillow weighs colours by opacity.
+# Modes whose pixels can be averaged as they are; of transparent ones Pillow weighs colors by opacity.
 AVERAGED_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 # The transposition that turns an image upright, by its EXIF orientation; 1 is upright already.
@@ -144,7 +144,7 @@ def _explain_errors() -> Iterator[None]:
 
 
 def _check_size(image: Any, limit: int) -> None:
-    """Raises if an image, as it is to be decoded, has too many pixels."""
+    """Raises if an image has too many pixels at the size at which it will be decoded."""
     if image.width * image.height > limit:
         raise ImageError(f"{image.width}x{image.height} pixels are more than the limit of {limit:,}")
 
@@ -157,7 +157,7 @@ def _shrink_upright(image: Any, side: int, *, stretch: bool) -> Any:
     image.draft(None, (2 * side, 2 * side))  # decodes a JPEG at a fraction of its size
     _check_size(image, PIXEL_LIMIT)
     image.load()
-    # Colours are converted last: all pixels of a large image in another mode would take several times its memory.
+    # Colors are converted last: all pixels of a large image in another mode would take several times its memory.
     small = image if image.mode in AVERAGED_MODES and "transparency" not in image.info else _convert_to_rgb(image)
     if stretch:
         small = small.resize((side, side), Image.Resampling.BILINEAR)
@@ -178,7 +178,7 @@ def _read_orientation(image: Any) -> Any:
 
 
 def _convert_to_rgb(image: Any) -> Any:
-    """Converts any mode to RGB. Pillow alone would clip greys of more than 8 bits at 255."""
+    """Converts any mode to RGB. Pillow alone would clip grays of more than 8 bits at 255."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

@@ -33,7 +33,7 @@ class Originals:
         self._paths: dict[FileKey, str] = {}  # the first path of each file
 
     def find_stale(self, ids: np.ndarray) -> np.ndarray:
-        """Finds those of these items that are stale, and names them on stderr. No item is checked twice."""
+        """Finds which of these items are stale, and names them on stderr. No item is checked twice."""
         ids = np.setdiff1d(ids, self._checked)
         self._checked = np.union1d(self._checked, ids)
         paths = self._collection.find_paths(ids)
@@ -64,7 +64,7 @@ class Originals:
 
 
 def _check_file(path: str, digest: bytes) -> FileKey | str:
-    """Returns the key of a file that has this digest, or else what is wrong with it."""
+    """Returns the key of a file that has this digest, or else the reason why it is stale."""
     try:
         status = Path(path).lstat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer

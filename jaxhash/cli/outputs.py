@@ -28,7 +28,7 @@ def check_output(path: str | os.PathLike[str], kind: str, inputs: Iterable[str] 
         OSError: there is no such folder, it can't be written to, or the path is one itself.
         ValueError: the path is one of the inputs, or a file of another kind is there.
     """
-    target = Path(os.path.realpath(path))  # where a link leads is what is replaced
+    target = Path(os.path.realpath(path))  # writing replaces the target of a link
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
     if target.is_dir():

@@ -61,7 +61,7 @@ def run_query(
         check_gallery(output, [path, *items])
     collection = load_collection(path)
     if output is not None and not collection.holds_images:
-        raise ValueError(f"{path} holds vectors, of which there is nothing to see: leave out --gallery")
+        raise ValueError(f"{path} holds vectors, which have no pictures: leave out --gallery")
     check_embedding(path, collection.embedding, embedder)
     labels, codes, weights = _encode_queries(collection, items)
     if radius is None:

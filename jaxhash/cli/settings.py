@@ -36,11 +36,11 @@ class Settings(NamedTuple):
 def choose_settings(values: np.ndarray, num_bits: int, *, finds_duplicates: bool = False) -> Settings:
     """Chooses for images uint8 `[n, h, w, c]` or vectors `[n, d]`.
 
-    Many coloured images are encoded by their patches, others by convolutions. Where neighbours tell what is similar the
+    Many colored images are encoded by their patches, others by convolutions. Where neighbors are similar, the
     objective is one for retrieval, otherwise one for reconstruction.
     """
     objective = FindDuplicates() if finds_duplicates else _choose_objective(values)
-    if isinstance(objective, Retrieve) and _are_coloured(values):
+    if isinstance(objective, Retrieve) and _are_colored(values):
         epochs = min(MAX_PHOTO_EPOCHS, _count_epochs(values, PHOTO_STEPS, PHOTO_BATCH_SIZE))
         return Settings(PatchEncoder(values.shape[1:], num_bits), objective, PHOTO_BATCH_SIZE, epochs)
     if values.ndim == 4:
@@ -50,8 +50,8 @@ def choose_settings(values: np.ndarray, num_bits: int, *, finds_duplicates: bool
     return Settings(model, objective, BATCH_SIZE, _count_epochs(values, VECTOR_STEPS, BATCH_SIZE))
 
 
-def _are_coloured(images: np.ndarray) -> bool:
-    """Returns whether the first images have colours: a folder's grey ones come with three channels too."""
+def _are_colored(images: np.ndarray) -> bool:
+    """Returns whether the first images have colors: a folder's gray ones come with three channels too."""
     some = images[:IMAGES_TO_LOOK_AT]
     return some.shape[3] == 3 and bool((some != some[..., :1]).any())
 

@@ -18,7 +18,7 @@ PER_SHEET, COLUMNS = 1000, 32
 # Aim for the average picture. In base64 it takes a third more, so that 5,000 pictures stay below 10 MB.
 BYTES = 1400
 QUALITIES = (85, 75, 65, 55, 45, 35, 25)
-BLOCK = 16  # JPEG compresses squares of so many pixels
+BLOCK = 16  # pixels a side of the squares that JPEG compresses
 
 
 class Sheets(NamedTuple):
@@ -36,7 +36,7 @@ def decode_picture(content: bytes) -> np.ndarray:
 
 
 def encode_picture(picture: np.ndarray) -> bytes:
-    """Encodes a picture, uint8 `[h, w, 3]`, as a PNG, in greys if it has no others."""
+    """Encodes a picture, uint8 `[h, w, 3]`, as a PNG, in grays if it has no others."""
     return _encode(Image.fromarray(_drop_colors(picture)), "PNG")
 
 
@@ -68,7 +68,7 @@ def _draw_sheet(pictures: Sequence[np.ndarray | None], cell: int) -> np.ndarray:
 
 
 def _encode_sheet(sheet: np.ndarray) -> str:
-    """Encodes a sheet as a PNG if it is grey and small enough, otherwise as a JPEG that is small enough."""
+    """Encodes a sheet as a PNG if it is gray and small enough, otherwise as a JPEG that is small enough."""
     limit = BYTES * PER_SHEET
     pixels = _drop_colors(sheet)
     image = Image.fromarray(pixels)
@@ -84,7 +84,7 @@ def _encode_sheet(sheet: np.ndarray) -> str:
 
 
 def _drop_colors(pixels: np.ndarray) -> np.ndarray:
-    """Returns uint8 `[h, w]` if all pixels `[h, w, 3]` are grey, otherwise the pixels."""
+    """Returns uint8 `[h, w]` if all pixels `[h, w, 3]` are gray, otherwise the pixels."""
     return np.ascontiguousarray(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else pixels
 
 

@@ -71,7 +71,7 @@ def read_folder(
         side: images are stretched to squares of this many pixels a side.
         known: digests by paths inside the folder; a file that has one of them, under any name, is not decoded.
         embedder: if given, values are its vectors, not pixels.
-        cache: the vectors of earlier, interrupted readings by this embedder; those of this one are added.
+        cache: the vectors of earlier, interrupted readings by this embedder; new ones are added.
         strict: whether a file that is no image is an error, unless it is hidden.
         output: the path of the collection: it may lie in the folder, and is passed over.
         on_progress: called after each file.

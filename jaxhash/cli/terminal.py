@@ -1,5 +1,6 @@
 """Text on the terminal and in pipes: names of files, tables, and a status line for long work."""
 
+import re
 import sys
 import time
 import unicodedata
@@ -66,6 +67,14 @@ def print_name(name: str, before: str = "", *, null: bool = False) -> None:
 def escape_name(name: str) -> str:
     r"""Escapes what would break a line on a terminal, such as `\n`, `\x1b`, or `\xff` for a byte that is not UTF-8."""
     return "".join(_escape(character) if _breaks(character) else character for character in name)
+
+
+def describe_error(error: Exception | str) -> str:
+    """Returns the message of an error as one line, with file names as they are, escaped as on a terminal."""
+    message = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        message = f"{error.strerror}: {error.filename}"  # Python shows names as in source code
+    return escape_name(re.sub(r" *[\t\n\v\f\r]+ *", " ", message.strip()))
 
 
 def _breaks(character: str) -> bool:

@@ -135,7 +135,7 @@ def test_a_handful_of_colored_images_is_enough(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "load_dataset", lambda *_: few)
     monkeypatch.setattr(demo, "_make_model", make_small_model)
     demo.run_demo("few", epochs=1, num_bits=2, output=tmp_path)
-    assert "6x6 coloured pixels" in " ".join(capsys.readouterr().out.split())
+    assert "6x6 colored pixels" in " ".join(capsys.readouterr().out.split())
     report = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     pixels = imread(io.BytesIO(png_of(report.images[0])))
     np.testing.assert_array_equal(np.round(pixels * 255), images[6])
