@@ -21,7 +21,7 @@ from jaxhash.index.hash_index import Sizes
 
 
 class Limits(NamedTuple):
-    """Costs and thresholds of the searches. Times are nanoseconds, measured on two cores of AMD Zen 3 and Zen 4.
+    """Costs and thresholds of the searches. Times are nanoseconds on two cores of AMD Zen 3 and 4 and an Intel Xeon.
 
     Functions that choose or batch take `limits`, by default `LIMITS` of this machine; tests pass their own.
     """
